@@ -1,0 +1,68 @@
+# `make help` lists what there is. Everything lives in this folder: .venv, .zen (ZenML), .bentoml, the DVC cache.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export BENTOML_DO_NOT_TRACK := True
+export BENTOML_HOME := $(CURDIR)/.bentoml
+export HF_HUB_OFFLINE := 1
+export HYDRA_FULL_ERROR := 0
+TORCH := torch==2.13.0
+PYTHON ?= python3.11
+PORT ?= 3000
+
+.PHONY: help setup repro test check params deps lock serve dashboard promote clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# torch comes first and apart: whichever build this machine's pip offers, CPU or CUDA. The rest is locked by hash.
+$(VENV)/.ready: requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11 or set PYTHON="; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip check
+	@printf '%s\n' '$(CURDIR)' > $$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/hallmark-repository.pth
+	@printf '#!/bin/sh\nexec "%s" -m hallmark.cli "$$@"\n' '$(CURDIR)/$(VENV)/bin/python' > $(VENV)/bin/hallmark
+	@chmod +x $(VENV)/bin/hallmark
+	@touch $@
+
+setup: $(VENV)/.ready  ## make .venv from requirements.lock
+
+repro: $(VENV)/.ready  ## run the main job: data → model → verdicts → bundle (dvc repro)
+	@dvc repro --quiet
+	@hallmark summary
+
+test: $(VENV)/.ready  ## run the whole suite
+	@python -m pytest
+
+check: $(VENV)/.ready  ## format, lint, types, floors
+	@ruff format --check .
+	@ruff check .
+	@mypy
+	@lint-imports --no-cache
+
+deps: $(VENV)/.ready  ## write every stage's code dependencies into dvc.yaml
+	@python -m pipelines.deps
+
+params: $(VENV)/.ready  ## write the composition of conf/ to params.yaml
+	@python -m pipelines.compose $(OVERRIDES)
+
+lock: $(VENV)/.ready  ## pin every dependency anew (needs uv)
+	@python -m pipelines.lock
+
+serve: $(VENV)/.ready  ## serve the bundle on loopback: make serve PORT=3000
+	@hallmark verify bundle
+	@PYTHONDONTWRITEBYTECODE=1 bentoml serve --quiet bentos.service:Service --host 127.0.0.1 --port $(PORT)
+
+dashboard: $(VENV)/.ready  ## ZenML's dashboard with the runs of make repro, on loopback
+	@python -m pipelines.dashboard
+
+promote: $(VENV)/.ready  ## make the bundle the champion
+	@hallmark promote
+
+clean:  ## remove everything that was made, but not .venv
+	@rm -rf .zen .bentoml .work data/prepared models reports bundle .mypy_cache .ruff_cache .pytest_cache .dvc/tmp

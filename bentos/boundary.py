@@ -1,0 +1,152 @@
+"""The outer wall of the service: what is let in, how big it may be, and what an error may say."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Iterable
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("bentoml.hallmark")  # a child of "bentoml": BentoML configures no other logger
+
+MAX_FIELDS = 20
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 504: "timeout"}
+# pydantic's messages of these types name the rule, never the value. Others (union_tag_invalid, value_error,
+# uuid_parsing ...) can quote the input. Our own validators raise PydanticCustomError("hallmark_...", text).
+_SAFE = re.compile(
+    r"missing|extra_forbidden|finite_number|literal_error|enum|hallmark_\w+|\w+_type|too_short|too_long"
+    r"|string_too_short|string_too_long|greater_than(_equal)?|less_than(_equal)?|multiple_of|int_from_float"
+)
+
+
+class Field(BaseModel):
+    """One rejected field."""
+
+    name: str
+    problem: str
+
+
+class Error(BaseModel):
+    """The only shape an error has."""
+
+    error: str
+    message: str
+    fields: list[Field] = []
+
+
+def error_response(status: int, code: str, message: str, fields: Iterable[Field] = ()) -> JSONResponse:
+    """Return `Error` as a response that no cache keeps."""
+    body = Error(error=code, message=message, fields=list(fields)).model_dump()
+    return JSONResponse(body, status_code=status, headers={"cache-control": "no-store"})
+
+
+def install_error_handlers(app: FastAPI, request_type: type[BaseModel]) -> None:
+    """Answer every error of `app` in the envelope, without a value or a name that the client sent."""
+    known = _property_names(request_type)
+
+    async def invalid(request: Request, exc: Exception) -> JSONResponse:
+        assert isinstance(exc, RequestValidationError)
+        errors = exc.errors()
+        if any(e["type"] == "json_invalid" for e in errors):
+            return error_response(400, "invalid_json", "The body is not valid JSON.")
+        fields = [Field(name=_name(e["loc"], known), problem=_problem(e)) for e in errors[:MAX_FIELDS]]
+        return error_response(422, "invalid_request", f"{len(errors)} field(s) were rejected.", fields)
+
+    async def http(request: Request, exc: Exception) -> JSONResponse:
+        assert isinstance(exc, HTTPException)
+        code = _CODES.get(exc.status_code, "http_error")
+        return error_response(exc.status_code, code, code.replace("_", " ").capitalize() + ".")
+
+    async def crash(request: Request, exc: Exception) -> JSONResponse:
+        return error_response(500, "internal", "The service failed; the failure is logged.")
+
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, crash)  # starlette answers, then re-raises: Boundary catches
+
+
+class Boundary:
+    """Pure ASGI middleware: unknown paths 404, bodies over the cap 413, crashes logged without their message."""
+
+    def __init__(self, app: ASGIApp, allowed_paths: frozenset[str], max_body_bytes: int) -> None:
+        self.app, self.allowed_paths, self.max_body_bytes = app, allowed_paths, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # a websocket: close it before it opens
+            return await send({"type": "websocket.close", "code": 1008})
+        if scope["path"] not in self.allowed_paths:
+            return await error_response(404, "not_found", "Not found.")(scope, receive, send)
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        crashed = error_response(500, "internal", "The service failed; the failure is logged.")
+        too_large = error_response(413, "too_large", f"The body is over {self.max_body_bytes} bytes.")
+        if not declared.isdigit() or int(declared) > self.max_body_bytes:
+            return await too_large(scope, receive, send)
+        # Read here, so that a chunked body is capped too and the answer has not begun when it proves too long.
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                # Answer although nobody listens: BentoML's timeout middleware waits for a first byte, and a
+                # handler that returns without one would hold the worker, and SIGTERM, for the whole timeout.
+                return await error_response(400, "disconnected", "The client left.")(scope, receive, send)
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self.max_body_bytes:
+                return await too_large(scope, receive, send)
+        replay: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def replayed() -> Message:
+            return replay.pop() if replay else await receive()
+
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, replayed, sending)
+        except Exception as exc:  # the message may quote a request: log type and place only
+            frames = traceback.extract_tb(exc.__traceback__)[-3:]
+            where = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
+            log.error("%s at %s", type(exc).__name__, where)
+            if not started:
+                await crashed(scope, receive, send)
+
+
+def _property_names(model: type[BaseModel]) -> frozenset[str]:
+    """Return every property name of `model`'s schema: the only strings an error may repeat."""
+    names: set[str] = set()
+
+    def walk(node: object) -> None:
+        if isinstance(node, dict):
+            names.update(node.get("properties", {}))
+            for child in node.values():
+                walk(child)
+        elif isinstance(node, list):
+            for child in node:
+                walk(child)
+
+    walk(model.model_json_schema())
+    return frozenset(names)
+
+
+def _name(loc: tuple[int | str, ...], known: frozenset[str]) -> str:
+    parts = loc[1:] if loc and loc[0] == "body" else loc
+    return ".".join(str(p) if isinstance(p, int) or p in known else "*" for p in parts) or "body"
+
+
+def _problem(error: dict[str, object]) -> str:
+    kind = str(error["type"])
+    return str(error["msg"]) if _SAFE.fullmatch(kind) else f"invalid ({kind})"

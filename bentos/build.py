@@ -1,0 +1,106 @@
+"""Build the Bento of a bundle, without a network and without a lock step.
+
+BentoML walks every file under its build context, a virtual environment included, and imports the service: so the
+context is a small staging directory, and building happens in a child process whose only code is the staged one.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from hallmark.errors import BundleError
+from hallmark.files import sha256
+from hallmark.prove.bundle import open_bundle
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = ("hallmark", "bentos")
+INSIDE = "hallmark-bundle"
+# What a worker imports; the versions come from the lock. BentoML adds its own pin.
+NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn",
+         "pydantic", "fastapi", "pyyaml")  # fmt: skip
+_BUILD = """
+import json, sys
+import bentoml
+options = json.load(sys.stdin)
+tag = options["name"] + ":" + options["version"]
+if bentoml.bentos.list(tag):
+    bentoml.bentos.delete(tag)
+print(bentoml.bentos.build("bentos.service:Service", build_ctx=".", **options).path)
+"""
+
+
+def build_bento(bundle: Path, lock: Path, home: Path = ROOT / ".bentoml") -> tuple[str, str]:
+    """Build `hallmark-TASK:VERSION` into a BentoML store, replacing an earlier build of the same tag.
+
+    Args:
+        bundle: becomes `src/hallmark-bundle/` of the Bento, as plain files.
+        lock: where the pins of what a worker imports come from.
+        home: BENTOML_HOME.
+
+    Returns:
+        The tag and the sha256 of the Bento's tree; two builds of the same bundle are identical.
+
+    Raises:
+        BundleError: the bundle is corrupt or BentoML refused; names the reason.
+    """
+    hallmark, digest = open_bundle(bundle)
+    name = f"hallmark-{hallmark.task}"
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="hallmark-bento-") as stage:
+        skip = shutil.ignore_patterns("__pycache__", "*.pyc")
+        for package in CODE:
+            shutil.copytree(ROOT / package, Path(stage, package), ignore=skip)
+        shutil.copytree(bundle, Path(stage, INSIDE), ignore=skip)  # follows DVC's links: BentoML would copy the link
+        options = {
+            "name": name,
+            "version": hallmark.version,
+            "include": ["*"],
+            "description": f"# {name}\n",  # BentoML's own text links to other sites
+            "labels": {"hallmark_sha256": digest},
+            "python": {"packages": pins(lock), "lock_packages": False},
+            "docker": {"python_version": "3.11"},
+        }
+        # The service's configuration is written into bento.yaml: nothing of this shell may colour it.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("HALLMARK_", "BENTOML_", "PYTHONPATH"))}
+        environment |= {"BENTOML_HOME": str(home.resolve()), "BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
+        child = subprocess.run(
+            [sys.executable, "-c", _BUILD],
+            cwd=stage,
+            input=json.dumps(options),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if child.returncode:
+        reason = (child.stderr.strip() or "no message").splitlines()[-1]
+        raise BundleError(f"building {name}:{hallmark.version} from {bundle} failed: {reason}")
+    bento = Path(child.stdout.strip().splitlines()[-1])
+    _fix_creation_time(bento)
+    return f"{name}:{hallmark.version}", sha256(bento)
+
+
+def pins(lock: Path) -> list[str]:
+    """Read the versions of what a worker imports from the lock; torch is installed apart and pinned by itself."""
+    import torch
+
+    found = dict(re.findall(r"(?m)^([a-z0-9-]+)==([^ \\;]+)", lock.read_text(encoding="utf-8")))
+    found["torch"] = torch.__version__.split("+")[0]
+    if missing := [name for name in NEEDS if name not in found]:
+        raise BundleError(f"{lock} does not pin {missing[0]}: run `make lock`")
+    return [f"{name}=={found[name]}" for name in NEEDS]
+
+
+def _fix_creation_time(bento: Path) -> None:
+    """Make two builds of the same bundle identical: only this line of bento.yaml tells them apart."""
+    manifest = bento / "bento.yaml"
+    line = "creation_time: '1970-01-01T00:00:00+00:00'"
+    text, count = re.subn(r"(?m)^creation_time: .*$", line, manifest.read_text(encoding="utf-8"))
+    if count != 1:
+        raise BundleError(f"{manifest} has {count} creation_time lines, expected 1: did BentoML change its format?")
+    manifest.write_text(text, encoding="utf-8")

@@ -1,0 +1,87 @@
+"""One BentoML service for every task: `POST /predict`, typed by the bundle's task.
+
+The bundle inside the Bento wins; from the source tree `HALLMARK_BUNDLE` (default `bundle`) names it.
+Every file is checked against the hallmark before a worker loads it.
+"""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import bentoml
+from fastapi import FastAPI, HTTPException
+
+from bentos.boundary import Boundary, Error, install_error_handlers
+from hallmark.build import build
+from hallmark.prove.bundle import open_bundle
+
+PACKAGED = Path(__file__).resolve().parents[1] / "hallmark-bundle"
+BUNDLE = PACKAGED if PACKAGED.is_dir() else Path(os.environ.get("HALLMARK_BUNDLE", "bundle")).resolve()
+PREDICT_TIMEOUT_S = float(os.environ.get("HALLMARK_PREDICT_TIMEOUT_S", "30"))
+MAX_BODY_BYTES = int(os.environ.get("HALLMARK_MAX_BODY_BYTES", "1000000"))
+
+HALLMARK, DIGEST = open_bundle(BUNDLE)
+TASK: Any = build(HALLMARK.spec, "task")
+app = FastAPI(title=f"hallmark {HALLMARK.task}", version=HALLMARK.version, docs_url=None, redoc_url=None)
+install_error_handlers(app, TASK.request_type())
+
+
+@bentoml.service(
+    name="hallmark",
+    workers=1,
+    traffic={"timeout": 2 * PREDICT_TIMEOUT_S},
+    logging={"access": {"enabled": False}},  # it would print clients' paths
+    metrics={"enabled": False},  # unauthenticated, and labelled by clients' paths
+    envs=[{"name": "MKL_CBWR", "value": "AUTO,STRICT"}],  # one row's bits do not depend on its batch
+)
+@bentoml.asgi_app(app, path="/")
+class Service:
+    """A worker: one predictor, one thread that predicts."""
+
+    def __init__(self) -> None:
+        from hallmark.learn.trainer import quiet, seed_everything
+
+        quiet()
+        seed_everything(0, 1)
+        self.predictor = TASK.predictor(BUNDLE, HALLMARK.version, DIGEST)
+        self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
+        app.state.service = self
+
+    async def __is_ready__(self) -> bool:
+        """Tell whether the model is loaded."""
+        return self.predictor is not None
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """Let the prediction under way end."""
+        self.executor.shutdown(wait=True)
+
+
+async def predict(request: Any) -> Any:
+    """Answer one request."""
+    service: Any = app.state.service
+    work = asyncio.get_running_loop().run_in_executor(service.executor, service.predictor.predict, [request])
+    try:
+        [response] = await asyncio.wait_for(work, PREDICT_TIMEOUT_S)
+    except TimeoutError:
+        raise HTTPException(504) from None
+    return response
+
+
+async def hallmark() -> dict[str, Any]:
+    """What is proven about the model that answers."""
+    shown = ("task", "version", "reason", "provenance", "digests", "metrics", "verdicts")
+    return {"hallmark_sha256": DIGEST, **{name: getattr(HALLMARK, name) for name in shown}}
+
+
+predict.__annotations__ = {"request": TASK.request_type(), "return": TASK.response_type()}
+ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status in (400, 413, 422, 500, 504)}
+app.post("/predict", response_model=TASK.response_type(), responses=ERRORS)(predict)
+app.get("/hallmark")(hallmark)
+cast("bentoml.Service[Any]", Service).add_asgi_middleware(
+    Boundary,
+    allowed_paths=frozenset({"/predict", "/hallmark", "/openapi.json", "/livez", "/readyz", "/healthz"}),
+    max_body_bytes=MAX_BODY_BYTES,
+)

@@ -1,0 +1,80 @@
+"""The command line: `hallmark --help`. Everything heavy is imported where it is used."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hallmark.errors import HallmarkError
+
+app = typer.Typer(help=__doc__.splitlines()[0] if __doc__ else "", no_args_is_help=True, pretty_exceptions_enable=False)
+
+BUNDLE = Path("bundle")
+EVALUATION = Path("reports/evaluation")
+
+
+@app.command()
+def summary(bundle: Path = BUNDLE, evaluation: Path = EVALUATION) -> None:
+    """Show what the last run found: model against baselines, gates, version, where to look next."""
+    from hallmark.judge.terminal import show
+
+    show(bundle, evaluation)
+
+
+@app.command()
+def verify(bundle: Path = BUNDLE) -> None:
+    """Check the sha256 of every file of a bundle."""
+    from hallmark.prove.bundle import open_bundle
+
+    hallmark, digest = open_bundle(bundle)
+    typer.echo(
+        f"{bundle}: {hallmark.task} {hallmark.version}, {len(hallmark.files)} files as marked, hallmark {digest[:12]}"
+    )
+
+
+@app.command()
+def predict(
+    request: Annotated[Path, typer.Argument(help="a JSON file with one request")], bundle: Path = BUNDLE
+) -> None:
+    """Answer one request from a file, as the service would."""
+    from pydantic import ValidationError
+
+    from hallmark.build import build
+    from hallmark.errors import RequestError
+    from hallmark.prove.bundle import open_bundle
+
+    hallmark, digest = open_bundle(bundle)
+    task = build(hallmark.spec, "task")
+    try:
+        parsed = task.request_type().model_validate_json(request.read_text(encoding="utf-8"))
+    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        where = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ()
+        raise RequestError(
+            f"{request} is no request for {hallmark.task}: {'.'.join(map(str, where)) or 'unreadable'}"
+        ) from None
+    [response] = task.predictor(bundle, hallmark.version, digest).predict([parsed])
+    typer.echo(response.model_dump_json(indent=1))
+
+
+@app.command()
+def promote(bundle: Path = BUNDLE, release: Path = Path("release.json"), champion: Path = Path("champion")) -> None:
+    """Make a bundle the champion that later models are held against."""
+    from hallmark.stages.package import promote as make_champion
+
+    hallmark = make_champion(bundle, release, champion)
+    typer.echo(f"{hallmark.task} {hallmark.version} is the champion: commit {release}; evaluate against it with")
+    typer.echo(f"  dvc exp run -S evaluate.champion={champion}")
+
+
+def main() -> None:
+    """Run the command line; an error is one line and exit status 1."""
+    try:
+        app()
+    except HallmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

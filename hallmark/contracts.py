@@ -1,0 +1,216 @@
+"""The contracts between the floors: what a source, a task and a predictor are, whatever they are about.
+
+Pipelines and steps know these and nothing of a task's subject matter.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Better = Literal["lower", "higher", "nearer"]
+Progress = Callable[[str, int, int, str], None]
+"""Called with (what, done, total, note) by long work."""
+
+
+def silent(what: str, done: int, total: int, note: str) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a source yields, as it was found.
+
+    Attributes:
+        rows: one row a reading (or text, or trade): subject_id, timestamp, the task's value columns, source.
+        subjects: one row a subject: subject_id and whatever groups are known, missing ones as NA.
+        origin: where the rows came from, for the hallmark: names, digests, settings; no ids of people.
+        excluded: subjects that cleaning is to drop, with the reason that it will report.
+    """
+
+    rows: pd.DataFrame
+    subjects: pd.DataFrame
+    origin: Mapping[str, Any]
+    excluded: Mapping[str, str] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Where rows come from; built from `conf/data/*.yaml`."""
+
+    def load(self, progress: Progress = silent) -> Raw:
+        """Read everything.
+
+        Raises:
+            SourceError: unreachable, unreadable or not what it should be; names the file and the remedy.
+        """
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Rows that keep the task's schema, and the account of what happened to the others.
+
+    Attributes:
+        rows: the task's table.
+        subjects: one row a subject that is left.
+        report: JSON values: every row dropped, merged or changed, by reason and subject.
+    """
+
+    rows: pd.DataFrame
+    subjects: pd.DataFrame
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` leaves for the other stages."""
+
+    rows: pd.DataFrame
+    subjects: pd.DataFrame
+    splits: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure with its unit and direction.
+
+    Attributes:
+        name: such as `rmse`.
+        unit: such as `mg/dL`, empty for a share.
+        better: whether lower or higher is better, or nearer to `goal`.
+        goal: for `nearer`.
+    """
+
+    name: str
+    unit: str
+    better: Better
+    goal: float | None = None
+
+    def gain(self, ours: float, rival: float) -> float:
+        """Return by how much ours is better than a rival's, in the metric's unit; negative if worse."""
+        if self.better == "nearer":
+            goal = 0.0 if self.goal is None else self.goal
+            return abs(rival - goal) - abs(ours - goal)
+        return rival - ours if self.better == "lower" else ours - rival
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate decided, and why.
+
+    Attributes:
+        gate: its name.
+        passed: whether.
+        figure: what was measured.
+        bound: what it was held against.
+        unit: of both.
+        reason: one sentence.
+    """
+
+    gate: str
+    passed: bool
+    figure: float | None
+    bound: float | None
+    unit: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a task's evaluation found on test.
+
+    Attributes:
+        scores: one row a (subject_id, model, metric, at, segment): value and how many examples it rests on.
+        summary: the same over subjects: mean, low and high of a bootstrap interval, subjects.
+        pictures: file names of PNGs, with their captions.
+        notes: JSON values for the report that are no scores.
+        timings_ms: how long single answers took; judged, never recorded.
+    """
+
+    scores: pd.DataFrame
+    summary: pd.DataFrame
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    timings_ms: Sequence[float] = ()
+
+
+class Predictor(Protocol):
+    """A trained model behind one call; evaluation and serving use the same one."""
+
+    def predict(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer every request in order; one that must not be answered yields an abstention with its reason."""
+
+
+class Task(Protocol):
+    """What is predicted; built from `conf/task/*.yaml`. A new task implements this and nothing else."""
+
+    @property
+    def name(self) -> str:
+        """Name, also of the ZenML model and the Bento."""
+
+    @property
+    def purpose(self) -> str:
+        """What it is for, one paragraph of the model card."""
+
+    @property
+    def card_limits(self) -> Sequence[str]:
+        """What it must not be used for, and where it is known to be weak."""
+
+    def clean(self, raw: Raw) -> Clean:
+        """Check and clean what a source yielded."""
+
+    def split(self, clean: Clean) -> pd.DataFrame:
+        """Assign every subject to a group and cut its time; returns the splits table."""
+
+    def check_leakage(self, prepared: Prepared) -> dict[str, int]:
+        """Count what was checked; raise LeakageError on any leak."""
+
+    def fit(
+        self,
+        prepared: Prepared,
+        candidates: Sequence[Any],
+        nodes: Sequence[Mapping[str, Any]],
+        train: Any,
+        out: Path,
+        scratch: Path,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """Fit the candidates at equal cost; the better one on valid becomes `out/base`, the others `out/rivals`."""
+
+    def personalise(self, prepared: Prepared, model: Path, config: Any, progress: Progress) -> dict[str, Any]:
+        """Fit what each subject's gate keeps into `model/people`, one directory a subject."""
+
+    def calibrate(self, prepared: Prepared, model: Path, config: Any, progress: Progress) -> dict[str, Any]:
+        """Learn honest intervals into `model/calibration`."""
+
+    def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return train and test tables for the data report: numbers and groups, no ids and no text."""
+
+    def predictor(self, model: Path, version: str, digest: str) -> Predictor:
+        """Open a model directory for prediction; version and hallmark digest go into every answer."""
+
+    def request_type(self) -> type["BaseModel"]:
+        """The pydantic type of a request."""
+
+    def response_type(self) -> type["BaseModel"]:
+        """The pydantic type of an answer; it cannot be made without what safety demands."""
+
+
+class Evaluator(Protocol):
+    """What evaluation of one task looks at; built from `conf/evaluate/*.yaml`."""
+
+    @property
+    def marks(self) -> Sequence[str]:
+        """The places (`at`) that tables show, the first one deciding their order."""
+
+    def metrics(self, task: Any) -> Mapping[str, Metric]:
+        """Every metric that is reported, by name."""
+
+    def evaluate(
+        self, task: Any, prepared: Prepared, model: Path, champion: Path | None, out: Path, progress: Progress
+    ) -> Evaluation:
+        """Score the model, its rivals, baselines and the champion on test; write pictures into `out`."""

@@ -1,0 +1,112 @@
+"""Bytes on disk: digests, canonical JSON and writes that either happen whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hallmark.errors import BundleError
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A reference to a file or directory that DVC tracks: what pipelines pass instead of copies.
+
+    Attributes:
+        path: relative to the repository.
+        sha256: of the bytes (of the sorted member digests for a directory).
+        rows: how many rows a table holds, None for anything else.
+    """
+
+    path: str
+    sha256: str
+    rows: int | None = None
+
+    @classmethod
+    def to(cls, path: Path, rows: int | None = None) -> "FileRef":
+        """Refer to what now lies at `path`."""
+        return cls(path.as_posix(), sha256(path), rows)
+
+    def open(self) -> Path:
+        """Return the path after checking that its bytes are still the ones referred to.
+
+        Raises:
+            BundleError: missing or changed since.
+        """
+        path = Path(self.path)
+        if not path.exists():
+            raise BundleError(f"{path} is gone: run `dvc repro` to make it again")
+        if (found := sha256(path)) != self.sha256:
+            raise BundleError(f"{path} has sha256 {found[:12]}…, expected {self.sha256[:12]}…: run `dvc repro`")
+        return path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+
+def sha256(path: Path) -> str:
+    """Digest a file, or a directory as the digest of its sorted `name digest` lines."""
+    if path.is_dir():
+        lines = (f"{name} {digest}\n" for name, digest in sorted(tree_digests(path).items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_digests(directory: Path) -> dict[str, str]:
+    """Digest every file below `directory`, keyed by its relative POSIX path."""
+    files = (path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(directory).as_posix(): sha256(path) for path in files}
+
+
+def canonical_json(value: Any) -> str:
+    """Write JSON the one way that hashes the same everywhere: sorted keys, no NaN, a final newline."""
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` atomically: a crash or a full disk leaves the earlier file as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write canonical JSON atomically."""
+    write_text(path, canonical_json(value))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """Fill a fresh directory and put it in place of `directory` only when the block ends well."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    os.chmod(fresh, 0o755)
+    try:
+        yield fresh
+        if directory.exists():
+            shutil.rmtree(directory)
+        os.replace(fresh, directory)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

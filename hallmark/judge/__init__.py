@@ -1,0 +1,1 @@
+"""What decides: metrics, baselines, segments, gates, pictures, report."""

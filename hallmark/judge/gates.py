@@ -1,0 +1,212 @@
+"""Gates: rules on the summary that a model must keep before it ships. Built from `conf/evaluate/*.yaml`.
+
+A gate that finds no figure fails: a model is never passed for lack of data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pandas as pd
+
+from hallmark.contracts import Evaluation, Metric, Verdict
+from hallmark.errors import ConfigError, GateError
+
+OURS = "hallmark"
+CHAMPION = "champion"
+
+
+class Gate(Protocol):
+    """A rule on an evaluation."""
+
+    def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
+        """Decide."""
+
+
+def find(summary: pd.DataFrame, model: str, metric: str, at: str, segment: str) -> float | None:
+    """Look up one mean, None where it was not measured."""
+    hit = summary[
+        (summary["model"] == model)
+        & (summary["metric"] == metric)
+        & (summary["at"] == at)
+        & (summary["segment"] == segment)
+    ]
+    return None if hit.empty else float(hit["mean"].iloc[0])
+
+
+def _metric(metrics: Mapping[str, Metric], name: str) -> Metric:
+    if name not in metrics:
+        raise ConfigError(f"evaluate.gates: metric {name!r} is unknown; the task has {', '.join(metrics)}")
+    return metrics[name]
+
+
+def _missing(gate: str, what: str) -> Verdict:
+    return Verdict(gate, False, None, None, "", f"{what} was not measured")
+
+
+@dataclass(frozen=True)
+class Beats:
+    """Our metric must be better than a rival's by a relative margin (negative: not worse beyond it).
+
+    Attributes:
+        metric: its name.
+        at: which horizon or part, as in the summary.
+        rival: model to beat.
+        margin: share of the rival's figure.
+        segment: whom to look at.
+    """
+
+    metric: str
+    at: str
+    rival: str
+    margin: float
+    segment: str
+
+    def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
+        """Compare both means."""
+        metric = _metric(metrics, self.metric)
+        name = f"{self.metric}@{self.at} against {self.rival}"
+        ours = find(evaluation.summary, OURS, self.metric, self.at, self.segment)
+        theirs = find(evaluation.summary, self.rival, self.metric, self.at, self.segment)
+        if theirs is None and self.rival == CHAMPION:
+            return Verdict(name, True, ours, None, metric.unit, "there is no champion yet")
+        if ours is None or theirs is None:
+            return _missing(name, f"{self.metric}@{self.at} of {OURS if ours is None else self.rival}")
+        gain = metric.gain(ours, theirs) / max(abs(theirs), 1e-9)
+        passed = gain >= self.margin
+        return Verdict(name, passed, ours, theirs, metric.unit, f"{gain:+.1%} better, {self.margin:+.1%} needed")
+
+
+@dataclass(frozen=True)
+class Within:
+    """Our mean must lie within bounds."""
+
+    metric: str
+    at: str
+    low: float
+    high: float
+    segment: str
+
+    def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
+        """Compare the mean with the bounds."""
+        metric = _metric(metrics, self.metric)
+        name = f"{self.metric}@{self.at} within {self.low:g}–{self.high:g}"
+        ours = find(evaluation.summary, OURS, self.metric, self.at, self.segment)
+        if ours is None:
+            return _missing(name, f"{self.metric}@{self.at}")
+        passed = self.low <= ours <= self.high
+        bound = self.low if ours < (self.low + self.high) / 2 else self.high
+        return Verdict(name, passed, ours, bound, metric.unit, f"mean over people is {ours:.3g}")
+
+
+@dataclass(frozen=True)
+class EachWithin:
+    """Every subject with enough examples must lie within bounds.
+
+    Attributes:
+        minimum_examples: fewer than this say nothing about a subject.
+    """
+
+    metric: str
+    at: str
+    low: float
+    high: float
+    segment: str
+    minimum_examples: int
+
+    def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
+        """Compare the subject that lies worst."""
+        metric = _metric(metrics, self.metric)
+        name = f"{self.metric}@{self.at} of each within {self.low:g}–{self.high:g}"
+        s = evaluation.scores
+        mine = s[(s["model"] == OURS) & (s["metric"] == self.metric) & (s["at"] == self.at)]
+        mine = mine[(mine["segment"] == self.segment) & (mine["windows"] >= self.minimum_examples)]
+        if mine.empty:
+            return _missing(name, f"{self.metric}@{self.at} of anybody with {self.minimum_examples} examples")
+        outside = mine[~mine["value"].between(self.low, self.high)]
+        excess = (self.low - mine["value"]).combine(mine["value"] - self.high, max)
+        worst = mine.iloc[int(excess.to_numpy().argmax())]
+        bound = self.low if worst["value"] < (self.low + self.high) / 2 else self.high
+        reason = f"{len(outside)} of {len(mine)} subjects outside; the furthest is {worst['subject_id']}"
+        return Verdict(name, outside.empty, float(worst["value"]), bound, metric.unit, reason)
+
+
+@dataclass(frozen=True)
+class FairBetween:
+    """The groups of one segmentation may differ by at most a share of the overall mean.
+
+    Attributes:
+        by: prefix of the segments, such as `sex`.
+        bound: largest difference between two groups, as a share of the overall mean.
+        minimum_people: smaller groups are reported but not judged.
+    """
+
+    metric: str
+    at: str
+    by: str
+    bound: float
+    minimum_people: int
+
+    def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
+        """Compare the best with the worst group."""
+        _metric(metrics, self.metric)
+        name = f"{self.metric}@{self.at} gap by {self.by}"
+        s = evaluation.summary
+        mine = s[(s["model"] == OURS) & (s["metric"] == self.metric) & (s["at"] == self.at)]
+        groups = mine[mine["segment"].str.startswith(f"{self.by}:") & (mine["people"] >= self.minimum_people)]
+        overall = find(s, OURS, self.metric, self.at, "all")
+        if overall is None:
+            return _missing(name, f"{self.metric}@{self.at}")
+        if len(groups) < 2:
+            return Verdict(
+                name, True, None, self.bound, "", f"fewer than two groups of {self.minimum_people} people: not judged"
+            )
+        order = groups.sort_values("mean")
+        worst, best = order.iloc[-1], order.iloc[0]
+        gap = float(worst["mean"] - best["mean"]) / max(abs(overall), 1e-9)
+        reason = (
+            f"{worst['segment']} {worst['mean']:.3g} ({worst['low']:.3g}–{worst['high']:.3g}) against "
+            f"{best['segment']} {best['mean']:.3g} ({best['low']:.3g}–{best['high']:.3g})"
+        )
+        return Verdict(name, gap <= self.bound, gap, self.bound, "", reason)
+
+
+@dataclass(frozen=True)
+class FastEnough:
+    """The 95th percentile of one answer's time must stay under a bound.
+
+    Attributes:
+        bound_ms: milliseconds, on the machine that evaluates.
+    """
+
+    bound_ms: float
+
+    def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
+        """Compare the measured p95; the figure itself is not recorded, being a property of the machine."""
+        name = "p95 latency of one answer"
+        measured = evaluation.timings_ms
+        if not measured:
+            return _missing(name, "latency")
+        p95 = float(pd.Series(measured).quantile(0.95))
+        word = "within" if p95 <= self.bound_ms else f"{p95:.1f} ms, over"
+        return Verdict(name, p95 <= self.bound_ms, None, self.bound_ms, "ms", f"{word} the bound")
+
+
+def judge(gates: Sequence[Gate], evaluation: Evaluation, metrics: Mapping[str, Metric]) -> list[Verdict]:
+    """Let every gate decide."""
+    return [gate.judge(evaluation, metrics) for gate in gates]
+
+
+def enforce(verdicts: Sequence[Verdict]) -> None:
+    """Refuse a model that failed a gate.
+
+    Raises:
+        GateError: every failed gate with its figure, bound and reason.
+    """
+    failed = [v for v in verdicts if not v.passed]
+    if failed:
+        lines = "; ".join(
+            f"{v.gate}: {'' if v.figure is None else f'{v.figure:.4g} {v.unit} '.rstrip() + ', '}{v.reason}"
+            for v in failed
+        )
+        raise GateError(f"{len(failed)} of {len(verdicts)} gates failed: {lines} (bounds: evaluate.gates)")

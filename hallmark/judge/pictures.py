@@ -1,0 +1,99 @@
+"""Pictures of forecasts as PNG, the same bytes for the same numbers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Array = npt.NDArray[Any]
+
+OURS_COLOR, RIVAL_COLOR, INK = "#1b6ca8", "#b8b8b8", "#222222"
+
+
+def _axes(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110})
+    figure, axes = plt.subplots(1, columns, figsize=(width, height), constrained_layout=True, squeeze=False)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def draw_fans(
+    path: Path, fans: Sequence[Mapping[str, Any]], minutes: Sequence[int], levels: Sequence[float], unit: str
+) -> None:
+    """Draw forecast fans: each has title, past (C,), target (H,), mean (H,), quantiles (H, Q), step_minutes."""
+    figure, axes = _axes(4.2 * len(fans), 3.2, len(fans))
+    hours = np.asarray(minutes) / 60
+    for axis, fan in zip(axes[0], fans, strict=True):
+        past = np.asarray(fan["past"])
+        axis.plot((np.arange(len(past)) - len(past) + 1) * fan["step_minutes"] / 60, past, color=INK, lw=1)
+        q = np.asarray(fan["quantiles"])
+        for low in range(len(levels) // 2):
+            axis.fill_between(hours, q[:, low], q[:, -1 - low], color=OURS_COLOR, alpha=0.18, lw=0)
+        axis.plot(hours, fan["mean"], color=OURS_COLOR, lw=1.4, label="forecast")
+        axis.plot(hours, fan["target"], color=INK, lw=0.8, ls=":", label="came")
+        axis.axvline(0, color=RIVAL_COLOR, lw=0.8)
+        axis.set(title=fan["title"], xlabel="hours", ylabel=unit)
+    axes[0][0].legend(frameon=False)
+    _save(figure, path)
+
+
+def draw_calibration(path: Path, nominal: Sequence[float], measured: Mapping[str, Sequence[float]]) -> None:
+    """Draw measured against nominal coverage, one line a horizon."""
+    figure, axes = _axes(4.2, 3.6)
+    axis = axes[0][0]
+    axis.plot([0, 1], [0, 1], color=RIVAL_COLOR, lw=1)
+    for name, values in measured.items():
+        axis.plot(nominal, values, marker="o", ms=4, label=name)
+    axis.set(xlabel="nominal coverage", ylabel="measured coverage", xlim=(0.4, 1), ylim=(0.4, 1))
+    axis.legend(frameon=False, title="minutes")
+    _save(figure, path)
+
+
+def draw_errors(path: Path, summary: pd.DataFrame, marks: Sequence[str], unit: str) -> None:
+    """Draw RMSE with its bootstrap interval, model by model, one panel a horizon."""
+    figure, axes = _axes(2.6 * len(marks), 3.2, len(marks))
+    rows = summary[(summary["metric"] == "rmse") & (summary["segment"] == "held_out")]
+    for axis, mark in zip(axes[0], marks, strict=True):
+        here = rows[rows["at"] == mark].sort_values("mean", ascending=False)
+        colors = [OURS_COLOR if m == "hallmark" else RIVAL_COLOR for m in here["model"]]
+        axis.barh(here["model"], here["mean"], color=colors)
+        axis.hlines(here["model"], here["low"], here["high"], color=INK, lw=1)
+        axis.set(title=f"{mark} min", xlabel=f"RMSE, {unit}")
+    _save(figure, path)
+
+
+def draw_gains(path: Path, gains: pd.Series, label: str) -> None:
+    """Draw every person's change, sorted."""
+    figure, axes = _axes(5.2, 3.2)
+    axis = axes[0][0]
+    values = np.sort(gains.to_numpy(dtype=float))
+    axis.bar(np.arange(len(values)), values, color=np.where(values <= 0, OURS_COLOR, "#c0504d"))
+    axis.axhline(0, color=INK, lw=0.8)
+    axis.set(xlabel="person, sorted", ylabel=label)
+    _save(figure, path)
+
+
+def draw_grid(path: Path, reference: Array, predicted: Array, zone: Array, title: str, unit: str) -> None:
+    """Scatter predictions against what came, coloured by zone 0…4."""
+    figure, axes = _axes(4.2, 4.0)
+    axis = axes[0][0]
+    colors = np.array(["#4c9f70", "#9ccc65", "#f0b429", "#e8743b", "#b3261e"])
+    axis.scatter(reference, predicted, s=3, c=colors[zone], lw=0)
+    axis.plot([0, 400], [0, 400], color=RIVAL_COLOR, lw=0.8)
+    axis.set(title=title, xlabel=f"came, {unit}", ylabel=f"forecast, {unit}", xlim=(0, 400), ylim=(0, 400))
+    _save(figure, path)

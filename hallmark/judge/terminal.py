@@ -1,0 +1,55 @@
+"""The last word of a run on the terminal: figures, gates, version, where to look next."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from hallmark.errors import DataError
+from hallmark.files import read_json
+from hallmark.judge.gates import OURS
+
+
+def show(bundle: Path, evaluation: Path) -> None:
+    """Print the tables.
+
+    Raises:
+        DataError: nothing was evaluated yet.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    if not (evaluation / "verdicts.json").is_file():
+        raise DataError(f"{evaluation} holds no evaluation: run `make repro`")
+    summary = pd.read_csv(evaluation / "summary.csv", dtype={"at": str})
+    rmse = summary[(summary["metric"] == "rmse") & (summary["segment"] == "held_out")]
+    marks = sorted(read_json(evaluation / "metrics.json")["rmse"], key=lambda at: (len(at), at))
+    console = Console(width=None if Console().is_terminal else 110)
+    table = Table(title="RMSE on people never seen, test time (95% bootstrap over people)", title_justify="left")
+    table.add_column("model")
+    for mark in marks:
+        table.add_column(f"{mark} min", justify="right")
+    order = rmse[rmse["at"] == marks[0]].sort_values("mean")["model"]
+    for model in order:
+        cells = []
+        for mark in marks:
+            row = rmse[(rmse["model"] == model) & (rmse["at"] == mark)]
+            cells.append(
+                "" if row.empty else f"{row['mean'].iloc[0]:.1f} ({row['low'].iloc[0]:.0f}–{row['high'].iloc[0]:.0f})"
+            )
+        table.add_row(model, *cells, style="bold" if model == OURS else "")
+    console.print(table)
+    gates = Table(title="Gates", title_justify="left")
+    for column in ("gate", "verdict", "why"):
+        gates.add_column(column)
+    for verdict in read_json(evaluation / "verdicts.json"):
+        mark = "[green]passed[/]" if verdict["passed"] else "[red]FAILED[/]"
+        gates.add_row(verdict["gate"], mark, verdict["reason"])
+    console.print(gates)
+    if (bundle / "hallmark.json").is_file():
+        manifest = read_json(bundle / "hallmark.json")
+        console.print(f"version  {manifest['task']} {manifest['version']} ({manifest['reason']})")
+    console.print(
+        f"report   {evaluation / 'report.html'}, data: {evaluation / 'data.html'}, rows: reports/validation/report.html"
+    )
+    console.print("service  make serve, then POST http://127.0.0.1:3000/predict")
+    console.print("runs     make dashboard, http://127.0.0.1:8237")

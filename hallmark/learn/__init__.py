@@ -1,0 +1,1 @@
+"""What learns: inputs, personal context, ridge, trainer, adapters, intervals, search."""

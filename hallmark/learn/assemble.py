@@ -1,0 +1,165 @@
+"""From a context and a person's history to the tensors a forecaster reads: the one preprocessing.
+
+Training gathers contexts from a panel, serving from a request; both call `Assembler.batch`.
+Legend of shapes: B windows, C context, F inputs, H horizons.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hallmark.errors import DataError
+from hallmark.learn.history import BINS, HOURS, History, HistoryConfig
+from hallmark.learn.inputs import Scale, ridge_features, window_inputs
+from hallmark.learn.ridge import NormalEquations
+from hallmark.read.panel import MINUTES_A_DAY, Floats, Grid, Integers
+from hallmark.read.splits import Parts
+
+Array = npt.NDArray[Any]
+
+STATISTICS = 5  # columns of History.statistics; the last tells how many days are known
+
+
+@dataclass(frozen=True)
+class Assembler:
+    """Everything between readings and a forecaster's inputs.
+
+    Attributes:
+        grid: the grid.
+        scale: units.
+        history: how a person's past is summarised.
+        weights: (P, H) of the population ridge on the window inputs, in the value's unit.
+        intercept: (H,) of the population ridge.
+    """
+
+    grid: Grid
+    scale: Scale
+    history: HistoryConfig
+    weights: Floats
+    intercept: Floats
+
+    def window(self, context: Floats, minute: Array) -> Floats:
+        """Describe contexts, (B, C) → (B, P)."""
+        return window_inputs(context, minute, self.grid.recent_length, self.scale)
+
+    def population(self, window: Floats) -> Floats:
+        """Forecast the change from the last reading by the population ridge, (B, P) → (B, H)."""
+        return (window @ self.weights + self.intercept).astype(np.float32)
+
+    def batch(self, context: Floats, minute: Array, history: History | None, rows: Integers | None) -> dict[str, Array]:
+        """Assemble what `Forecaster.forward` takes.
+
+        Args:
+            context: (B, C) readings, oldest first.
+            minute: (B,) local wall-clock minute of the last reading.
+            history: past of the people in the batch, None for newcomers.
+            rows: (B,) row of each window in `history`, -1 for a newcomer.
+        """
+        window = self.window(context, minute)
+        change = self.population(window)
+        last = context[:, -1:]
+        anchor = last + change
+        marks = [self.grid.index_of(m) for m in self.history.input_horizons_minutes]
+        if history is None or rows is None:
+            personal = np.zeros((len(context), self.personal_size), dtype=np.float32)
+            correction = np.zeros_like(anchor)
+            known = np.zeros(len(context), dtype=np.float32)
+        else:
+            personal, correction, known = self._personal(context, minute, last, history, rows, marks)
+        hint = change[:, marks] / self.scale.spread
+        recent = (context[:, -self.grid.recent_length :] - last) / self.scale.spread
+        x = np.concatenate([window, hint, personal], axis=1).astype(np.float32)
+        return {
+            "x": x,
+            "recent": recent.astype(np.float32),
+            "anchor": anchor.astype(np.float32),
+            "correction": correction.astype(np.float32),
+            "known": known,
+            "adapted": known.copy(),
+        }
+
+    @property
+    def personal_size(self) -> int:
+        """How many inputs are personal: they stand last."""
+        marks = len(self.history.input_horizons_minutes)
+        return STATISTICS + 1 + HOURS + 2 + marks * (2 + len(self.history.other_penalties))
+
+    @property
+    def adapter_size(self) -> int:
+        """How many of the personal inputs come from the online ridge: they stand last of all."""
+        return len(self.history.input_horizons_minutes) * (2 + len(self.history.other_penalties))
+
+    @property
+    def input_size(self) -> int:
+        """How many inputs there are."""
+        return len(self.weights) + len(self.history.input_horizons_minutes) + self.personal_size
+
+    def _personal(
+        self, context: Floats, minute: Array, last: Array, history: History, rows: Integers, marks: list[int]
+    ) -> tuple[Array, Array, Array]:
+        safe = np.maximum(rows, 0)
+        known = ((rows >= 0) & (history.statistics[safe, -1] > 0)).astype(np.float32)
+        width = MINUTES_A_DAY // BINS
+        now = (minute % MINUTES_A_DAY) // width
+        ahead = (now[:, None] + 1 + np.arange(BINS)) % BINS
+        profile = history.profile[safe[:, None], ahead].reshape(len(rows), HOURS, -1).mean(axis=2)
+        statistics = history.statistics[safe]
+        offset = statistics[:, :1] - (last - self.scale.center) / self.scale.spread
+        features = ridge_features(context, minute, self.grid.recent_length, self.scale)
+        correction = _rowwise(features, history.weights, safe)
+        others = _rowwise(features, history.other_weights, safe)
+        parts = [
+            statistics,
+            offset,
+            profile,
+            history.change[safe, now],
+            correction[:, marks] / self.scale.spread,
+            others / self.scale.spread,
+            history.residual[safe][:, marks],
+        ]
+        personal = np.concatenate(parts, axis=1).astype(np.float32) * known[:, None]
+        return personal, correction * known[:, None], known
+
+
+def _rowwise(features: Floats, weights: Floats, rows: Integers) -> Floats:
+    """Multiply each row's features with its own weights, (B, K) and (R, K, H) → (B, H).
+
+    Windows that share a row are multiplied together: a batch of one person's day is one product.
+    """
+    out = np.empty((len(rows), weights.shape[2]), dtype=np.float32)
+    if len(rows) == 0:
+        return out
+    order = np.argsort(rows, kind="stable")
+    cuts = np.flatnonzero(np.diff(rows[order])) + 1
+    if len(cuts) * 4 > len(rows):  # mostly different rows: one gather is cheaper than many small products
+        np.einsum("bk,bkh->bh", features, weights[rows], out=out, optimize=False)
+        return out
+    for part in np.split(order, cuts):
+        out[part] = features[part] @ weights[rows[part[0]]]
+    return out
+
+
+def fit_population_ridge(
+    parts: Parts, origins: Integers, scale: Scale, penalty: float, chunk: int = 8192
+) -> tuple[Floats, Floats]:
+    """Fit the population ridge on train origins: window inputs → change from the last reading, streamed.
+
+    Returns:
+        Weights (P, H) and intercepts (H,), in the value's unit.
+
+    Raises:
+        DataError: no window to learn from.
+    """
+    panel = parts.panel
+    equations: NormalEquations | None = None
+    for start in range(0, len(origins), chunk):
+        part = origins[start : start + chunk]
+        x = window_inputs(panel.context(part), panel.minute[part].astype(np.int64), panel.grid.recent_length, scale)
+        y = parts.target(part, "train") - panel.values[part][:, None]
+        equations = equations or NormalEquations(x.shape[1], y.shape[1])
+        equations.add(x, y)
+    if equations is None:
+        raise DataError("no gap-free window in anybody's train time: add readings or shorten task.grid.recent_length")
+    return equations.solve(penalty)

@@ -1,0 +1,290 @@
+"""The base forecaster: population ridge, everybody's history, then the candidates' networks.
+
+A base is a directory: `ridge.safetensors`, `model.safetensors`, `spec.json`. Loading it gives an
+`Assembler` and a `Forecaster`, which is all that training, evaluation and serving need.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
+from torch import Tensor
+
+from hallmark.build import build
+from hallmark.files import read_json, write_json
+from hallmark.learn.assemble import Assembler, fit_population_ridge
+from hallmark.learn.history import History, HistoryConfig
+from hallmark.learn.inputs import Scale
+from hallmark.learn.ridge import NormalEquations
+from hallmark.learn.trainer import Progress, TrainConfig, TrainResult, fit
+from hallmark.models.forecaster import BodyConfig, Forecaster, Shape
+from hallmark.read.panel import Floats, Grid, Integers, Panel
+from hallmark.read.splits import Parts
+
+
+@dataclass(frozen=True)
+class ForecastConfig:
+    """What all candidate forecasters share.
+
+    Attributes:
+        quantile_levels: ascending, with 0.5.
+        ridge_penalty: of the population ridge.
+        skip_penalty: of the ridge that the network's skip starts from.
+        skip_rows: windows that this second ridge sees.
+        history_dropout: share of training windows that lose all personal inputs.
+        adapter_dropout: share that lose the online ridge only.
+        pinball_weight: weight of the quantile loss beside the squared error.
+        valid_stride: grid points between two valid windows that early stopping looks at.
+        short_minutes: where the short horizons end.
+        short_weight: share of the loss that the short horizons carry.
+    """
+
+    quantile_levels: tuple[float, ...]
+    ridge_penalty: float
+    skip_penalty: float
+    skip_rows: int
+    history_dropout: float
+    adapter_dropout: float
+    pinball_weight: float
+    valid_stride: int
+    short_minutes: int
+    short_weight: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "quantile_levels", tuple(self.quantile_levels))
+        for name in ("history_dropout", "adapter_dropout", "short_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie within 0…1")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A trained base: what turns contexts into forecasts."""
+
+    assembler: Assembler
+    forecaster: Forecaster
+
+    @torch.no_grad()
+    def forecast(
+        self,
+        context: Floats,
+        minute: Any,
+        history: History | None,
+        rows: Integers | None,
+        adapted: Floats | None = None,
+    ) -> tuple[Floats, Floats]:
+        """Forecast some windows.
+
+        Args:
+            context: (B, C) readings, oldest first.
+            minute: (B,) local wall-clock minute of the last reading.
+            history: past of the people in the batch.
+            rows: (B,) row of each window in it, -1 for a newcomer.
+            adapted: (B,) 0 where the online ridge must stay silent; None uses it wherever there is one.
+
+        Returns:
+            Mean (B, H) and quantiles (B, H, Q), in the value's unit.
+        """
+        batch = self.assembler.batch(context, minute, history, rows)
+        if adapted is not None:
+            batch["adapted"] = adapted.astype(np.float32)
+        out = self.forecaster(**as_tensors(batch))
+        return out["mean"].numpy(), out["quantiles"].numpy()
+
+
+def as_tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Wrap a batch's arrays."""
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in batch.items()}
+
+
+def fit_assembler(
+    parts: Parts, origins: Integers, scale: Scale, history: HistoryConfig, forecast: ForecastConfig
+) -> Assembler:
+    """Fit the population ridge on the training windows."""
+    weights, intercept = fit_population_ridge(parts, origins, scale, forecast.ridge_penalty)
+    return Assembler(parts.panel.grid, scale, history, weights, intercept)
+
+
+def population_forecast(assembler: Assembler, panel: Panel) -> Callable[[Integers], Floats]:
+    """Return the population ridge as a function of origins, for `build_history`."""
+
+    def forecast(origins: Integers) -> Floats:
+        out = np.empty((len(origins), len(assembler.intercept)), dtype=np.float32)
+        for start in range(0, len(origins), 4096):
+            part = origins[start : start + 4096]
+            window = assembler.window(panel.context(part), panel.minute[part].astype(np.int64))
+            out[start : start + len(part)] = assembler.population(window)
+        return out
+
+    return forecast
+
+
+def batches(
+    assembler: Assembler, parts: Parts, part: str, history: History, origins: Integers
+) -> Callable[[list[int]], dict[str, Tensor]]:
+    """Return what makes a batch of some positions in `origins`; no target reaches beyond its part."""
+    panel = parts.panel
+
+    def make(positions: list[int]) -> dict[str, Tensor]:
+        chosen = origins[np.asarray(positions, dtype=np.int64)]
+        rows = history.rows(panel.subject[chosen], panel.day[chosen])
+        batch = assembler.batch(panel.context(chosen), panel.minute[chosen].astype(np.int64), history, rows)
+        return as_tensors({**batch, "target": parts.target(chosen, part)})
+
+    return make
+
+
+def fit_base(
+    body: BodyConfig,
+    assembler: Assembler,
+    parts: Parts,
+    history: History,
+    train: Integers,
+    valid: Integers,
+    forecast: ForecastConfig,
+    config: TrainConfig,
+    checkpoints: Path,
+    progress: Progress | None = None,
+) -> tuple[Base, TrainResult]:
+    """Fit one candidate network.
+
+    Args:
+        body: what to fit.
+        assembler: the preprocessing, with the population ridge.
+        parts: readings and their splits.
+        history: everybody's past.
+        train: origins to learn from.
+        valid: origins for early stopping.
+        forecast: what all candidates share.
+        config: how to train.
+        checkpoints: this run's own directory.
+        progress: called with (step, steps, latest valid loss).
+    """
+    torch.manual_seed(config.seed)
+    shape = Shape(
+        inputs=assembler.input_size,
+        personal=assembler.personal_size,
+        recent=assembler.grid.recent_length,
+        horizons=len(assembler.grid.steps),
+        quantile_levels=forecast.quantile_levels,
+    )
+    model = make_forecaster(body, shape, forecast)
+    make = batches(assembler, parts, "train", history, train)
+    generator = np.random.default_rng(config.seed)
+    sample = np.sort(generator.choice(len(train), size=min(len(train), forecast.skip_rows), replace=False))
+    _initialise(
+        model,
+        [make(part.tolist()) for part in np.array_split(sample, max(1, len(sample) // 4096))],
+        assembler,
+        forecast,
+    )
+    average, result = fit(
+        model,
+        (len(train), make),
+        (len(valid), batches(assembler, parts, "valid", history, valid)),
+        config,
+        checkpoints,
+        progress,
+    )
+    assert isinstance(average, Forecaster)
+    return Base(assembler, average), result
+
+
+def make_forecaster(body: BodyConfig, shape: Shape, forecast: ForecastConfig) -> Forecaster:
+    """Make an untrained forecaster."""
+    return Forecaster(
+        body.build(shape),
+        shape,
+        body.lora_targets,
+        forecast.history_dropout,
+        forecast.adapter_dropout,
+        forecast.pinball_weight,
+    )
+
+
+@torch.no_grad()
+def _initialise(
+    model: Forecaster, parts: list[dict[str, Tensor]], assembler: Assembler, forecast: ForecastConfig
+) -> None:
+    """Set scales, trust and the ridge-initialised skip from a sample of training batches."""
+    x = torch.cat([part["x"] for part in parts])
+    model.x_mean.copy_(x.mean(0))
+    model.x_sd.copy_(x.std(0).clamp_min(1e-3))
+    model.adapter_columns[-assembler.adapter_size :] = 1.0
+    residual = torch.cat([part["target"] - part["anchor"] for part in parts])
+    correction = torch.cat([part["correction"] for part in parts])
+    there = ~torch.isnan(residual)
+    known = torch.where(there, residual, 0.0)
+    count = there.sum(0).clamp_min(1)
+    model.horizon_scale.copy_(((known**2).sum(0) / count).sqrt().clamp_min(1e-3))
+    model.trust.copy_((known * correction).sum(0) / ((correction * there) ** 2).sum(0).clamp_min(1.0))
+    model.trust.clamp_(0.0, 1.0)
+    model.horizon_weight.copy_(_horizon_weight(assembler.grid, forecast))
+    equations = NormalEquations(x.shape[1], residual.shape[1])
+    for part in parts:
+        keep = part["known"]
+        for known_mask in (keep, torch.zeros_like(keep)):  # with and without a history, so the skip serves both
+            z = model.standardise(part["x"], known_mask, known_mask)
+            rest = part["target"] - part["anchor"] - model.trust * part["correction"] * known_mask[:, None]
+            equations.add(z.numpy(), (rest / model.horizon_scale).numpy())
+            if forecast.history_dropout == 0:
+                break
+    weights, intercept = equations.solve(forecast.skip_penalty)
+    model.skip.weight.copy_(torch.from_numpy(weights.T.copy()))
+    model.skip.bias.copy_(torch.from_numpy(intercept))
+
+
+def _horizon_weight(grid: Grid, forecast: ForecastConfig) -> Tensor:
+    short = torch.tensor([m <= forecast.short_minutes for m in grid.horizons_minutes])
+    if short.all() or not short.any():
+        return torch.ones(len(short))
+    share = forecast.short_weight
+    weight = torch.where(short, share / short.sum(), (1 - share) / (~short).sum())
+    return weight * len(short)
+
+
+def save_base(base: Base, directory: Path, spec: Mapping[str, Any]) -> None:
+    """Write a base; `spec` holds the configuration nodes of body and forecast."""
+    directory.mkdir(parents=True, exist_ok=True)
+    assembler = base.assembler
+    save_file({"weights": assembler.weights, "intercept": assembler.intercept}, str(directory / "ridge.safetensors"))
+    state = {name: tensor.contiguous() for name, tensor in base.forecaster.state_dict().items()}
+    save_torch(state, str(directory / "model.safetensors"))
+    write_json(
+        directory / "spec.json",
+        {
+            "body": spec["body"],
+            "forecast": asdict_plain(spec["forecast"]),
+            "shape": asdict_plain(base.forecaster.shape),
+            "grid": asdict_plain(assembler.grid),
+            "scale": asdict_plain(assembler.scale),
+            "history": asdict_plain(assembler.history),
+        },
+    )
+
+
+def asdict_plain(value: Any) -> dict[str, Any]:
+    """A frozen dataclass as JSON values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(value).items()}
+
+
+def load_base(directory: Path) -> Base:
+    """Load a base written by `save_base`; bytes are verified by whoever owns the manifest."""
+    spec = read_json(directory / "spec.json")
+    arrays = load_file(str(directory / "ridge.safetensors"))
+    assembler = Assembler(
+        Grid(**spec["grid"]),
+        Scale(**spec["scale"]),
+        HistoryConfig(**spec["history"]),
+        arrays["weights"],
+        arrays["intercept"],
+    )
+    model = make_forecaster(build(spec["body"], "model"), Shape(**spec["shape"]), ForecastConfig(**spec["forecast"]))
+    model.load_state_dict(load_torch(str(directory / "model.safetensors")))
+    return Base(assembler, model.eval())

@@ -1,0 +1,51 @@
+"""Ridge regression from streamed normal equations: memory is the square of the inputs, never the rows."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class NormalEquations:
+    """Sums over rows, from which any ridge solution follows.
+
+    A missing target (NaN) leaves its column's cross product; the solution scales that column up by the
+    share that was seen, which is unbiased when targets are missing at random.
+
+    Attributes:
+        inputs: how many inputs, without the constant.
+        outputs: how many targets.
+    """
+
+    inputs: int
+    outputs: int
+    gram: Array = field(init=False)
+    cross: Array = field(init=False)
+    seen: Array = field(init=False)
+    rows: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.gram = np.zeros((self.inputs + 1, self.inputs + 1))
+        self.cross = np.zeros((self.inputs + 1, self.outputs))
+        self.seen = np.zeros(self.outputs)
+
+    def add(self, x: Array, y: Array) -> None:
+        """Add rows: x (rows, inputs), y (rows, outputs) with NaN where unknown."""
+        wide = np.concatenate([x, np.ones((len(x), 1), dtype=x.dtype)], axis=1).astype(np.float64)
+        there = ~np.isnan(y)
+        self.gram += wide.T @ wide
+        self.cross += wide.T @ np.where(there, y, 0.0).astype(np.float64)
+        self.seen += there.sum(axis=0)
+        self.rows += len(x)
+
+    def solve(self, penalty: float) -> tuple[Array, Array]:
+        """Solve for weights (inputs, outputs) and intercepts (outputs,); the intercept is not penalised."""
+        ridge = np.full(self.inputs + 1, penalty)
+        ridge[-1] = 1e-9
+        cross = self.cross * (self.rows / np.maximum(self.seen, 1.0))
+        solution = np.linalg.solve(self.gram + np.diag(ridge), cross)
+        return solution[:-1].astype(np.float32), solution[-1].astype(np.float32)

@@ -1,0 +1,1 @@
+"""What several tasks share: forecasters under one contract."""

@@ -1,0 +1,174 @@
+"""Quantile forecasters under one contract: an anchor that is already good, and a network that mends it.
+
+mean = anchor + trust × correction + skip(inputs) + body(inputs); quantiles are the mean plus
+a median offset and cumulative positive spacings, so they never cross. The anchor is the population
+ridge, the correction the person's online ridge; `skip` starts at its own ridge solution.
+Legend of shapes: B windows, F inputs, P of them personal (the last ones), T recent readings, H horizons, Q quantiles.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes that the data decide: inputs, personal inputs, recent readings, horizons, quantile levels."""
+
+    inputs: int
+    personal: int
+    recent: int
+    horizons: int
+    quantile_levels: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        q = tuple(self.quantile_levels)
+        object.__setattr__(self, "quantile_levels", q)
+        if 0.5 not in q or list(q) != sorted(set(q)) or not (q[0] > 0 and q[-1] < 1):
+            raise ValueError(f"quantile_levels must ascend within (0, 1) and hold 0.5, got {q}")
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a body gives per window: a mean and all quantiles at every horizon."""
+        return self.horizons * (1 + len(self.quantile_levels))
+
+
+class BodyConfig(Protocol):
+    """What `conf/model/*.yaml` builds: the part that differs between forecasters."""
+
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+
+    @property
+    def lora_targets(self) -> str:
+        """Regular expression of the linear layers that LoRA adapts."""
+
+    def build(self, shape: Shape) -> nn.Module:
+        """Make the body: (x (B, F), recent (B, T)) → (B, shape.outputs), about zero at first."""
+
+
+class Forecaster(nn.Module):
+    """A body with its anchor, skip and loss.
+
+    Args:
+        body: made by a `BodyConfig`.
+        shape: sizes.
+        lora_targets: regular expression of the layers that LoRA adapts.
+        history_dropout: share of training windows that lose all personal inputs, so that a newcomer is served well.
+        adapter_dropout: share that keep their statistics but lose the online ridge.
+        pinball_weight: weight of the quantile loss beside the squared error.
+    """
+
+    horizon_scale: Tensor
+    horizon_weight: Tensor
+    x_mean: Tensor
+    x_sd: Tensor
+    adapter_columns: Tensor
+    levels: Tensor
+    gap_bias: Tensor
+
+    def __init__(
+        self,
+        body: nn.Module,
+        shape: Shape,
+        lora_targets: str,
+        history_dropout: float,
+        adapter_dropout: float,
+        pinball_weight: float,
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.lora_targets = lora_targets
+        self.history_dropout, self.adapter_dropout, self.pinball_weight = (
+            history_dropout,
+            adapter_dropout,
+            pinball_weight,
+        )
+        self.body = body
+        self.skip = nn.Linear(shape.inputs, shape.horizons)
+        self.trust = nn.Parameter(torch.zeros(shape.horizons))
+        nn.init.zeros_(self.skip.weight)
+        nn.init.zeros_(self.skip.bias)
+        self.register_buffer("horizon_scale", torch.ones(shape.horizons))
+        self.register_buffer("horizon_weight", torch.ones(shape.horizons))
+        self.register_buffer("x_mean", torch.zeros(shape.inputs))
+        self.register_buffer("x_sd", torch.ones(shape.inputs))
+        self.register_buffer("adapter_columns", torch.zeros(shape.inputs))
+        self.register_buffer("levels", torch.tensor(shape.quantile_levels), persistent=False)
+        self.median = shape.quantile_levels.index(0.5)
+        # Spacings that make the untrained quantiles those of a normal distribution with the horizon's scale.
+        normal = torch.special.ndtri(torch.tensor(shape.quantile_levels, dtype=torch.float64))
+        gaps = torch.diff(normal).to(torch.float32)
+        self.register_buffer("gap_bias", torch.log(torch.expm1(gaps)), persistent=False)
+
+    def mask(self, known: Tensor, adapted: Tensor) -> tuple[Tensor, Tensor]:
+        """Drop history at random while training; returns both masks, (B,) each."""
+        if not self.training:
+            return known, adapted * known
+        draw = torch.rand(2, len(known), device=known.device)
+        known = known * (draw[0] >= self.history_dropout)
+        return known, adapted * known * (draw[1] >= self.adapter_dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        recent: Tensor,
+        anchor: Tensor,
+        correction: Tensor,
+        known: Tensor,
+        adapted: Tensor,
+        target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Forecast, and score when a target is given.
+
+        Args:
+            x: (B, F) inputs, the personal ones last.
+            recent: (B, T) recent readings minus the last one, in units of the spread.
+            anchor: (B, H) population forecast, in the value's unit.
+            correction: (B, H) the online ridge's correction, same unit.
+            known: (B,) 1 where the person has a history.
+            adapted: (B,) 1 where the person's online ridge is in use.
+            target: (B, H) what came, NaN where nobody knows.
+
+        Returns:
+            mean (B, H) and quantiles (B, H, Q) in the value's unit; loss when scored.
+        """
+        known, adapted = self.mask(known, adapted)
+        z = self.standardise(x, known, adapted)
+        out = self.body(z, recent).float().view(len(x), self.shape.horizons, -1)
+        correction = correction * adapted[:, None]
+        step = self.trust * correction / self.horizon_scale + self.skip(z) + out[..., 0]
+        q = self._quantiles(step, out[..., 1:])
+        result = {
+            "mean": anchor + step * self.horizon_scale,
+            "quantiles": anchor[..., None] + q * self.horizon_scale[:, None],
+        }
+        if target is not None:
+            result["loss"] = self._loss(step, q, (target - anchor) / self.horizon_scale)
+        return result
+
+    def standardise(self, x: Tensor, known: Tensor, adapted: Tensor) -> Tensor:
+        """Centre the inputs and silence the personal ones that are dropped or absent, (B, F)."""
+        z = ((x - self.x_mean) / self.x_sd).clamp(-8, 8)
+        split = self.shape.inputs - self.shape.personal
+        keep = torch.where(self.adapter_columns[split:] > 0, adapted[:, None], known[:, None])
+        return torch.cat([z[:, :split], z[:, split:] * keep], dim=1)
+
+    def _quantiles(self, step: Tensor, raw: Tensor) -> Tensor:
+        m = self.median
+        middle = (step + raw[..., m])[..., None]
+        gaps = nn.functional.softplus(torch.cat([raw[..., :m], raw[..., m + 1 :]], dim=-1) + self.gap_bias)
+        below = middle - gaps[..., :m].flip(-1).cumsum(-1).flip(-1)
+        return torch.cat([below, middle, middle + gaps[..., m:].cumsum(-1)], dim=-1)
+
+    def _loss(self, step: Tensor, q: Tensor, y: Tensor) -> Tensor:
+        there = ~torch.isnan(y)
+        y = torch.where(there, y, 0.0)
+        weight = there * self.horizon_weight
+        error = y[..., None] - q
+        pinball = torch.maximum(self.levels * error, (self.levels - 1) * error).mean(-1)
+        loss = (y - step) ** 2 + self.pinball_weight * pinball
+        return (loss * weight).sum() / weight.sum().clamp_min(1.0)

@@ -1,0 +1,1 @@
+"""What proves: bundles, manifests, code closure, versions, replay."""

@@ -1,0 +1,149 @@
+"""The bundle: a model directory with its hallmark, the manifest in which every byte and verdict is written down.
+
+`hallmark.json` holds the sha256 of every other file; opening a bundle checks them all, so a flipped bit,
+a missing file or a stranger's file is refused before anything is loaded.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hallmark.contracts import Verdict
+from hallmark.errors import BundleError
+from hallmark.files import canonical_json, read_json, replacing, sha256, tree_digests, write_text
+from hallmark.prove.versions import next_version
+
+MANIFEST = "hallmark.json"
+FORMAT = 1
+ALLOWED = (".safetensors", ".json", ".md")  # no pickle, no code
+
+
+@dataclass(frozen=True)
+class Hallmark:
+    """What is proven about a bundle.
+
+    Attributes:
+        format: of this manifest.
+        task: name of the task.
+        version: semantic version of the model.
+        reason: why it is this version.
+        spec: the task's configuration node, from which its predictor is built.
+        provenance: hashes of data, code closure, params and lock file, the torch build.
+        digests: sha256 of `schema`, `weights` and `bundle`, from which versions are derived.
+        metrics: headline figures.
+        verdicts: what every gate decided.
+        schema: JSON schemas of request and response.
+        files: sha256 of every file.
+    """
+
+    format: int
+    task: str
+    version: str
+    reason: str
+    spec: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    digests: Mapping[str, str]
+    metrics: Mapping[str, Any]
+    verdicts: Sequence[Mapping[str, Any]]
+    schema: Mapping[str, Any]
+    files: Mapping[str, str]
+
+
+def make_bundle(
+    model: Path,
+    out: Path,
+    task: str,
+    spec: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    verdicts: Sequence[Verdict],
+    card: str,
+    release: Mapping[str, Any] | None,
+) -> Hallmark:
+    """Put a model directory and its hallmark into `out`, whole or not at all.
+
+    Args:
+        model: base, people, calibration; rivals stay behind.
+        out: the bundle's directory.
+        task: name of the task.
+        spec: the task's configuration node.
+        schema: JSON schemas of request and response.
+        provenance: hashes of what the model was made from.
+        metrics: headline figures.
+        verdicts: the gates' verdicts.
+        card: the model card.
+        release: the released model's version and digests, None before the first.
+
+    Raises:
+        BundleError: the model directory holds a file of a kind that no bundle may hold.
+    """
+    with replacing(out) as fresh:
+        for part in ("base", "people", "calibration"):
+            shutil.copytree(model / part, fresh / part)
+        write_text(fresh / "card.md", card)
+        files = tree_digests(fresh)
+        if odd := [name for name in files if not name.endswith(ALLOWED)]:
+            raise BundleError(f"{odd[0]} may not be in a bundle: only {', '.join(ALLOWED)} files may")
+        digests = {
+            "schema": _digest(schema),
+            "weights": _digest({name: digest for name, digest in files.items() if name.endswith(".safetensors")}),
+        }
+        # Not the verdicts: they name the champion, and whether it is itself must not make a new version.
+        digests["bundle"] = _digest([files, spec, schema, provenance])
+        version, reason = next_version(digests, release)
+        hallmark = Hallmark(
+            FORMAT,
+            task,
+            version,
+            reason,
+            spec,
+            provenance,
+            digests,
+            metrics,
+            [asdict(v) for v in verdicts],
+            schema,
+            files,
+        )
+        write_text(fresh / MANIFEST, canonical_json(asdict(hallmark)))
+    return hallmark
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def open_bundle(directory: Path) -> tuple[Hallmark, str]:
+    """Read a bundle's hallmark after checking every file.
+
+    Returns:
+        The hallmark and its own sha256.
+
+    Raises:
+        BundleError: names the first file that is missing, changed or unknown, and the remedy.
+    """
+    manifest = directory / MANIFEST
+    if not manifest.is_file():
+        raise BundleError(f"{directory} is no bundle: it has no {MANIFEST}; run `dvc repro package`")
+    try:
+        hallmark = Hallmark(**read_json(manifest))
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{manifest} cannot be read ({error}): restore it with `dvc checkout`") from error
+    if hallmark.format != FORMAT:
+        raise BundleError(f"{manifest} has format {hallmark.format}, this library reads {FORMAT}: use its own version")
+    found = tree_digests(directory)
+    found.pop(MANIFEST)
+    for name, digest in sorted(hallmark.files.items()):
+        if name not in found:
+            raise BundleError(f"{directory / name} is missing from the bundle: restore it with `dvc checkout`")
+        if found[name] != digest:
+            raise BundleError(
+                f"{directory / name} has sha256 {found[name][:12]}…, its hallmark says {digest[:12]}…: "
+                "the file is corrupt, restore it with `dvc checkout`"
+            )
+    if strangers := sorted(set(found) - set(hallmark.files)):
+        raise BundleError(f"{directory / strangers[0]} is not in the hallmark: remove it")
+    return hallmark, sha256(manifest)

@@ -1,0 +1,46 @@
+"""Semantic versions of models, derived from what changed since the release.
+
+Schema → major, weights → minor, anything else in the bundle → patch, nothing → the release's own version.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hallmark.errors import BundleError
+
+FIRST = "1.0.0"
+
+
+def next_version(digests: Mapping[str, str], release: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Derive a version.
+
+    Args:
+        digests: sha256 of `schema`, `weights` and `bundle`.
+        release: the released model's `version` and the same `digests`, None before the first release.
+
+    Returns:
+        Version and the reason in words.
+    """
+    if release is None:
+        return FIRST, "first version"
+    major, minor, patch = parse(str(release["version"]))
+    was = release["digests"]
+    if digests["schema"] != was["schema"]:
+        return f"{major + 1}.0.0", "request, response or input schema changed"
+    if digests["weights"] != was["weights"]:
+        return f"{major}.{minor + 1}.0", "retrained"
+    if digests["bundle"] != was["bundle"]:
+        return f"{major}.{minor}.{patch + 1}", "same weights, something around them changed"
+    return str(release["version"]), "nothing changed since the release"
+
+
+def parse(version: str) -> tuple[int, int, int]:
+    """Split `1.2.3`.
+
+    Raises:
+        BundleError: it is no such version.
+    """
+    parts = version.split(".")
+    if len(parts) != 3 or not all(p.isdigit() for p in parts):
+        raise BundleError(f"version {version!r} is not of the form 1.2.3")
+    return int(parts[0]), int(parts[1]), int(parts[2])

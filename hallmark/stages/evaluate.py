@@ -1,0 +1,83 @@
+"""Model → scores, report, verdicts."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hallmark.contracts import Evaluator, Progress, Task, Verdict
+from hallmark.files import read_json, write_json, write_text
+from hallmark.judge.drift import write_data_report
+from hallmark.judge.gates import OURS, Gate, enforce, judge
+from hallmark.judge.report import render
+from hallmark.prove.bundle import open_bundle
+from hallmark.stages.prepare import open_prepared
+
+
+def evaluate(
+    task: Task,
+    evaluator: Evaluator,
+    prepared: Path,
+    model: Path,
+    champion: str | None,
+    gates: Sequence[Gate],
+    out: Path,
+    progress: Progress,
+) -> list[Verdict]:
+    """Score on test, let the gates decide, and write scores, pictures and report into `out`.
+
+    The report is written whether or not the gates pass; `enforce` fails the stage afterwards.
+    """
+    data = open_prepared(prepared)
+    directory = None
+    if champion is not None:
+        directory = Path(champion)
+        open_bundle(directory)
+    metrics = evaluator.metrics(task)
+    evaluation = evaluator.evaluate(task, data, model, directory, out / "pictures", progress)
+    verdicts = judge(gates, evaluation, metrics)
+    marks = evaluator.marks
+    evaluation.scores.to_parquet(out / "scores.parquet", index=False)
+    evaluation.summary.round(6).to_csv(out / "summary.csv", index=False)
+    write_json(out / "verdicts.json", [_plain(v) for v in verdicts])
+    write_json(out / "metrics.json", headline(evaluation.summary, marks))
+    title = f"Hallmark report: {task.name}"
+    page = render(title, evaluation, verdicts, metrics, marks, out / "pictures")
+    write_text(out / "report.html", page)
+    reference, current = task.data_for_report(data)
+    numbers = [c for c in reference.columns if pd.api.types.is_numeric_dtype(reference[c])]
+    write_data_report(
+        reference, current, numbers, [c for c in reference.columns if c not in numbers], out / "data.html"
+    )
+    return verdicts
+
+
+def headline(summary: pd.DataFrame, marks: Sequence[str]) -> dict[str, Any]:
+    """Pick the figures that `dvc metrics diff` and `dvc exp show` list: ours, rounded, on held-out people and all."""
+    found: dict[str, Any] = {}
+    ours = summary[(summary["model"] == OURS) & summary["at"].isin(list(marks))]
+    for segment, metrics in (("held_out", ("rmse", "pinball")), ("all", ("coverage_90",))):
+        for metric in metrics:
+            rows = ours[(ours["segment"] == segment) & (ours["metric"] == metric)]
+            found[metric] = {str(at): round(float(v), 4) for at, v in zip(rows["at"], rows["mean"], strict=True)}
+    return found
+
+
+def headline_of(evaluation: Path) -> dict[str, Any]:
+    """Read the headline figures, for the run's metadata."""
+    found: dict[str, Any] = read_json(evaluation / "metrics.json")
+    return found
+
+
+def enforce_gates(evaluation: Path) -> int:
+    """Fail when a gate failed; returns how many passed."""
+    verdicts = [Verdict(**v) for v in read_json(evaluation / "verdicts.json")]
+    enforce(verdicts)
+    return len(verdicts)
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    values = asdict(verdict)
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}

@@ -1,0 +1,58 @@
+"""Model that passed → bundle, version; and its promotion."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hallmark.build import targets
+from hallmark.contracts import Task, Verdict
+from hallmark.errors import BundleError
+from hallmark.files import FileRef, read_json, replacing, write_json
+from hallmark.judge.report import model_card
+from hallmark.prove.bundle import Hallmark, make_bundle, open_bundle
+from hallmark.prove.provenance import code_closure, describe_machine, digest_of
+from hallmark.stages.prepare import TABLES
+
+
+def package(
+    task: Task,
+    params: Mapping[str, Any],
+    prepared: Path,
+    model: Path,
+    evaluation: Path,
+    lock: Path,
+    release: Path,
+    out: Path,
+) -> Hallmark:
+    """Make the bundle: only from a model whose gates all passed.
+
+    Raises:
+        BundleError: a gate failed, or the verdicts are missing.
+    """
+    verdicts = [Verdict(**v) for v in read_json(evaluation / "verdicts.json")]
+    if failed := [v for v in verdicts if not v.passed]:
+        raise BundleError(f"gate {failed[0].gate!r} failed ({failed[0].reason}): a failed model is not packaged")
+    metrics = read_json(evaluation / "metrics.json")
+    released = read_json(release) if release.is_file() else None  # null before the first release
+    provenance = {
+        "data": {name: FileRef.to(prepared / f"{name}.parquet").sha256 for name in TABLES},
+        "origin": read_json(prepared / "origin.json"),
+        "code": digest_of(code_closure(sorted(targets(dict(params))))),
+        "params": digest_of({k: params[k] for k in ("task", "data", "model", "train", "personalise", "calibrate")}),
+        "lock": FileRef.to(lock).sha256,
+        "machine": describe_machine(),
+    }
+    schema = {"request": task.request_type().model_json_schema(), "response": task.response_type().model_json_schema()}
+    facts = {"task": task.name, "metrics (test, held-out people)": metrics["rmse"], "data": provenance["origin"]}
+    card = model_card(f"hallmark-{task.name}", facts, verdicts, task.purpose, task.card_limits)
+    return make_bundle(model, out, task.name, params["task"], schema, provenance, metrics, verdicts, card, released)
+
+
+def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
+    """Make a bundle the champion: later models must not be worse, and versions count from it."""
+    hallmark, digest = open_bundle(bundle)
+    with replacing(champion) as fresh:
+        shutil.copytree(bundle, fresh, dirs_exist_ok=True)
+    write_json(release, {"version": hallmark.version, "digests": dict(hallmark.digests), "hallmark_sha256": digest})
+    return hallmark

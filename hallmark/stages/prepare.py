@@ -1,0 +1,44 @@
+"""Raw rows → clean rows → splits."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from hallmark.contracts import Clean, Prepared, Progress, Source, Task
+from hallmark.files import FileRef, write_json, write_text
+from hallmark.read.validation import render_html
+
+TABLES = ("rows", "subjects", "splits")
+
+
+def clean_rows(source: Source, task: Task, out: Path, report: Path, progress: Progress) -> FileRef:
+    """Load a source and clean it; the account of every row goes to `report` as JSON and HTML."""
+    raw = source.load(progress)
+    clean = task.clean(raw)
+    out.mkdir(parents=True, exist_ok=True)
+    clean.rows.to_parquet(out / "rows.parquet", index=False)
+    clean.subjects.to_parquet(out / "subjects.parquet", index=False)
+    write_json(out / "origin.json", dict(raw.origin))
+    write_json(report / "validation.json", dict(clean.report))
+    write_text(report / "report.html", render_html(clean.report, f"Validation of the data for {task.name}"))
+    return FileRef.to(out / "rows.parquet", len(clean.rows))
+
+
+def split_rows(task: Task, prepared: Path) -> FileRef:
+    """Assign people and cut time."""
+    clean = Clean(pd.read_parquet(prepared / "rows.parquet"), pd.read_parquet(prepared / "subjects.parquet"), {})
+    splits = task.split(clean)
+    splits.to_parquet(prepared / "splits.parquet", index=False)
+    return FileRef.to(prepared / "splits.parquet", len(splits))
+
+
+def open_prepared(directory: Path) -> Prepared:
+    """Read what `prepare` left."""
+    return Prepared(*(pd.read_parquet(directory / f"{name}.parquet") for name in TABLES))
+
+
+def check_leakage(task: Task, prepared: Path, report: Path) -> dict[str, int]:
+    """Check the splits and write down what was checked."""
+    checked = task.check_leakage(open_prepared(prepared))
+    write_json(report / "leakage.json", checked)
+    return checked

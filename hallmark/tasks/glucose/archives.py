@@ -1,0 +1,183 @@
+"""Public sets in the Glucose-ML layout: a zip with one metadata table and one CSV a person."""
+
+import csv
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from hallmark.contracts import Progress, Raw, silent
+from hallmark.errors import SourceError
+from hallmark.files import sha256
+
+MAX_BYTES = 2 * 1024**3  # unpacked; the largest public set has 40 MB
+
+FILES = "-extracted-glucose-files/"
+
+
+@dataclass(frozen=True)
+class GlucoseML:
+    """Some of the zips, read together.
+
+    Attributes:
+        directory: where the zips lie (`dvc pull` puts them there).
+        sets: names of the zips without `.zip`.
+        exclude: subject_id → why it is left out.
+    """
+
+    directory: str
+    sets: tuple[str, ...]
+    exclude: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sets", tuple(self.sets))
+        if not self.sets:
+            raise ValueError("sets is empty: name at least one")
+
+    def load(self, progress: Progress = silent) -> Raw:
+        """Read every person of every set, values as they stand in the files."""
+        rows, subjects, origin = [], [], {}
+        for i, name in enumerate(self.sets):
+            path = Path(self.directory) / f"{name}.zip"
+            if not path.is_file():
+                raise SourceError(f"{path} is not there: run `dvc pull {self.directory}/{name}.zip.dvc`")
+            progress("read", i, len(self.sets), name)
+            set_rows, set_subjects = read_archive(path, name)
+            rows.append(set_rows)
+            subjects.append(set_subjects)
+            origin[name] = {"file": path.name, "sha256": sha256(path)}
+        progress("read", len(self.sets), len(self.sets), "done")
+        excluded = {person: why for person, why in self.exclude.items() if person.split("/")[0] in self.sets}
+        return Raw(
+            pd.concat(rows, ignore_index=True), pd.concat(subjects, ignore_index=True), {"sets": origin}, excluded
+        )
+
+
+def read_archive(path: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read one zip.
+
+    Returns:
+        Rows (subject_id, timestamp, glucose as text, source) and subjects.
+
+    Raises:
+        SourceError: no zip, a member that would leave its directory, no readings, or an implausible size.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise SourceError(
+            f"{path} is no readable zip ({error}): fetch it again with `dvc pull --force {path}.dvc`"
+        ) from error
+    with archive:
+        members = [m for m in archive.infolist() if not m.is_dir()]
+        for member in members:
+            parts = PurePosixPath(member.filename.replace("\\", "/"))
+            if parts.is_absolute() or ".." in parts.parts or ":" in member.filename:
+                raise SourceError(f"{path} holds a member named {member.filename!r}, which leaves its folder: refused")
+        if (size := sum(m.file_size for m in members)) > MAX_BYTES:
+            raise SourceError(f"{path} unpacks to {size:,} bytes, more than {MAX_BYTES:,}: refused")
+        wanted = [
+            m for m in members if "__MACOSX" not in m.filename and not PurePosixPath(m.filename).name.startswith(".")
+        ]
+        people = sorted(
+            (m for m in wanted if FILES in m.filename and m.filename.endswith(".csv")), key=lambda m: m.filename
+        )
+        if not people:
+            raise SourceError(f"{path} has no '*{FILES}*.csv': it is not in the Glucose-ML layout")
+        tables = [m for m in wanted if m.filename.endswith("-metadata.csv")]
+        known = _metadata(archive.read(tables[0]), name) if tables else {}
+        frames, subjects = [], []
+        for member in people:
+            person = PurePosixPath(member.filename).stem
+            frames.append(_person(archive.read(member), f"{name}/{person}", name, f"{path}:{member.filename}"))
+            subjects.append({"subject_id": f"{name}/{person}", **_known(known, person)})
+    return pd.concat(frames, ignore_index=True), pd.DataFrame(subjects)
+
+
+def _person(data: bytes, subject_id: str, name: str, where: str) -> pd.DataFrame:
+    if not data.strip():
+        raise SourceError(f"{where} is empty: fetch the archive again")
+    frame = pd.read_csv(io.BytesIO(data), dtype=str, encoding="utf-8-sig", keep_default_na=False)
+    frame.columns = [c.strip().lower() for c in frame.columns]
+    for column in ("timestamp", "glucose_value_mg_dl"):
+        if column not in frame.columns:
+            raise SourceError(f"{where} has no column {column!r} (found: {', '.join(frame.columns)})")
+    stamps = frame["timestamp"].str.strip()
+    if len(stamps) and bool((~stamps.str.contains(r"[-/]", regex=True)).all()):
+        stamps = _unwrap_clock(stamps, where)
+    return pd.DataFrame(
+        {
+            "subject_id": subject_id,
+            "timestamp": stamps,
+            "glucose": frame["glucose_value_mg_dl"].str.strip(),
+            "source": name,
+        }
+    )
+
+
+def _unwrap_clock(stamps: "pd.Series[str]", where: str) -> "pd.Series[str]":
+    """Give clock times without a date (HH:MM:SS) a date, a new day wherever the clock runs backwards in row order."""
+    clock = pd.to_timedelta(stamps.where(stamps.str.count(":") == 2, stamps + ":00"), errors="coerce")
+    if clock.isna().any():
+        raise SourceError(
+            f"{where} has timestamps that are neither dates nor clock times, such as {stamps[clock.isna()].iloc[0]!r}"
+        )
+    day = (clock.diff() < pd.Timedelta(0)).cumsum()
+    return (pd.Timestamp("2000-01-01") + pd.to_timedelta(day, unit="D") + clock).astype(str)
+
+
+def _metadata(data: bytes, name: str) -> dict[str, Mapping[str, str]]:
+    reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig", errors="replace")))
+    return {
+        row.get("person_id", "").strip(): {k.strip().lower(): (v or "").strip() for k, v in row.items() if k}
+        for row in reader
+    }
+
+
+def _known(known: Mapping[str, Mapping[str, str]], person: str) -> dict[str, str | None]:
+    """Map one person's metadata to the subject table; what is not said stays missing."""
+    row = known.get(person) or known.get(person.removeprefix("Subject ").strip()) or {}
+
+    def first(*names: str) -> str:
+        return next((row[n] for n in names if row.get(n)), "")
+
+    return {
+        "age_band": age_band(first("age")),
+        "sex": sex(first("gender", "sex")),
+        "diabetes_type": diabetes_type(first("diabetes_type")),
+        "device": first("cgm_type", "device") or None,
+    }
+
+
+def age_band(text: str) -> str | None:
+    """Coarsen an age (or a range) to a band of about twenty years."""
+    digits = "".join(c if c.isdigit() or c == "." else " " for c in text).split()
+    if not digits:
+        return None
+    age = sum(map(float, digits[:2])) / len(digits[:2])
+    for limit, band in ((18, "under 18"), (40, "18-39"), (60, "40-59")):
+        if age < limit:
+            return band
+    return "60 and over"
+
+
+def sex(text: str) -> str | None:
+    """Normalise spellings of sex."""
+    return {"m": "male", "f": "female"}.get(text[:1].lower()) if text else None
+
+
+def diabetes_type(text: str) -> str | None:
+    """Normalise spellings of the diabetes type."""
+    plain = text.lower().replace(" ", "").replace("-", "").replace("_", "")
+    names = {"t1d": "T1D", "type1": "T1D", "1": "T1D", "t2d": "T2D", "type2": "T2D", "2": "T2D"}
+    for key in ("t1d", "type1", "t2d", "type2"):
+        if key in plain:
+            return names[key]
+    if "pre" in plain or "risk" in plain:
+        return "prediabetes"
+    if plain in ("no", "none", "nd", "healthy", "nondiabetic", "nodiabetes", "normal"):
+        return "none"
+    return names.get(plain, text or None)

@@ -1,0 +1,292 @@
+"""Evaluation of the glucose task on test: all models on the same windows, person by person."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hallmark.contracts import Evaluation, Metric, Prepared, Progress
+from hallmark.files import read_json
+from hallmark.judge.baselines import Baselines, fit_baselines
+from hallmark.judge.bootstrap import summarise
+from hallmark.judge.forecasts import Row, forecast_metrics, score_events, score_points, score_quantiles
+from hallmark.judge.gates import CHAMPION, OURS
+from hallmark.judge.pictures import draw_calibration, draw_errors, draw_fans, draw_gains, draw_grid
+from hallmark.learn.base import Base, load_base
+from hallmark.learn.intervals import pairs
+from hallmark.learn.trainer import seed_everything
+from hallmark.read.panel import Floats, Integers
+from hallmark.read.splits import HELD_OUT, SEEN, Parts
+from hallmark.tasks.glucose.cleaning import GROUPS
+from hallmark.tasks.glucose.error_grids import ZONES, clarke_zone, parkes_zone
+from hallmark.tasks.glucose.predictor import GlucosePredictor
+
+if TYPE_CHECKING:
+    from hallmark.tasks.glucose.task import GlucoseTask
+
+Array = npt.NDArray[Any]
+
+HYPO_MG_DL, HYPER_MG_DL = 70.0, 180.0
+TIMES = ("night", "morning", "afternoon", "evening")
+
+
+@dataclass(frozen=True)
+class GlucoseEvaluation:
+    """What evaluation looks at.
+
+    Attributes:
+        marks_minutes: single horizons in the tables.
+        path_minutes: every step up to here is pooled as the path.
+        stride: grid points between two test windows.
+        event_minutes: horizon of the hypo and hyper figures and of the error grids.
+        seed: of the bootstrap.
+    """
+
+    marks_minutes: tuple[int, ...]
+    path_minutes: int
+    stride: int
+    event_minutes: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marks_minutes", tuple(self.marks_minutes))
+
+    @property
+    def marks(self) -> Sequence[str]:
+        """The horizons that tables show, minutes."""
+        return [str(m) for m in self.marks_minutes]
+
+    def metrics(self, task: "GlucoseTask") -> Mapping[str, Metric]:
+        """Every metric that is reported, by name."""
+        found = forecast_metrics("mg/dL", task.forecast.quantile_levels)
+        return found | {name: Metric(name, "", "higher") for name in CLINICAL}
+
+    def evaluate(
+        self,
+        task: "GlucoseTask",
+        prepared: Prepared,
+        model: Path,
+        champion: Path | None,
+        out: Path,
+        progress: Progress,
+    ) -> Evaluation:
+        """Score everything on test; see `Evaluator.evaluate`."""
+        seed_everything(self.seed, 1)
+        parts = task.parts(prepared)
+        predictor = task.open_for_test(model, parts)
+        origins = parts.origins("test")[:: self.stride]
+        others: dict[str, Base] = {p.name: load_base(p) for p in sorted((model / "rivals").glob("*")) if p.is_dir()}
+        rival = task.open_for_test(champion, parts) if champion is not None else None
+        baselines = fit_baselines(parts, parts.origins("train", SEEN), task.scale, task.forecast.ridge_penalty)
+        groups = _groups(prepared)
+        rows: list[tuple[Any, ...]] = []
+        shown: list[dict[str, Any]] = []
+        cloud: list[Array] = []
+        for code, subject_id in enumerate(parts.panel.subjects):
+            progress("evaluate", code, len(parts.panel.subjects), "")
+            mine = origins[parts.panel.subject[origins] == code]
+            if not len(mine):
+                continue
+            found = _person(self, task, parts, predictor, others, rival, baselines, subject_id, mine)
+            segments = ["all", HELD_OUT if parts.held_out[code] else SEEN, *groups.get(subject_id, [])]
+            for name, metric, at, value, windows in found["scores"]:
+                rows += [(subject_id, name, metric, at, segment, value, windows) for segment in segments]
+            rows += [(subject_id, OURS, *score[:2], segment, *score[2:]) for segment, score in found["segmented"]]
+            if len(shown) < 3 and parts.held_out[code]:
+                shown.append({**found["fan"], "title": subject_id})
+            cloud.append(found["cloud"])
+        progress("evaluate", len(parts.panel.subjects), len(parts.panel.subjects), "")
+        scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
+        summary = summarise(scores, self.seed)
+        pictures = _draw(self, task, out, scores, summary, shown, np.concatenate(cloud))
+        notes = {
+            "test windows": len(origins),
+            "people": len(cloud),
+            "inputs of every rival": INPUTS,
+            "interpolated share of input readings": round(parts.panel.interpolated_share, 5),
+            "candidates": {k: v["valid_loss"] for k, v in read_json(model / "training.json")["candidates"].items()},
+        }
+        return Evaluation(scores, summary, pictures, notes, _timings(parts, predictor, origins))
+
+
+CLINICAL = (
+    *(f"{event}_{kind}" for event in ("hypo", "hyper") for kind in ("recall", "precision")),
+    *(f"{grid}_{zones}" for grid in ("clarke", "parkes") for zones in ("a", "ab")),
+)
+
+INPUTS = {
+    "persistence": "the last reading",
+    "damped_linear": "the last reading and its slope over 15 minutes",
+    "profile": "the person's own last 14 days, mean by time of day",
+    "ridge": "the last 12 h",
+    "no_personal": "the last 48 h and the clock (this model, personal inputs silenced)",
+    "hallmark": "the last 48 h, the clock, the person's own past up to the last midnight",
+    "other candidates": "the same inputs as hallmark, without adapters and calibration",
+}
+
+
+def _person(
+    config: GlucoseEvaluation,
+    task: "GlucoseTask",
+    parts: Parts,
+    predictor: GlucosePredictor,
+    others: Mapping[str, Base],
+    champion: GlucosePredictor | None,
+    baselines: Baselines,
+    subject_id: str,
+    origins: Integers,
+) -> dict[str, Any]:
+    """Score one person's test windows."""
+    panel, grid, levels = parts.panel, task.grid, task.forecast.quantile_levels
+    context, minute = panel.context(origins), panel.minute[origins].astype(np.int64)
+    target = parts.target(origins, "test")
+    assert predictor.history is not None
+    mean, quantiles = predictor.forecast(subject_id, context, minute)
+    points: dict[str, Floats] = {OURS: mean}
+    spread: dict[str, Floats] = {OURS: quantiles}
+    newcomer = -np.ones(len(origins), dtype=np.int64)
+    points["no_personal"], spread["no_personal"] = predictor.base.forecast(context, minute, None, newcomer)
+    rows = predictor.history.rows(panel.subject[origins], panel.day[origins])
+    for name, base in others.items():
+        # Every base has its own population ridge, but candidates of one run share it, and so the history.
+        points[name], spread[name] = base.forecast(context, minute, predictor.history, rows)
+    if champion is not None:
+        points[CHAMPION], spread[CHAMPION] = champion.forecast(subject_id, context, minute)
+    points |= baselines.forecast(parts, origins, predictor.history, task.scale)
+    found: list[tuple[str, str, str, float, int]] = []
+    for name, forecast in points.items():
+        scored: list[Row] = score_points(forecast, target, grid, config.marks_minutes, config.path_minutes)
+        if name in spread:
+            scored += score_quantiles(spread[name], target, levels, grid, config.marks_minutes)
+        scored += _clinical(config, task, forecast, spread.get(name), target)
+        found += [(name, *score) for score in scored]
+    segmented = []
+    for segment, inside in _window_segments(context[:, -1], minute).items():
+        if inside.sum() >= 30:
+            for score in score_points(mean[inside], target[inside], grid, config.marks_minutes, config.path_minutes):
+                segmented.append((segment, score))
+    event = grid.index_of(config.event_minutes)
+    known = ~np.isnan(target[:, event])
+    middle = len(origins) // 2
+    fan = {
+        "past": context[middle, -grid.recent_length :],
+        "target": target[middle],
+        "mean": mean[middle],
+        "quantiles": quantiles[middle],
+        "step_minutes": grid.step_minutes,
+    }
+    cloud = np.stack([target[known, event], mean[known, event]], axis=1)[::4]
+    return {"scores": found, "segmented": segmented, "fan": fan, "cloud": cloud}
+
+
+def _clinical(
+    config: GlucoseEvaluation, task: "GlucoseTask", mean: Floats, quantiles: Floats | None, target: Floats
+) -> list[Row]:
+    """Error-grid shares and hypo and hyper events at the event horizon.
+
+    An event is called when the 10% (90%) quantile crosses the bound; without quantiles, when the mean does.
+    """
+    at = config.event_minutes
+    i = task.grid.index_of(at)
+    known = ~np.isnan(target[:, i])
+    if not known.any():
+        return []
+    reference, predicted = target[known, i].astype(np.float64), np.maximum(mean[known, i], 0).astype(np.float64)
+    rows: list[Row] = []
+    for name, zone in (("clarke", clarke_zone(reference, predicted)), ("parkes", parkes_zone(reference, predicted))):
+        rows.append((f"{name}_a", str(at), float((zone == 0).mean()), len(zone)))
+        rows.append((f"{name}_ab", str(at), float((zone <= 1).mean()), len(zone)))
+    levels = task.forecast.quantile_levels
+    low = mean[:, i] if quantiles is None or 0.1 not in levels else quantiles[:, i, levels.index(0.1)]
+    high = mean[:, i] if quantiles is None or 0.9 not in levels else quantiles[:, i, levels.index(0.9)]
+    said = {"hypo": low < HYPO_MG_DL, "hyper": high > HYPER_MG_DL}
+    was = {"hypo": target[:, i] < HYPO_MG_DL, "hyper": target[:, i] > HYPER_MG_DL}
+    return rows + score_events(said, was, known, str(at))
+
+
+def _window_segments(last: Array, minute: Array) -> dict[str, Array]:
+    """Cut windows by range of the last reading and by time of day."""
+    found = {
+        "range:low": last < HYPO_MG_DL,
+        "range:in": (last >= HYPO_MG_DL) & (last <= HYPER_MG_DL),
+        "range:high": last > HYPER_MG_DL,
+    }
+    quarter = (minute % 1440) // 360
+    return found | {f"time:{name}": quarter == i for i, name in enumerate(TIMES)}
+
+
+def _groups(prepared: Prepared) -> dict[str, list[str]]:
+    """Segments that every person belongs to, from the subject table."""
+    found: dict[str, list[str]] = {}
+    for row in prepared.subjects.to_dict("records"):
+        labels = [f"{c}:{row[c]}" for c in GROUPS if c in row and not pd.isna(row[c])]
+        found[str(row["subject_id"])] = labels
+    return found
+
+
+def _timings(parts: Parts, predictor: GlucosePredictor, origins: Integers) -> list[float]:
+    """Time single forecasts, one window at a time, milliseconds."""
+    chosen = origins[:: max(1, len(origins) // 50)][:50]
+    times = []
+    for origin in chosen:
+        one = np.asarray([origin])
+        context, minute = parts.panel.context(one), parts.panel.minute[one].astype(np.int64)
+        subject_id = parts.panel.subjects[int(parts.panel.subject[origin])]
+        if predictor.people.ways.get(subject_id) == "lora":
+            continue  # loading an adapter is not part of answering
+        start = time.perf_counter()
+        predictor.forecast(subject_id, context, minute)
+        times.append((time.perf_counter() - start) * 1000)
+    return times[2:]  # the first calls warm up
+
+
+def _draw(
+    config: GlucoseEvaluation,
+    task: "GlucoseTask",
+    out: Path,
+    scores: pd.DataFrame,
+    summary: pd.DataFrame,
+    fans: list[Any],
+    cloud: Array,
+) -> dict[str, str]:
+    levels = task.forecast.quantile_levels
+    marks = [str(m) for m in config.marks_minutes]
+    found = {}
+    if fans:
+        draw_fans(out / "fans.png", fans, task.grid.horizons_minutes, levels, "mg/dL")
+        found["fans.png"] = "Forecasts of three held-out people with their 50, 80 and 90% intervals"
+    draw_errors(out / "errors.png", summary, marks, "mg/dL")
+    found["errors.png"] = "RMSE on held-out people with 95% bootstrap intervals over people"
+    ours = summary[(summary["model"] == OURS) & (summary["segment"] == "all")]
+    nominal = sorted(n for _, _, n in pairs(levels))
+    measured = {}
+    for mark in marks:
+        here = ours[ours["at"] == mark].set_index("metric")["mean"]
+        names = [f"coverage_{n:.0%}".rstrip("%") for n in nominal]
+        if all(name in here.index for name in names):
+            measured[mark] = [float(here.loc[name]) for name in names]
+    draw_calibration(out / "calibration.png", nominal, measured)
+    found["calibration.png"] = "Measured against nominal coverage, all people"
+    gains = _gains(scores, str(config.event_minutes if 60 not in config.marks_minutes else 60))
+    draw_gains(out / "gains.png", gains, "change of RMSE by personal inputs, %")
+    found["gains.png"] = "What personal inputs change for every person (negative is better)"
+    for name, zones in (("clarke", clarke_zone), ("parkes", parkes_zone)):
+        reference, predicted = cloud[:, 0].astype(float), np.maximum(cloud[:, 1], 0).astype(float)
+        zone = zones(reference, predicted)
+        share = ", ".join(f"{z} {np.mean(zone == i):.1%}" for i, z in enumerate(ZONES))
+        title = f"{name.title()} grid @{config.event_minutes} min"
+        draw_grid(out / f"{name}.png", reference, predicted, zone, title, "mg/dL")
+        found[f"{name}.png"] = f"{title}: {share}"
+    return found
+
+
+def _gains(scores: pd.DataFrame, at: str) -> "pd.Series[float]":
+    """Every person's relative change of RMSE against the same model without personal inputs, percent."""
+    mine = scores[(scores["metric"] == "rmse") & (scores["at"] == at) & (scores["segment"] == "all")]
+    wide = mine.pivot(index="subject_id", columns="model", values="value")
+    return (wide[OURS] / wide["no_personal"] - 1) * 100

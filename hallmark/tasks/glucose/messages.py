@@ -1,0 +1,107 @@
+"""Request and response of glucose forecasting: an answer cannot be made without what safety demands."""
+
+from datetime import datetime
+from itertools import pairwise
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+Disclaimer = Literal[
+    "Research software, not for clinical use. A statistical forecast of sensor glucose, produced by a machine; "
+    "not a diagnosis, not an alarm and no advice on dosing or treatment."
+]
+DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
+
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+MOST_READINGS = 1200  # over four days at 5 minutes
+
+Local = Annotated[datetime, Field(description="local wall-clock time without a zone")]
+
+
+class Reading(BaseModel):
+    """One sensor reading."""
+
+    model_config = STRICT
+    timestamp: Local
+    glucose_mg_dl: Annotated[float, Field(ge=10, le=600, description="mg/dL")]
+
+
+class GlucoseRequest(BaseModel):
+    """What a forecast is made from."""
+
+    model_config = STRICT
+    subject_id: Annotated[str | None, Field(max_length=200, description="None for a newcomer")] = None
+    asked_at: Local
+    readings: Annotated[list[Reading], Field(min_length=1, max_length=MOST_READINGS, description="ascending in time")]
+
+    @field_validator("readings")
+    @classmethod
+    def _ascending(cls, readings: list[Reading]) -> list[Reading]:
+        if any(reading.timestamp.tzinfo is not None for reading in readings):
+            raise PydanticCustomError("hallmark_zone", "timestamps are local wall-clock times without a zone")
+        if any(later.timestamp <= earlier.timestamp for earlier, later in pairwise(readings)):
+            raise PydanticCustomError("hallmark_unordered", "readings must ascend in time")
+        return readings
+
+    @field_validator("asked_at")
+    @classmethod
+    def _local(cls, asked_at: datetime) -> datetime:
+        if asked_at.tzinfo is not None:
+            raise PydanticCustomError("hallmark_zone", "asked_at is a local wall-clock time without a zone")
+        return asked_at
+
+
+class Provenance(BaseModel):
+    """Which input rows an answer rests on."""
+
+    model_config = STRICT
+    rows_used: int
+    rows_interpolated: int
+    first: datetime
+    last: datetime
+    sha256: Annotated[str, Field(description="of the rows used, as `timestamp,mg/dL` lines")]
+
+
+class Interval(BaseModel):
+    """A central interval at one horizon, mg/dL."""
+
+    model_config = STRICT
+    nominal_coverage: float
+    low_mg_dl: float
+    high_mg_dl: float
+
+
+class Forecast(BaseModel):
+    """One horizon."""
+
+    model_config = STRICT
+    minutes: int
+    mean_mg_dl: float
+    median_mg_dl: float
+    intervals: Annotated[list[Interval], Field(min_length=1)]
+
+
+class GlucoseResponse(BaseModel):
+    """An answer: a forecast at every horizon, or an abstention with its reason; never a silent guess."""
+
+    model_config = STRICT
+    status: Literal["forecast", "abstained"]
+    reason: Annotated[str, Field(description="why there is no forecast; empty when there is one")]
+    spoke: Annotated[Literal["adapter", "base", "nobody"], Field(description="which model answered")]
+    forecast: list[Forecast]
+    data_age_minutes: float
+    provenance: Provenance
+    model_version: str
+    hallmark_sha256: str
+    disclaimer: Disclaimer
+    assisted_by: Annotated[Literal["AIAST"], Field(description="HL7 code: AI-assisted")]
+
+    @field_validator("forecast")
+    @classmethod
+    def _intervals(cls, forecast: list[Forecast]) -> list[Forecast]:
+        for step in forecast:
+            for interval in step.intervals:
+                if not interval.low_mg_dl <= step.median_mg_dl <= interval.high_mg_dl:
+                    raise PydanticCustomError("hallmark_interval", "an interval must hold its median")
+        return forecast

@@ -1,0 +1,81 @@
+"""One's own readings: a CSV or Parquet file with subject_id, timestamp and glucose."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hallmark.contracts import Progress, Raw, silent
+from hallmark.errors import SourceError
+from hallmark.files import sha256
+from hallmark.read.validation import require_columns
+
+MG_DL_PER_MMOL_L = 18.016  # molar mass of glucose 180.16 g/mol
+
+UNITS = {"mg/dL": 1.0, "mmol/L": MG_DL_PER_MMOL_L}
+
+
+@dataclass(frozen=True)
+class OwnTable:
+    """A table of one's own.
+
+    Attributes:
+        path: of a `.csv` or `.parquet` file.
+        unit: `mg/dL` or `mmol/L`.
+        columns: our names → the file's, where they differ.
+        subjects_path: a second file with subject_id and age_band, sex, diabetes_type, device, or None.
+    """
+
+    path: str
+    unit: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    subjects_path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"unit={self.unit!r} must be one of {', '.join(UNITS)}")
+
+    def load(self, progress: Progress = silent) -> Raw:
+        """Read the file; values in mmol/L are converted, text is left for cleaning to count."""
+        path = Path(self.path)
+        frame = _read(path).rename(columns={theirs: ours for ours, theirs in self.columns.items()})
+        require_columns(frame, ("subject_id", "timestamp", "glucose"), str(path))
+        glucose: pd.Series[Any] = frame["glucose"]
+        if self.unit != "mg/dL":
+            numbers = pd.to_numeric(glucose, errors="coerce")
+            glucose = glucose.astype(object).where(numbers.isna(), numbers * UNITS[self.unit])
+        rows = pd.DataFrame(
+            {
+                "subject_id": frame["subject_id"],
+                "timestamp": frame["timestamp"],
+                "glucose": glucose,
+                "source": path.name,
+            }
+        )
+        people = rows["subject_id"].dropna().astype(str).unique()
+        subjects = pd.DataFrame({"subject_id": people})
+        origin = {"file": path.name, "sha256": sha256(path), "unit": self.unit}
+        if self.subjects_path is not None:
+            other = _read(Path(self.subjects_path))
+            require_columns(other, ("subject_id",), self.subjects_path)
+            subjects = subjects.merge(other.astype({"subject_id": str}), on="subject_id", how="left")
+            origin["subjects_sha256"] = sha256(Path(self.subjects_path))
+        return Raw(rows, subjects, origin)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise SourceError(f"{path} is not there: set data.path to a CSV or Parquet file")
+    if path.stat().st_size == 0:
+        raise SourceError(f"{path} is empty: it needs the columns subject_id, timestamp, glucose")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(
+            path, dtype={"subject_id": str, "timestamp": str}, keep_default_na=True, encoding="utf-8-sig"
+        )
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        line = str(error).splitlines()[0]
+        raise SourceError(f"{path} cannot be read as {path.suffix or 'a table'}: {line}") from error

@@ -1,0 +1,353 @@
+"""Simulate continuous glucose monitoring of people with type 1 diabetes: the offline default source.
+
+The body is the model in physiology.py; what people do (meals, doses, exercise) is ours, with habits that stay
+with a person, so that personal models have something to learn, and noise around them, so that it is hard.
+
+Shape legend: S steps of 5 minutes, P people, D days, M meal slots of a day. `_SP` is (step, person).
+"""
+
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hallmark.contracts import Progress, Raw, silent
+from hallmark.tasks.glucose.own_table import MG_DL_PER_MMOL_L
+from hallmark.tasks.glucose.physiology import (
+    D1,
+    D2,
+    MMOL_PER_G_GLUCOSE,
+    S1,
+    S2,
+    STEP_MIN,
+    Body,
+    C,
+    advance,
+    draw_bodies,
+    evenly,
+    normal,
+    steady_state,
+)
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+STEPS_PER_DAY = 24 * 60 // STEP_MIN
+SENSOR_RANGE_MG_DL = (40.0, 400.0)
+RULE_500_TO_1800 = 1800 / 500  # clinic rules: grams per unit = 500/TDD, mg/dL per unit = 1800/TDD
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A reproducible cohort of simulated people who wear a glucose sensor.
+
+    Attributes:
+        people: number of people.
+        days: length of every record, days.
+        seed: the only source of randomness; equal settings give bit-identical tables.
+        start: first day, ISO date; every record starts at its local midnight.
+        noise_sd: stationary standard deviation of the sensor's autocorrelated relative error, a fraction.
+        noise_half_life_min: minutes after which half of a sensor error is left.
+        dropouts_per_day: mean number of gaps a person a day; 0 gives complete records.
+        dropout_median_min: median length of a gap, minutes; lengths are log-normal with a tail of hours.
+        day_to_day_sd: standard deviation of the slow random change of log insulin sensitivity.
+    """
+
+    people: int
+    days: int
+    seed: int
+    start: str
+    noise_sd: float
+    noise_half_life_min: float
+    dropouts_per_day: float
+    dropout_median_min: float
+    day_to_day_sd: float
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be simulated, naming the setting and its value."""
+        limits = {"people": (1, np.inf), "days": (1, np.inf), "seed": (0, np.inf), "dropouts_per_day": (0, 24)}
+        limits |= {"noise_sd": (0, 0.5), "day_to_day_sd": (0, 0.5)}
+        limits |= {"noise_half_life_min": (1, np.inf), "dropout_median_min": (1, np.inf)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:  # also refuses NaN
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be between {low} and {high}")
+        for name in ("people", "days", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be a whole number")
+        try:
+            date.fromisoformat(self.start)
+        except ValueError as error:
+            raise ValueError(f"start={self.start!r}: must be an ISO date such as 2024-01-01") from error
+
+    def load(self, progress: Progress = silent) -> Raw:
+        """Draw the people, let them live through the days, and read their sensors.
+
+        Rows are sorted by person and time; a reading lost to a dropout is a missing row, never NaN.
+        """
+        # Separate streams: another noise or dropout setting leaves the people and their days as they were.
+        person_rng, life_rng, sensor_rng = (
+            np.random.default_rng(child) for child in np.random.SeedSequence(self.seed).spawn(3)
+        )
+        body = draw_bodies(self.people, person_rng)
+        habits = _draw_habits(self.people, person_rng)
+        therapy = _tune_therapy(body, habits, person_rng)
+        life = _live(self, body, habits, therapy, life_rng)
+        keep = 0.5 ** (STEP_MIN / self.noise_half_life_min)
+        error_SP = 1 + self.noise_sd * _ar1(sensor_rng, keep, self.days * STEPS_PER_DAY, self.people)
+        glucose_SP = _run(body, habits, therapy, life, error_SP)
+        kept_PS = ~_dropouts(self, sensor_rng).T
+        person, step = np.nonzero(kept_PS)  # people-major, so the rows come out sorted
+        ids = np.array([f"sim-{index:03d}" for index in range(self.people)])
+        rows = pd.DataFrame(
+            {
+                "subject_id": ids[person],
+                "timestamp": np.datetime64(self.start, "s") + step * np.timedelta64(STEP_MIN, "m"),
+                "glucose": glucose_SP.T[kept_PS],
+                "source": "simulated",
+            }
+        )
+        subjects = pd.DataFrame(
+            {
+                "subject_id": ids,
+                "age_band": person_rng.choice(["18-39", "40-59", "60 and over"], self.people),
+                "sex": person_rng.choice(["female", "male"], self.people),
+                "diabetes_type": "T1D",
+                "device": "simulated",
+            }
+        )
+        progress("simulate", self.people, self.people, f"{len(rows):,} readings")
+        return Raw(rows, subjects, {"simulator": "hovorka", "seed": self.seed})
+
+
+@dataclass(frozen=True)
+class _Habits:
+    """What a person usually does: (P,) unless said otherwise."""
+
+    meal_min_PM: Floats  # clock minute, grams, chance, and relative absorption time of each slot of the day
+    meal_g_PM: Floats
+    meal_chance_PM: Floats
+    meal_tau_PM: Floats
+    weekend_shift_min: Floats  # everything happens later on Saturday and Sunday by this much
+    irregularity: Floats  # 1 is usual; scales the scatter of meal times and sizes
+    count_bias: Floats  # counted over eaten carbohydrate
+    bolus_delay_min: Floats  # mean delay of a late bolus after the first bite
+    forget_chance: Floats
+    exercise_week_P7: Bools
+    exercise_min: Floats
+    exercise_gain: Floats  # relative rise of insulin sensitivity, and minutes until it has decayed to 1/e
+    exercise_tau_min: Floats
+    circadian_PH: Floats  # relative insulin sensitivity at each step of the day, (P, 288)
+    high_mg_dl: Floats  # a correction is considered above this, rescue carbohydrate below that
+    low_mg_dl: Floats
+
+
+@dataclass(frozen=True)
+class _Therapy:
+    """Pump settings, each (P,)."""
+
+    target_mg_dl: Floats
+    basal: Floats  # mU/kg/min that holds the target when fasting, at usual sensitivity
+    carb_ratio: Floats  # grams covered by a unit
+    correction: Floats  # mg/dL lowered by a unit
+
+
+@dataclass(frozen=True)
+class _Life:
+    """Everything that does not depend on glucose, drawn beforehand; every field (S, P)."""
+
+    carbs_g: Floats
+    counted_g: Floats  # at the time of its bolus
+    tau_gut: Floats
+    sensitivity: Floats
+    basal: Floats
+    acts_high: Bools  # would look and act at this step, if glucose were high or low
+    acts_low: Bools
+
+
+def _ar1(rng: np.random.Generator, keep: float, rows: int, people: int) -> Floats:
+    """Draw stationary AR(1) series of unit variance, (rows, P); `keep` is the correlation of neighbours."""
+    series: Floats = rng.standard_normal((rows, people))
+    series[1:] *= np.sqrt(1 - keep**2)
+    for row in range(1, rows):
+        series[row] += keep * series[row - 1]
+    return series
+
+
+def _draw_habits(people: int, rng: np.random.Generator) -> _Habits:
+    """Draw habits; slots are breakfast, morning snack, lunch, afternoon snack, dinner, evening snack."""
+    clock_h = np.array([7.3, 10.2, 12.6, 16.0, 18.9, 21.7])
+    spread_h = np.array([0.8, 0.5, 0.6, 0.6, 0.8, 0.5])
+    grams = np.array([33.5, 12.5, 45.5, 14.5, 52.0, 12.5])
+    shape, one = (people, len(clock_h)), (people,)
+    chance = np.where(np.arange(len(clock_h)) % 2 == 0, evenly(rng, 0.80, 1.0, shape), evenly(rng, 0.0, 0.6, shape))
+    hour_H = np.arange(STEPS_PER_DAY) / STEPS_PER_DAY * 24
+    # Dawn phenomenon: a personal dip of sensitivity in the early morning, on a personal day-night wave.
+    dawn_h, wave_h = 6.0 + 1.0 * normal(rng, (people, 1)), 16.0 + 3.0 * normal(rng, (people, 1))
+    dawn_depth, wave_height = evenly(rng, 0.0, 0.45, (people, 1)), evenly(rng, 0.0, 0.20, (people, 1))
+    dawn = np.exp(5.0 * (np.cos((hour_H - dawn_h) * np.pi / 12) - 1))
+    wave = np.cos((hour_H - wave_h) * np.pi / 12)
+    return _Habits(
+        meal_min_PM=60 * (clock_h + spread_h * normal(rng, shape)),
+        meal_g_PM=grams * np.exp(0.28 * normal(rng, shape)),
+        meal_chance_PM=chance,
+        meal_tau_PM=np.exp(0.20 * normal(rng, shape)),
+        weekend_shift_min=evenly(rng, 0.0, 120.0, one),
+        irregularity=np.exp(0.35 * normal(rng, one)),
+        count_bias=np.exp(0.10 * normal(rng, one)),
+        bolus_delay_min=evenly(rng, 0.0, 25.0, one),
+        forget_chance=evenly(rng, 0.0, 0.08, one),
+        exercise_week_P7=rng.random((people, 7)) < evenly(rng, 0.0, 0.6, (people, 1)),
+        exercise_min=60 * (np.where(evenly(rng, 0.0, 1.0, one) < 0.4, 9.0, 17.5) + normal(rng, one)),
+        exercise_gain=evenly(rng, 0.2, 0.7, one),
+        exercise_tau_min=evenly(rng, 120, 420, one),
+        circadian_PH=np.exp(wave_height * wave - dawn_depth * dawn),
+        high_mg_dl=evenly(rng, 165.0, 220.0, one),
+        low_mg_dl=evenly(rng, 66.0, 80.0, one),
+    )
+
+
+def _tune_therapy(body: Body, habits: _Habits, rng: np.random.Generator) -> _Therapy:
+    """Give each person the pump settings that a careful clinic would find, then a lasting personal error.
+
+    Basal rate: bisection on fasting insulin, as the net flow falls with it. Carb ratio: bisection on a simulated
+    standard meal, so that glucose is back at the target five hours after it.
+    """
+    people = len(body.weight_kg)
+    target = evenly(rng, 106.0, 124.0, (people,))
+    glucose = target / MG_DL_PER_MMOL_L
+    low, high = np.zeros(people), np.full(people, 60.0)
+    for _ in range(40):
+        insulin = (low + high) / 2
+        too_little = steady_state(body, glucose, insulin)[1] > 0
+        low, high = np.where(too_little, insulin, low), np.where(too_little, high, insulin)
+    rest, _ = steady_state(body, glucose, insulin)
+    basal = insulin * body.ke * body.vi
+    one, meal_g = np.ones(people), habits.meal_g_PM[:, ::2].mean(axis=1)
+    low, high = np.full(people, np.log(1.5)), np.full(people, np.log(80.0))
+    for _ in range(9):
+        ratio = np.exp((low + high) / 2)
+        state = rest.copy()
+        state[:, D1] += body.ag * meal_g * MMOL_PER_G_GLUCOSE / body.weight_kg
+        state[:, S1] += 1000 * meal_g / ratio / body.weight_kg
+        for _ in range(5 * 60 // STEP_MIN):
+            state = advance(body, state, basal, one, body.tau_gut)
+        too_strong = state[:, C] < glucose
+        low, high = np.where(too_strong, (low + high) / 2, low), np.where(too_strong, high, (low + high) / 2)
+    return _Therapy(
+        target_mg_dl=target,
+        basal=basal * np.exp(0.05 * normal(rng, (people,))),
+        carb_ratio=ratio * np.exp(0.10 * normal(rng, (people,))),
+        correction=ratio * RULE_500_TO_1800 * np.exp(0.10 * normal(rng, (people,))),
+    )
+
+
+def _live(cohort: Simulated, body: Body, habits: _Habits, therapy: _Therapy, rng: np.random.Generator) -> _Life:
+    """Draw meals, doses, exercise and sensitivity for all days, as far as they do not depend on glucose."""
+    steps, people = cohort.days * STEPS_PER_DAY, cohort.people
+    shape_DPM = (cohort.days, *habits.meal_g_PM.shape)
+    weekday_D = (date.fromisoformat(cohort.start).weekday() + np.arange(cohort.days)) % 7
+    shift_DP = np.where(weekday_D[:, None] >= 5, habits.weekend_shift_min, 0.0)
+    irregular = habits.irregularity[:, None]
+    day_D11 = np.arange(cohort.days)[:, None, None] * STEPS_PER_DAY
+    person_DPM = np.broadcast_to(np.arange(people)[:, None], shape_DPM)
+
+    minute = habits.meal_min_PM + shift_DP[..., None] + 35 * irregular * rng.standard_normal(shape_DPM)
+    eaten_g = habits.meal_g_PM * np.exp(0.25 * irregular * rng.standard_normal(shape_DPM))
+    counted_g = eaten_g * habits.count_bias[:, None] * np.exp(0.18 * rng.standard_normal(shape_DPM))
+    tau = body.tau_gut[:, None] * habits.meal_tau_PM * np.exp(0.15 * rng.standard_normal(shape_DPM))
+    delay = habits.bolus_delay_min[:, None] * rng.exponential(1.0, shape_DPM)
+    eats = rng.random(shape_DPM) < habits.meal_chance_PM
+    doses = eats & (rng.random(shape_DPM) >= habits.forget_chance[:, None])
+
+    def at(minutes: Floats) -> npt.NDArray[np.int64]:
+        return np.clip(day_D11 + (minutes / STEP_MIN).astype(np.int64), 0, steps - 1)
+
+    carbs_SP, counted_SP, tau_SP = np.zeros((steps, people)), np.zeros((steps, people)), np.zeros((steps, people))
+    np.add.at(carbs_SP, (at(minute)[eats], person_DPM[eats]), eaten_g[eats])
+    np.add.at(counted_SP, (at(minute + delay)[doses], person_DPM[doses]), counted_g[doses])
+    tau_SP[at(minute)[eats], person_DPM[eats]] = tau[eats]
+    tau_SP[0] = body.tau_gut
+    latest = np.maximum.accumulate(np.where(tau_SP > 0, np.arange(steps)[:, None], 0), axis=0)
+    tau_SP = np.take_along_axis(tau_SP, latest, axis=0)
+
+    # Slow change of sensitivity (illness, stress, cycle, infusion sites): a knot every 12 hours, joined by lines.
+    knots = _ar1(rng, 0.7, 2 * cohort.days + 1, people)
+    share = np.linspace(0, 1, STEPS_PER_DAY // 2, endpoint=False)[None, :, None]
+    slow_SP = (knots[:-1, None] * (1 - share) + knots[1:, None] * share).reshape(steps, people)
+
+    trains = habits.exercise_week_P7.T[weekday_D] & (rng.random(shift_DP.shape) < 0.85)
+    day, person = np.nonzero(trains)
+    begin = day * STEPS_PER_DAY + (habits.exercise_min[person] + 20 * rng.standard_normal(len(day))) / STEP_MIN
+    age_min = STEP_MIN * np.arange(STEPS_PER_DAY)
+    decay = np.exp(-np.maximum(age_min - 45, 0) / habits.exercise_tau_min[person, None])
+    effect = habits.exercise_gain[person, None] * np.minimum(age_min / 45, 1.0) * decay
+    exercise_SP = np.zeros((steps + STEPS_PER_DAY, people))
+    when = begin.astype(np.int64)[:, None] + np.arange(STEPS_PER_DAY)
+    np.add.at(exercise_SP, (when, person[:, None]), effect)
+
+    circadian_SP = np.tile(habits.circadian_PH.T, (cohort.days, 1))
+    awake_SP = np.tile((age_min >= 6.5 * 60) & (age_min < 23 * 60), cohort.days)[:, None]
+    attention = rng.random((steps, people))
+    return _Life(
+        carbs_g=carbs_SP,
+        counted_g=counted_SP,
+        tau_gut=tau_SP,
+        sensitivity=circadian_SP * np.exp(cohort.day_to_day_sd * slow_SP) * (1 + exercise_SP[:steps]),
+        # A programmed profile offsets most, never all, of the circadian change.
+        basal=therapy.basal * circadian_SP**-0.6,
+        acts_high=attention < np.where(awake_SP, 0.08, 0.015),
+        acts_low=attention < np.where(awake_SP, 0.30, 0.15),
+    )
+
+
+def _run(body: Body, habits: _Habits, therapy: _Therapy, life: _Life, error_SP: Floats) -> Floats:
+    """Integrate all people through all steps; they dose and eat by what the sensor shows, as people do.
+
+    Returns:
+        Sensor glucose (S, P), whole mg/dL within the sensor's range.
+    """
+    glucose = therapy.target_mg_dl / MG_DL_PER_MMOL_L
+    state, _ = steady_state(body, glucose, therapy.basal / (body.ke * body.vi))
+    depot_at_rest = 2 * therapy.basal * body.tau_insulin
+    shown_SP = np.empty_like(error_SP)
+    since_dose, since_rescue = np.full_like(glucose, 1e6), np.full_like(glucose, 1e6)
+    for step in range(len(shown_SP)):
+        shown = np.clip(np.rint(state[:, C] * MG_DL_PER_MMOL_L * error_SP[step]), *SENSOR_RANGE_MG_DL)
+        shown_SP[step] = shown
+
+        on_board = np.maximum(state[:, S1] + state[:, S2] - depot_at_rest, 0) * body.weight_kg / 1000
+        excess = (shown - therapy.target_mg_dl) / therapy.correction
+        excess = np.where(excess > 0, np.maximum(excess - on_board, 0), excess)
+        counted = life.counted_g[step]
+        corrects = (shown > habits.high_mg_dl) & life.acts_high[step] & (since_dose >= 90)
+        units = np.where((counted > 0) | corrects, np.maximum(counted / therapy.carb_ratio + excess, 0), 0)
+        rescues = (shown < habits.low_mg_dl) & life.acts_low[step] & (since_rescue >= 20)
+        since_dose = np.where(units > 0, 0, since_dose + STEP_MIN)
+        since_rescue = np.where(rescues, 0, since_rescue + STEP_MIN)
+
+        grams_to_state = body.ag * MMOL_PER_G_GLUCOSE / body.weight_kg
+        state[:, D1] += life.carbs_g[step] * grams_to_state
+        state[:, D2] += np.where(rescues, 15.0, 0.0) * grams_to_state  # glucose tablets skip the first compartment
+        state[:, S1] += 1000 * units / body.weight_kg
+        # Pumps suspend the basal rate ahead of a low.
+        infusion = np.where(shown < 80, 0.0, life.basal[step])
+        state = advance(body, state, infusion, life.sensitivity[step], life.tau_gut[step])
+    return shown_SP
+
+
+def _dropouts(cohort: Simulated, rng: np.random.Generator) -> Bools:
+    """Draw which readings are lost, (S, P): gaps at random times, a few minutes to many hours long."""
+    steps = cohort.days * STEPS_PER_DAY
+    gaps = rng.poisson(cohort.dropouts_per_day * cohort.days, cohort.people)
+    person = np.repeat(np.arange(cohort.people), gaps)
+    begin = rng.integers(0, steps, len(person))
+    length_min = cohort.dropout_median_min * np.exp(1.1 * rng.standard_normal(len(person)))
+    length = np.ceil(length_min / STEP_MIN).astype(np.int64)
+    # Count openings minus closings: memory stays linear in the readings, however long the gaps are.
+    change = np.zeros((steps + 1, cohort.people), dtype=np.int64)
+    np.add.at(change, (begin, person), 1)
+    np.add.at(change, (np.minimum(begin + length, steps), person), -1)
+    lost: Bools = np.cumsum(change[:-1], axis=0) > 0
+    return lost

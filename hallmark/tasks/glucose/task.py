@@ -1,0 +1,284 @@
+"""The glucose task: forecasts of a person's sensor glucose, every 5 minutes to 2 h and every 15 minutes to 24 h."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel
+
+from hallmark.contracts import Clean, Prepared, Progress, Raw
+from hallmark.errors import LeakageError
+from hallmark.files import write_json
+from hallmark.learn.assemble import Assembler
+from hallmark.learn.base import (
+    Base,
+    ForecastConfig,
+    fit_assembler,
+    fit_base,
+    load_base,
+    population_forecast,
+    save_base,
+)
+from hallmark.learn.history import History, HistoryConfig, build_history
+from hallmark.learn.inputs import Scale
+from hallmark.learn.intervals import CalibrateConfig, Calibration, nightly, offsets, scores
+from hallmark.learn.personal import PersonaliseConfig, personalise
+from hallmark.learn.trainer import TrainConfig, quiet, seed_everything
+from hallmark.models.forecaster import BodyConfig
+from hallmark.read.panel import MINUTES_A_DAY, Grid, Integers, Panel, build_panel, describe
+from hallmark.read.splits import HELD_OUT, SEEN, Parts, SplitConfig, check_leakage, split
+from hallmark.read.validation import ValidationLimits
+from hallmark.tasks.glucose.cleaning import GROUPS, clean
+from hallmark.tasks.glucose.messages import DISCLAIMER, GlucoseRequest, GlucoseResponse
+from hallmark.tasks.glucose.predictor import (
+    GlucosePredictor,
+    load_calibration,
+    load_people,
+    open_predictor,
+    save_calibration,
+    save_people,
+)
+
+VALUE = "glucose_mg_dl"
+
+
+@dataclass(frozen=True)
+class GlucoseTask:
+    """Configuration and contract of the task.
+
+    Attributes:
+        name: of the ZenML model and the Bento.
+        grid: the grid and the horizons.
+        scale: units.
+        limits: when cleaning fails.
+        sensor_text: what a sensor's text stands for, mg/dL.
+        split: how people and time are split.
+        forecast: what all candidate models share.
+        history: how a person's past is summarised.
+        max_age_minutes: a request whose last reading is older is refused.
+    """
+
+    name: str
+    grid: Grid
+    scale: Scale
+    limits: ValidationLimits
+    sensor_text: Mapping[str, float]
+    split_config: SplitConfig
+    forecast: ForecastConfig
+    history: HistoryConfig
+    max_age_minutes: float
+
+    def __post_init__(self) -> None:
+        for minutes in self.history.input_horizons_minutes:
+            self.grid.index_of(minutes)
+
+    @property
+    def purpose(self) -> str:
+        """What it is for."""
+        return (
+            "Forecasts of sensor glucose from the last 48 hours and the person's own past, with calibrated intervals, "
+            "every 5 minutes to 2 hours and every 15 minutes to 24 hours. " + DISCLAIMER
+        )
+
+    @property
+    def card_limits(self) -> Sequence[str]:
+        """What it must not be used for, and where it is weak."""
+        return (
+            "Not for diagnosis, dosing, alarms or triage.",
+            "Trained on the data named above; on simulated data the figures say nothing about people.",
+            "Beyond about 4 hours no model beats a person's own time-of-day mean by much: look at the intervals.",
+            "Low glucose is rare: its recall is reported at the 10% quantile, with its precision.",
+            "Readings of slow sensors (15 min) are interpolated as inputs, never as targets.",
+        )
+
+    def clean(self, raw: Raw) -> Clean:
+        """Check and clean readings; see cleaning.py."""
+        return clean(raw, self.limits, self.sensor_text, self.grid.step_minutes)
+
+    def split(self, clean: Clean) -> pd.DataFrame:
+        """Split people and time; see hallmark/read/splits.py."""
+        return split(clean.rows, clean.subjects, self.split_config)
+
+    def parts(self, prepared: Prepared) -> Parts:
+        """Put the readings on the grid."""
+        return Parts(build_panel(prepared.rows, VALUE, self.grid), prepared.splits)
+
+    def check_leakage(self, prepared: Prepared) -> dict[str, int]:
+        """Check people, times, targets and twins."""
+        return check_leakage(self.parts(prepared))
+
+    def fit(
+        self,
+        prepared: Prepared,
+        candidates: Sequence[BodyConfig],
+        nodes: Sequence[Mapping[str, Any]],
+        train: TrainConfig,
+        out: Path,
+        scratch: Path,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """Fit every candidate at equal cost; the better on valid becomes `base`, the others `rivals`."""
+        quiet()
+        seed_everything(train.seed, train.threads)
+        parts = self.parts(prepared)
+        origins = parts.origins("train", SEEN)
+        valid = parts.origins("valid", SEEN)[:: self.forecast.valid_stride]
+        progress("population ridge", 0, 1, f"{len(origins):,} windows")
+        assembler = fit_assembler(parts, origins, self.scale, self.history, self.forecast)
+        progress("personal context", 0, 1, f"{len(parts.panel.subjects)} people")
+        history = self._history(assembler, parts.panel)
+        self._check_past_only(assembler, parts.panel, history)
+        fitted: list[tuple[float, int, Base]] = []
+        record: dict[str, Any] = {"data": describe(parts.panel), "train_windows": len(origins), "candidates": {}}
+        for i, body in enumerate(candidates):
+
+            def report(step: int, steps: int, loss: float, name: str = body.name) -> None:
+                progress(f"fit {name}", step, steps, f"valid {loss:.4f}")
+
+            base, result = fit_base(
+                body, assembler, parts, history, origins, valid, self.forecast, train, scratch / body.name, report
+            )
+            fitted.append((result.valid_loss, i, base))
+            record["candidates"][body.name] = {
+                "valid_loss": round(result.valid_loss, 6),
+                "best_step": result.best_step,
+                "steps": result.steps,
+                "parameters": sum(p.numel() for p in base.forecaster.parameters()),
+                "curve": [[step, round(loss, 6)] for step, loss in result.curve],
+            }
+        fitted.sort(key=lambda f: (f[0], f[1]))
+        for place, (_, i, base) in enumerate(fitted):
+            directory = out / "base" if place == 0 else out / "rivals" / candidates[i].name
+            save_base(base, directory, {"body": nodes[i], "forecast": self.forecast})
+        record["chosen"] = candidates[fitted[0][1]].name
+        write_json(out / "training.json", record)
+        return record
+
+    def personalise(
+        self, prepared: Prepared, model: Path, config: PersonaliseConfig, progress: Progress
+    ) -> dict[str, Any]:
+        """Let every person's gate choose an adapter; write them all into `model/people`."""
+        quiet()
+        seed_everything(config.seed, 1)
+        parts, base = self.parts(prepared), load_base(model / "base")
+        history = self._history(base.assembler, parts.panel)
+        out = model / "people"
+        table = personalise(
+            base,
+            parts,
+            history,
+            config,
+            out,
+            lambda done, total: progress("personalise", done, total, ""),
+        )
+        save_people(out, table, history, parts.panel.subjects)
+        held = prepared.splits.set_index("subject_id")["group"]
+        counts = table["way"].value_counts().to_dict()
+        return {"ways": counts, "held_out": int((table["subject_id"].map(held) == HELD_OUT).sum())}
+
+    def calibrate(self, prepared: Prepared, model: Path, config: CalibrateConfig, progress: Progress) -> dict[str, Any]:
+        """Learn offsets of the intervals, per person and night, into `model/calibration`."""
+        parts, base = self.parts(prepared), load_base(model / "base")
+        panel = parts.panel
+        people = load_people(model / "people", base)
+        history = self._history(base.assembler, panel)
+        levels = self.forecast.quantile_levels
+        origins = panel.origins[panel.origins % config.stride == 0]
+        kept: list[tuple[str, Any, Any, Any]] = []
+        pool = []
+        for code, subject_id in enumerate(panel.subjects):
+            progress("calibrate", code, len(panel.subjects), "")
+            mine = origins[panel.subject[origins] == code]
+            mine = mine[panel.minute[mine] >= self._out_of_sample(parts, code, people.ways[subject_id])]
+            rows = history.rows(panel.subject[mine], panel.day[mine])
+            minute = panel.minute[mine].astype(np.int64)
+            _, quantiles = people.forecast(subject_id, panel.context(mine), minute, history, rows)
+            values = scores(quantiles, panel.target(mine), levels)
+            ready = (minute[:, None] + np.asarray(self.grid.horizons_minutes)) // MINUTES_A_DAY + 1
+            valid_end = parts.minute_of("valid_end", code)
+            if not parts.held_out[code]:
+                # The population's offsets come from what seen people's valid time shows, never from anybody's test.
+                pool.append(np.where((ready * MINUTES_A_DAY <= valid_end)[:, None], values, np.float32(np.nan)))
+            kept.append((subject_id, values, ready, valid_end))
+        population = offsets(np.concatenate(pool), levels)
+        first_row, blocks, count = {}, [], 0
+        for code, (subject_id, values, ready, valid_end) in enumerate(kept):
+            last = int(history.first_day[code] + history.days[code] - 1)
+            days = np.arange(valid_end // MINUTES_A_DAY, last + 1)
+            blocks.append(nightly(values, ready, days, population, self.grid, config, levels))
+            first_row[subject_id] = (count, int(days[0]), len(days))
+            count += len(days)
+        calibration = Calibration(population, np.concatenate(blocks), first_row)
+        save_calibration(model / "calibration", calibration)
+        return {"people": len(first_row), "population_offset_90": float(np.median(population[0]))}
+
+    def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Readings, clock and groups of train and test."""
+        rows = prepared.rows.merge(prepared.splits[["subject_id", "train_end", "test_start"]], on="subject_id")
+        rows = rows.merge(prepared.subjects, on="subject_id")
+        minute = rows["timestamp"].to_numpy().astype("datetime64[m]").astype(np.int64)
+        table = pd.DataFrame({VALUE: rows[VALUE], "hour": (minute % MINUTES_A_DAY) // 60})
+        for column in GROUPS:
+            table[column] = rows[column].astype("object").where(rows[column].notna(), None)
+        return table[minute < rows["train_end"]], table[minute >= rows["test_start"]]
+
+    def open_for_test(self, model: Path, parts: Parts) -> GlucosePredictor:
+        """Open a model with everybody's whole history, so that every test day uses its own midnight."""
+        base = load_base(model / "base")
+        codes = {subject_id: code for code, subject_id in enumerate(parts.panel.subjects)}
+        people, calibration = load_people(model / "people", base), load_calibration(model / "calibration")
+        history = self._history(base.assembler, parts.panel)
+        return GlucosePredictor(people, history, codes, calibration, self.max_age_minutes, "", "")
+
+    def predictor(self, model: Path, version: str = "", digest: str = "") -> GlucosePredictor:
+        """Open a model directory for serving."""
+        return open_predictor(model, self.max_age_minutes, version, digest)
+
+    def request_type(self) -> type[BaseModel]:
+        """The pydantic type of a request."""
+        return GlucoseRequest
+
+    def response_type(self) -> type[BaseModel]:
+        """The pydantic type of an answer."""
+        return GlucoseResponse
+
+    def _history(self, assembler: Assembler, panel: Panel) -> History:
+        return build_history(panel, self.history, self.scale, population_forecast(assembler, panel))
+
+    def _out_of_sample(self, parts: Parts, code: int, way: str) -> int:
+        """From when on a person's windows were never learned from: always for held-out people without LoRA."""
+        if parts.held_out[code] and way != "lora":
+            return 0
+        return parts.minute_of("valid_start", code)
+
+    def _check_past_only(self, assembler: Assembler, panel: Panel, history: History) -> None:
+        """Scramble one person's future and see that the past's rows stay as they are.
+
+        Raises:
+            LeakageError: a row of the personal context knew what came after it.
+        """
+        code = 0
+        mine: Integers = np.flatnonzero(panel.subject == code)
+        middle = int(history.first_day[code] + history.days[code] // 2)
+        later = mine[panel.day[mine] >= middle]
+        values, filled = panel.values.copy(), panel.filled.copy()
+        values[later], filled[later] = values[later][::-1], filled[later][::-1]
+        stop = int(mine[-1]) + 1
+        one = dataclasses.replace(
+            panel,
+            subjects=panel.subjects[:1],
+            values=values[: stop + self.grid.padding],
+            filled=filled[: stop + self.grid.padding],
+            minute=panel.minute[: stop + self.grid.padding],
+            subject=np.where(np.arange(stop + self.grid.padding) < stop, panel.subject[: stop + self.grid.padding], -1),
+        )
+        other = self._history(assembler, one)
+        rows = np.arange(history.first_row[code], history.first_row[code] + middle - history.first_day[code] + 1)
+        for name in ("statistics", "profile", "change", "weights", "residual"):
+            before, after = getattr(history, name)[rows], getattr(other, name)[: len(rows)]
+            if not np.allclose(before, after, atol=1e-4):
+                raise LeakageError(f"personal context: {name} of subject {panel.subjects[code]!r} knows the future")

@@ -1,0 +1,1 @@
+"""Pipelines: wiring only. `python -m pipelines NAME` runs one from params.yaml."""

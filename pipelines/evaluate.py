@@ -1,0 +1,16 @@
+"""Model → scores, report, verdicts."""
+
+from typing import Any
+
+from zenml import pipeline
+
+from pipelines.paths import EVALUATION, MODEL, PREPARED
+from steps.enforce_gates import enforce_gates
+from steps.evaluate_model import evaluate_model
+
+
+@pipeline(enable_cache=False, execution_mode="fail_fast")
+def evaluate(params: dict[str, Any]) -> None:
+    """Score against baselines and champion on test; a failed gate fails the stage, after its report is stored."""
+    report = evaluate_model(params["task"], params["evaluate"], PREPARED, MODEL, EVALUATION)
+    enforce_gates(report)

@@ -1,0 +1,38 @@
+"""What a run is made of: git commit, parameters, and the hashes of its DVC stage's dependencies."""
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def collect() -> dict[str, Any]:
+    """Collect the facts of this process's run; hashes are DVC's own, computed from dvc.yaml."""
+    stage = os.environ.get("DVC_STAGE", "")
+    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    paths = [path for path in stages.get(stage, {}).get("deps", []) if Path(path).exists()]
+    return {
+        "git_commit": _git("rev-parse", "--verify", "-q", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "params_sha256": hashlib.sha256(Path("params.yaml").read_bytes()).hexdigest(),
+        "dvc_stage": stage,
+        "dvc_deps": {path: digest(Path(path)) for path in paths},
+    }
+
+
+def digest(path: Path) -> str:
+    """DVC's md5 of a file or a directory."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    files = sorted((f.relative_to(path).as_posix(), f) for f in path.rglob("*") if f.is_file())
+    entries = [{"md5": digest(f), "relpath": name} for name, f in files]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _git(*args: str) -> str:
+    return subprocess.run(["git", *args], capture_output=True, text=True, check=False).stdout.strip()

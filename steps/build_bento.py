@@ -1,0 +1,17 @@
+"""Build the Bento around the bundle."""
+
+from pathlib import Path
+
+from zenml import log_metadata, step
+
+from bentos import build
+from hallmark.files import FileRef
+from steps import references  # noqa: F401, registers FileRef
+
+
+@step
+def build_bento(bundle: FileRef, lock: str) -> str:
+    """The Bento's tag."""
+    tag, digest = build.build_bento(Path(bundle.path), Path(lock))
+    log_metadata({"bento": tag, "bento_sha256": digest})
+    return tag

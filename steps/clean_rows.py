@@ -1,0 +1,18 @@
+"""Load the source and clean it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from zenml import step
+
+from hallmark.build import build
+from hallmark.files import FileRef
+from hallmark.progress import bars
+from hallmark.stages import prepare as stage
+from steps import references  # noqa: F401, registers FileRef
+
+
+@step
+def clean_rows(data: dict[str, Any], task: dict[str, Any], out: str, report: str) -> Annotated[FileRef, "rows"]:
+    """Rows that keep the task's schema, and the account of the others."""
+    return stage.clean_rows(build(data, "data"), build(task, "task"), Path(out), Path(report), bars())

@@ -1,0 +1,25 @@
+"""Fit the candidates and keep the better one on valid."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from zenml import ArtifactConfig, log_metadata, step
+from zenml.enums import ArtifactType
+
+from hallmark.build import build
+from hallmark.files import FileRef
+from hallmark.progress import bars
+from hallmark.stages import train as stage
+from steps import references  # noqa: F401, registers FileRef
+
+
+@step
+def fit_base(
+    task: dict[str, Any], model: dict[str, Any], train: dict[str, Any], prepared: str, out: str
+) -> Annotated[FileRef, ArtifactConfig(name="base", artifact_type=ArtifactType.MODEL)]:
+    """The base model's directory."""
+    candidates = build(model["candidates"], "model.candidates")
+    settings = build(train, "train")
+    base = stage.fit_base(build(task, "task"), model, candidates, settings, Path(prepared), Path(out), bars())
+    log_metadata(stage.training_facts(Path(out)))
+    return base

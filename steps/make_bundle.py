@@ -1,0 +1,24 @@
+"""Put the model and its hallmark into one directory."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from zenml import ArtifactConfig, log_metadata, step
+from zenml.enums import ArtifactType
+
+from hallmark.build import build
+from hallmark.files import FileRef
+from hallmark.stages import package as stage
+from steps import references  # noqa: F401, registers FileRef
+
+
+@step
+def make_bundle(
+    params: dict[str, Any], prepared: str, model: str, report: str, lock: str, release: str, out: str
+) -> Annotated[FileRef, ArtifactConfig(name="bundle", artifact_type=ArtifactType.MODEL)]:
+    """The bundle's directory."""
+    task = build(params["task"], "task")
+    paths = (Path(p) for p in (prepared, model, report, lock, release, out))
+    hallmark = stage.package(task, params, *paths)
+    log_metadata({"version": hallmark.version, "reason": hallmark.reason, "digests": dict(hallmark.digests)})
+    return FileRef.to(Path(out))

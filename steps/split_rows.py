@@ -1,0 +1,20 @@
+"""Assign people and cut time, and check that nothing leaks."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from zenml import log_metadata, step
+
+from hallmark.build import build
+from hallmark.files import FileRef
+from hallmark.stages import prepare as stage
+from steps import references  # noqa: F401, registers FileRef
+
+
+@step
+def split_rows(rows: FileRef, task: dict[str, Any], report: str) -> Annotated[FileRef, "splits"]:
+    """The splits table, after the leakage check."""
+    built, prepared = build(task, "task"), Path(rows.path).parent
+    splits = stage.split_rows(built, prepared)
+    log_metadata({"leakage_check": stage.check_leakage(built, prepared, Path(report))})
+    return splits
