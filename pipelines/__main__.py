@@ -4,9 +4,13 @@ Exit status: 0, 1 (an error that the user can act on) or 130 (interrupted).
 """
 
 import gc
+import os
 import sys
 from importlib import import_module
 
+# Before numpy and torch are loaded: sums over other thread counts give other bytes.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+os.environ["MKL_CBWR"] = "AUTO,STRICT"
 gc.disable()  # imports allocate much and free nothing
 
 from hallmark.build import build, read_params  # noqa: E402
@@ -29,7 +33,7 @@ def main(arguments: list[str]) -> int:
         from pipelines import facts
 
         pipeline = getattr(import_module(f"pipelines.{name}"), name)
-        found = facts.collect()
+        found = facts.collect(params)
         gc.freeze()
         gc.enable()
         response = store.run(pipeline, params, facts=found)

@@ -1,6 +1,7 @@
 """The glucose task: forecasts of a person's sensor glucose, every 5 minutes to 2 h and every 15 minutes to 24 h."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ class GlucoseTask:
         for i, body in enumerate(candidates):
 
             def report(step: int, steps: int, loss: float, name: str = body.name) -> None:
-                progress(f"fit {name}", step, steps, f"valid {loss:.4f}")
+                progress(f"fit {name}", step, steps, "" if math.isnan(loss) else f"valid {loss:.4f}")
 
             base, result = fit_base(
                 body, assembler, parts, history, origins, valid, self.forecast, train, scratch / body.name, report

@@ -1,0 +1,1 @@
+"""Side-by-side measurements: each prints our figure beside its peer's, from one run."""

@@ -1,0 +1,120 @@
+"""Shared fixtures: a toy cohort, its model trained once, and copies of the repository to run commands in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.update({"DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True", "DVC_NO_ANALYTICS": "1", "HF_HUB_OFFLINE": "1"})
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """Compose conf/ in memory."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        found = OmegaConf.to_container(hydra_compose("config", overrides=list(overrides)), resolve=True)
+    assert isinstance(found, dict)
+    return {str(k): v for k, v in found.items()}
+
+
+@pytest.fixture(scope="session")
+def params() -> dict[str, Any]:
+    """The toy composition."""
+    return compose("experiment=toy")
+
+
+@pytest.fixture(scope="session")
+def task(params: dict[str, Any]) -> Any:
+    """The toy composition's task."""
+    from hallmark.build import build
+
+    return build(params["task"], "task")
+
+
+@pytest.fixture(scope="session")
+def prepared(params: dict[str, Any], task: Any) -> Any:
+    """The toy cohort, cleaned and split."""
+    from hallmark.build import build
+    from hallmark.contracts import Prepared
+
+    clean = task.clean(build(params["data"], "data").load())
+    return Prepared(clean.rows, clean.subjects, task.split(clean))
+
+
+@pytest.fixture(scope="session")
+def trained(params: dict[str, Any], task: Any, prepared: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy cohort's model: base, people, calibration."""
+    from hallmark.build import build
+    from hallmark.contracts import silent
+
+    out = tmp_path_factory.mktemp("trained")
+    candidates = build(params["model"]["candidates"])
+    train = build(params["train"])
+    task.fit(prepared, candidates, params["model"]["candidates"], train, out, out / "scratch", silent)
+    task.personalise(prepared, out, build(params["personalise"]), silent)
+    task.calibrate(prepared, out, build(params["calibrate"]), silent)
+    return out
+
+
+@pytest.fixture(scope="session")
+def bundle(params: dict[str, Any], task: Any, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the toy model."""
+    from hallmark.prove.bundle import make_bundle
+
+    out = tmp_path_factory.mktemp("bundle") / "bundle"
+    schema = {"request": task.request_type().model_json_schema(), "response": task.response_type().model_json_schema()}
+    make_bundle(trained, out, task.name, params["task"], schema, {"data": "toy"}, {}, [], "# toy\n", None)
+    return out
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A copy of the repository as it now stands, with git and DVC, for real commands."""
+    return copy_repository(tmp_path / "repository")
+
+
+def copy_repository(to: Path) -> Path:
+    """Copy what git tracks or would track, and commit it there."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "add", "-A"],
+        ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-qm", "copy"],
+    ):
+        subprocess.run(command, cwd=to, check=True, capture_output=True)
+    return to
+
+
+def run(where: Path, *command: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the virtual environment in a workspace, against that workspace's own code."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "DVC_STAGE", "DVC_ROOT"))}
+    environment |= {"PATH": path, "PYTHONPATH": str(where), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=where, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say why real-data tests cannot run where the data are not."""
+    if not SHARED.is_dir():
+        reason = f"real data are not at {SHARED.parent.name}/{SHARED.name} beside the checkout"
+        for item in items:
+            if item.get_closest_marker("real"):
+                item.add_marker(pytest.mark.skip(reason=reason))

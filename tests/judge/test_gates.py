@@ -1,0 +1,102 @@
+"""Gates: direction belongs to the metric, missing figures fail, and every refusal says why."""
+
+import pandas as pd
+import pytest
+
+from hallmark.contracts import Evaluation, Metric
+from hallmark.errors import ConfigError, GateError
+from hallmark.judge.bootstrap import summarise
+from hallmark.judge.gates import Beats, EachWithin, FairBetween, FastEnough, Within, enforce, judge
+
+METRICS = {
+    "rmse": Metric("rmse", "mg/dL", "lower"),
+    "recall": Metric("recall", "", "higher"),
+    "coverage_90": Metric("coverage_90", "", "nearer", 0.9),
+}
+
+
+def evaluation(*rows: tuple[str, str, str, str, float, int], timings: tuple[float, ...] = ()) -> Evaluation:
+    """Rows of (subject, model, metric, segment, value, windows) at 60."""
+    scores = pd.DataFrame(
+        [(s, m, metric, "60", segment, v, n) for s, m, metric, segment, v, n in rows],
+        columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"],
+    )
+    return Evaluation(scores, summarise(scores), timings_ms=timings)
+
+
+def test_lower_is_better_for_errors_and_higher_for_recall() -> None:
+    found = evaluation(
+        ("a", "hallmark", "rmse", "all", 9.0, 1),
+        ("a", "ridge", "rmse", "all", 10.0, 1),
+        ("a", "hallmark", "recall", "all", 0.9, 1),
+        ("a", "ridge", "recall", "all", 1.0, 1),
+    )
+    assert Beats("rmse", "60", "ridge", 0.09, "all").judge(found, METRICS).passed
+    assert not Beats("rmse", "60", "ridge", 0.11, "all").judge(found, METRICS).passed
+    assert not Beats("recall", "60", "ridge", 0.0, "all").judge(found, METRICS).passed
+
+
+def test_coverage_is_better_nearer_to_nominal() -> None:
+    metric = METRICS["coverage_90"]
+    assert metric.gain(0.88, 0.95) == pytest.approx(0.03)
+    assert metric.gain(0.99, 0.95) == pytest.approx(-0.04)
+
+
+def test_a_figure_that_was_not_measured_fails() -> None:
+    found = evaluation(("a", "hallmark", "rmse", "all", 9.0, 1))
+    for gate in (
+        Beats("rmse", "60", "ridge", 0.0, "all"),
+        Within("coverage_90", "60", 0.87, 0.93, "all"),
+        EachWithin("coverage_90", "60", 0.8, 1.0, "all", 1),
+        FastEnough(10),
+    ):
+        verdict = gate.judge(found, METRICS)
+        assert not verdict.passed
+        assert "not measured" in verdict.reason
+
+
+def test_no_champion_yet_passes_and_says_so() -> None:
+    found = evaluation(("a", "hallmark", "rmse", "all", 9.0, 1))
+    verdict = Beats("rmse", "60", "champion", -0.01, "all").judge(found, METRICS)
+    assert verdict.passed
+    assert verdict.reason == "there is no champion yet"
+
+
+def test_each_person_counts_and_the_furthest_is_named() -> None:
+    found = evaluation(
+        ("a", "hallmark", "coverage_90", "all", 0.9, 500),
+        ("b", "hallmark", "coverage_90", "all", 0.7, 500),
+        ("c", "hallmark", "coverage_90", "all", 0.1, 5),
+    )
+    verdict = EachWithin("coverage_90", "60", 0.82, 0.98, "all", 100).judge(found, METRICS)
+    assert not verdict.passed
+    assert verdict.figure == 0.7
+    assert "1 of 2 subjects outside; the furthest is b" in verdict.reason
+
+
+def test_a_gap_between_groups_is_a_share_of_the_overall_mean() -> None:
+    rows = [(f"f{i}", "hallmark", "rmse", s, 12.0, 1) for i in range(5) for s in ("all", "sex:female")]
+    rows += [(f"m{i}", "hallmark", "rmse", s, 8.0, 1) for i in range(5) for s in ("all", "sex:male")]
+    found = evaluation(*rows)
+    verdict = FairBetween("rmse", "60", "sex", 0.3, 5).judge(found, METRICS)
+    assert not verdict.passed
+    assert verdict.figure == pytest.approx(0.4)
+    assert FairBetween("rmse", "60", "sex", 0.5, 5).judge(found, METRICS).passed
+
+
+def test_slow_answers_fail() -> None:
+    found = evaluation(("a", "hallmark", "rmse", "all", 9.0, 1), timings=(5.0,) * 90 + (50.0,) * 10)
+    assert not FastEnough(20).judge(found, METRICS).passed
+    assert FastEnough(60).judge(found, METRICS).passed
+
+
+def test_a_failed_gate_names_figure_unit_and_reason() -> None:
+    found = evaluation(("a", "hallmark", "rmse", "all", 9.0, 1), ("a", "ridge", "rmse", "all", 8.0, 1))
+    verdicts = judge([Beats("rmse", "60", "ridge", 0.0, "all")], found, METRICS)
+    with pytest.raises(GateError, match=r"rmse@60 against ridge: 9 mg/dL, -12\.5% better, \+0\.0% needed"):
+        enforce(verdicts)
+
+
+def test_an_unknown_metric_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="'rmes' is unknown"):
+        Within("rmes", "60", 0, 1, "all").judge(evaluation(("a", "hallmark", "rmse", "all", 9.0, 1)), METRICS)
