@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="*", help="run these folds only")
     parser.add_argument("--data", default="../shared/data/glucose", help="where the zips lie")
     parser.add_argument("--out", type=Path, default=Path("reports/accuracy.json"))
+    parser.add_argument("--part", default="test", help="valid: what choices are made on; test: what is reported")
     parser.add_argument("--no-trees", action="store_true")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
@@ -75,7 +76,9 @@ def main() -> None:
     for fold in arguments.only or range(arguments.folds):
         held = fold_of[fold_of == fold].index
         mine = splits.assign(group=np.where(splits["subject_id"].isin(held), HELD_OUT, SEEN))
-        found, cost = run_fold(task, params, Prepared(clean.rows, clean.subjects, mine), not arguments.no_trees)
+        found, cost = run_fold(
+            task, params, Prepared(clean.rows, clean.subjects, mine), not arguments.no_trees, arguments.part
+        )
         rows += [{**row, "fold": fold, "set": sets[row["subject_id"]]} for row in found]
         costs.append({"fold": fold, **cost})
         print(json.dumps(costs[-1]), flush=True)
@@ -84,7 +87,9 @@ def main() -> None:
     arguments.out.write_text(json.dumps({"scores": rows, "costs": costs}, indent=1))
 
 
-def run_fold(task: Any, params: dict[str, Any], prepared: Prepared, trees: bool) -> tuple[list[Any], dict[str, Any]]:
+def run_fold(
+    task: Any, params: dict[str, Any], prepared: Prepared, trees: bool, scored: str
+) -> tuple[list[Any], dict[str, Any]]:
     """Fit everything once and score the held-out people."""
     quiet()
     train_config = build(params["train"])
@@ -92,7 +97,7 @@ def run_fold(task: Any, params: dict[str, Any], prepared: Prepared, trees: bool)
     parts = task.parts(prepared)
     panel = parts.panel
     train, valid = parts.origins("train", SEEN), parts.origins("valid", SEEN)[:: task.forecast.valid_stride]
-    test = parts.origins("test", HELD_OUT)[::3]
+    test = parts.origins(scored, HELD_OUT)[::3]
     clock = time.process_time()
     assembler = fit_assembler(parts, train, task.scale, task.history, task.forecast)
     history = build_history(panel, task.history, task.scale, population_forecast(assembler, panel))
@@ -120,7 +125,7 @@ def run_fold(task: Any, params: dict[str, Any], prepared: Prepared, trees: bool)
         baselines.forecast(parts, t, history, task.scale) for t in np.array_split(test, max(1, len(test) // 4096))
     ]
     forecasts |= {name: np.concatenate([f[name] for f in fitted]) for name in fitted[0]}
-    target = panel.target(test)
+    target = parts.target(test, scored)
     if trees:
         clock = time.process_time()
         forecasts |= fit_trees(task, assembler, parts, history, train, valid, test)
@@ -188,7 +193,8 @@ def fit_trees(
             model.fit(
                 x[keep][:, use],
                 y[keep, i] - base[keep],
-                eval_set=[(xv[keep_v][:, use], yv[keep_v, i] - base_v[keep_v])],
+                eval_X=xv[keep_v][:, use],
+                eval_y=yv[keep_v, i] - base_v[keep_v],
                 callbacks=[lightgbm.early_stopping(50, verbose=False)],
             )
             found[name][:, i] = base_t + model.predict(xt[:, use])

@@ -1,0 +1,82 @@
+"""Adapters: chosen by each person's gate, in PEFT's format, and equal to PEFT's own forward pass."""
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+
+from hallmark.build import build
+from hallmark.errors import BundleError
+from hallmark.files import read_json
+from hallmark.learn.base import as_tensors, load_base
+from hallmark.learn.personal import People, directory_of, fit_lora, load_lora
+from hallmark.tasks.glucose.predictor import load_people
+
+
+@pytest.fixture(scope="module")
+def table(trained: Path) -> pd.DataFrame:
+    return pd.DataFrame(read_json(trained / "people" / "people.json"))
+
+
+def test_every_person_has_a_way_and_a_reason(table: pd.DataFrame, prepared: Any) -> None:
+    assert set(table["subject_id"]) == set(prepared.subjects["subject_id"])
+    assert (table["reason"].str.len() > 10).all()
+    assert table["way"].isin(["none", "online_ridge", "lora"]).all()
+
+
+def test_the_gate_keeps_only_what_was_better_on_the_persons_valid_days(table: pd.DataFrame, params: Any) -> None:
+    margin = params["personalise"]["margin"]
+    for row in table.to_dict("records"):
+        if row["way"] != "none":
+            assert row[f"valid_{row['way']}"] < row["valid_none"] * (1 - margin)
+
+
+def test_too_short_a_history_gets_nothing(task: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path) -> None:
+    from hallmark.contracts import silent
+
+    shutil.copytree(trained / "base", tmp_path / "base")
+    config = build({**params["personalise"], "minimum_days": 100})
+    assert task.personalise(prepared, tmp_path, config, silent)["ways"] == {"none": len(prepared.subjects)}
+    reasons = {row["reason"] for row in read_json(tmp_path / "people" / "people.json")}
+    assert all("days of history, 100 are needed" in reason for reason in reasons)
+
+
+def test_a_lora_adapter_loads_as_peft_loads_it(
+    task: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
+) -> None:
+    base, parts = load_base(trained / "base"), task.parts(prepared)
+    history = task._history(base.assembler, parts.panel)
+    train = parts.origins("train")
+    mine = train[parts.panel.subject[train] == 0]
+    looks = parts.origins("valid")[:20]
+    fit_lora(base, parts, history, build(params["personalise"]), mine, looks, tmp_path / "lora")
+    assert {p.name for p in (tmp_path / "lora").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    oracle = PeftModel.from_pretrained(copy.deepcopy(base.forecaster), str(tmp_path / "lora")).eval()
+    minute = parts.panel.minute[mine[:64]].astype(np.int64)
+    batch = as_tensors(base.assembler.batch(parts.panel.context(mine[:64]), minute, None, None))
+    with torch.no_grad():
+        ours = load_lora(base.forecaster, tmp_path / "lora")(**batch)["quantiles"]
+        torch.testing.assert_close(ours, oracle(**batch)["quantiles"], rtol=1e-5, atol=1e-3)
+        assert not torch.equal(ours, base.forecaster(**batch)["quantiles"])
+
+
+def test_a_changed_adapter_is_refused(trained: Path, tmp_path: Path, table: pd.DataFrame) -> None:
+    base = load_base(trained / "base")
+    people = load_people(trained / "people", base)
+    broken = People(base, {"x": "lora"}, tmp_path, people.digests)
+    (tmp_path / "x" / "lora").mkdir(parents=True)
+    with pytest.raises(BundleError, match="adapter of subject 'x' is missing or changed"):
+        broken.forecast("x", np.zeros((1, 576), dtype=np.float32), np.zeros(1, dtype=np.int64), None, None)
+
+
+@pytest.mark.parametrize("subject", ["../../etc", "a/b", "..", ".", "a\\b", "ü ö", "con:1"])
+def test_no_subject_id_leaves_its_folder(subject: str, tmp_path: Path) -> None:
+    name = directory_of(subject)
+    assert (tmp_path / name).resolve().parent == tmp_path.resolve()
+    assert name not in ("", ".", "..")

@@ -1,0 +1,119 @@
+"""The trainer: deterministic, resumed after kill -9 with the same bytes, and it keeps the best average."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hallmark.learn.trainer import Averaged, TrainConfig, fit, quiet
+from tests.conftest import ROOT
+
+
+def config(**changes: object) -> TrainConfig:
+    values: dict[str, object] = {
+        "budget_tflop": 2e-5,
+        "batch_size": 32,
+        "learning_rate": 0.01,
+        "weight_decay": 0.01,
+        "warmup_share": 0.1,
+        "ema_decay": 0.9,
+        "evaluate_every": 5,
+        "patience": 100,
+        "seed": 3,
+        "threads": 1,
+        "bf16": False,
+        "compile": False,
+        "gradient_accumulation": 1,
+    }
+    return TrainConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+class Toy(nn.Module):
+    """A regression with dropout, so that the generators matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.3), nn.GELU(), nn.Linear(16, 1))
+
+    def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return {"loss": ((self.body(x) - target) ** 2).mean()}
+
+
+def data(seed: int, delay: float = 0.0) -> tuple[int, object]:
+    generator = np.random.default_rng(seed)
+    x = torch.from_numpy(generator.normal(size=(256, 8)).astype(np.float32))
+    y = x.sum(1, keepdim=True) + 0.1
+
+    def make(positions: list[int]) -> dict[str, Tensor]:
+        time.sleep(delay)
+        return {"x": x[positions], "target": y[positions]}
+
+    return 256, make
+
+
+def trained(where: Path, delay: float = 0.0, **changes: object) -> dict[str, Tensor]:
+    quiet()
+    torch.manual_seed(0)
+    model, _ = fit(Toy(), data(1, delay), data(2), config(**changes), where)  # type: ignore[arg-type]
+    return model.state_dict()
+
+
+def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_two_runs_give_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+    first = trained(tmp_path / "a")
+    assert same(first, trained(tmp_path / "b"))
+    assert not same(first, trained(tmp_path / "c", seed=4))
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole")
+    where = str(tmp_path / "cut")
+    code = f"from tests.learn.test_trainer import trained; from pathlib import Path; trained(Path({where!r}), 0.05)"
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "cut").glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert same(whole, trained(tmp_path / "cut"))
+
+
+def test_training_learns_and_keeps_the_best_look(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    _, result = fit(Toy(), data(1), data(2), config(), tmp_path)  # type: ignore[arg-type]
+    losses = dict(result.curve)
+    assert losses[result.best_step] == result.valid_loss == min(losses.values())
+    assert result.valid_loss < losses[5]
+
+
+def test_it_stops_when_valid_no_longer_improves(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    _, result = fit(Toy(), data(1), data(2), config(learning_rate=1e-12, patience=2), tmp_path)  # type: ignore[arg-type]
+    assert len(result.curve) <= 4
+
+
+def test_the_budget_decides_the_steps(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    _, small = fit(Toy(), data(1), data(2), config(budget_tflop=1e-5), tmp_path / "s")  # type: ignore[arg-type]
+    _, large = fit(Toy(), data(1), data(2), config(budget_tflop=2e-5), tmp_path / "l")  # type: ignore[arg-type]
+    assert abs(large.steps - 2 * small.steps) <= 1
+
+
+def test_the_average_is_evaluated_and_the_weights_are_trained() -> None:
+    averaged = Averaged(Toy(), 0.9)
+    for _ in range(200):  # past its warm-up
+        averaged.update()
+    with torch.no_grad():
+        averaged.model.body[0].weight += 1.0
+    before = averaged.average.body[0].weight.clone()
+    averaged.update()
+    moved = averaged.average.body[0].weight - before
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.1), rtol=1e-3, atol=1e-3)

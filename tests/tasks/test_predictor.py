@@ -1,0 +1,125 @@
+"""One preprocessing: the service's answer is the evaluation's forecast; unsafe requests are refused with a reason."""
+
+import dataclasses
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydantic
+import pytest
+
+from hallmark.tasks.glucose.messages import DISCLAIMER, GlucoseRequest, GlucoseResponse
+from hallmark.tasks.glucose.predictor import GlucosePredictor
+
+
+@pytest.fixture(scope="module")
+def predictor(task: Any, trained: Path) -> GlucosePredictor:
+    found = task.predictor(trained, "1.2.3", "d" * 64)
+    assert isinstance(found, GlucosePredictor)
+    return found
+
+
+@pytest.fixture(scope="module")
+def window(task: Any, prepared: Any) -> tuple[Any, int]:
+    """The newest origin of subject 0."""
+    panel = task.parts(prepared).panel
+    return panel, int(panel.origins[panel.subject[panel.origins] == 0][-1])
+
+
+def request_of(panel: Any, origin: int, **changes: Any) -> GlucoseRequest:
+    back = np.arange(origin - panel.grid.context_length + 1, origin + 1)
+    back = back[~np.isnan(panel.values[back])]
+    epoch = datetime.datetime(1970, 1, 1)
+    times = [epoch + datetime.timedelta(minutes=int(panel.minute[i])) for i in back]
+    values: dict[str, Any] = {
+        "subject_id": panel.subjects[0],
+        "asked_at": times[-1] + datetime.timedelta(minutes=4),
+        "readings": [
+            {"timestamp": t, "glucose_mg_dl": float(panel.values[i])} for t, i in zip(times, back, strict=True)
+        ],
+    }
+    return GlucoseRequest(**{**values, **changes})
+
+
+def test_the_service_answers_what_evaluation_scored(
+    task: Any, prepared: Any, trained: Path, predictor: GlucosePredictor, window: Any
+) -> None:
+    panel, origin = window
+    # Serving keeps everybody's newest row; evaluation has every day's. The row apart, the two must agree.
+    whole = task.open_for_test(trained, task.parts(prepared))
+    tested = dataclasses.replace(whole, history=predictor.history, codes=predictor.codes)
+    at = np.asarray([origin])
+    mean, quantiles = tested.forecast(panel.subjects[0], panel.context(at), panel.minute[at].astype(np.int64))
+    [answer] = predictor.predict([request_of(panel, origin)])
+    np.testing.assert_allclose([f.mean_mg_dl for f in answer.forecast], mean[0], atol=0.06)
+    widest = [f.intervals[0].low_mg_dl for f in answer.forecast]
+    np.testing.assert_allclose(widest, quantiles[0, :, 0], atol=0.06)
+
+
+def test_an_answer_carries_everything_that_safety_demands(predictor: GlucosePredictor, window: Any) -> None:
+    [answer] = predictor.predict([request_of(*window)])
+    assert answer.status == "forecast"
+    assert answer.disclaimer == DISCLAIMER
+    assert answer.model_version == "1.2.3"
+    assert answer.data_age_minutes == 4
+    assert len(answer.forecast) == 112
+    assert [i.nominal_coverage for i in answer.forecast[0].intervals] == [0.9, 0.8, 0.5]
+    assert answer.provenance.rows_used > 500
+    assert len(answer.provenance.sha256) == 64
+
+
+def test_an_answer_without_its_disclaimer_cannot_be_made(predictor: GlucosePredictor, window: Any) -> None:
+    [answer] = predictor.predict([request_of(*window)])
+    values = answer.model_dump()
+    for field in ("disclaimer", "provenance", "data_age_minutes", "model_version", "hallmark_sha256"):
+        with pytest.raises(pydantic.ValidationError):
+            GlucoseResponse(**{k: v for k, v in values.items() if k != field})
+    with pytest.raises(pydantic.ValidationError):
+        GlucoseResponse(**{**values, "disclaimer": "Trust me."})
+
+
+def test_stale_data_are_refused(predictor: GlucosePredictor, window: Any) -> None:
+    panel, origin = window
+    late = request_of(panel, origin).asked_at + datetime.timedelta(hours=3)
+    [answer] = predictor.predict([request_of(panel, origin, asked_at=late)])
+    assert (answer.status, answer.spoke, answer.forecast) == ("abstained", "nobody", [])
+    assert "184 minutes old" in answer.reason
+
+
+def test_a_gap_is_refused(predictor: GlucosePredictor, window: Any) -> None:
+    panel, origin = window
+    whole = request_of(panel, origin)
+    [answer] = predictor.predict(
+        [whole.model_copy(update={"readings": [*whole.readings[:-40], *whole.readings[-20:]]})]
+    )
+    assert answer.status == "abstained"
+    assert "gap of more than 15 minutes" in answer.reason
+
+
+def test_a_newcomer_is_answered_by_the_base_and_nobody_elses_adapter(predictor: GlucosePredictor, window: Any) -> None:
+    nobody, stranger = predictor.predict([request_of(*window, subject_id=None), request_of(*window, subject_id="zz")])
+    assert nobody.spoke == stranger.spoke == "base"
+    assert nobody.forecast == stranger.forecast
+
+
+def test_answers_do_not_depend_on_neighbours(predictor: GlucosePredictor, window: Any) -> None:
+    mine, other = request_of(*window), request_of(*window, subject_id="sim-003")
+    assert predictor.predict([mine])[0] == predictor.predict([other, mine, other])[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"readings": []},
+        {"surprise": 1},
+        {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": float("nan")}]},
+        {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": 5}]},
+        {"readings": [{"timestamp": "2024-01-01T00:00:00Z", "glucose_mg_dl": 100}]},
+        {"readings": [{"timestamp": f"2024-01-01T00:0{m}:00", "glucose_mg_dl": 100} for m in (5, 0)]},
+    ],
+)
+def test_malformed_requests_are_refused_without_an_echo(window: Any, change: dict[str, Any]) -> None:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        request_of(*window, **change)
+    assert "input_value" not in str(caught.value)

@@ -1,0 +1,94 @@
+"""The house: floors hold, the library is lean, tasks stay in their folders, dvc.yaml misses nothing."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipelines import paths
+from pipelines.deps import code_deps, sections_of
+from tests.conftest import ROOT
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+HEAVY = ("zenml", "dvc", "bentoml", "hydra", "omegaconf", "evidently", "pandera", "fastapi", "typer", "rich",
+         "matplotlib", "optuna", "jinja2", "grimp", "lightgbm")  # fmt: skip
+
+
+def test_the_library_imports_with_the_lean_set_alone() -> None:
+    """On a machine that has only torch, transformers, peft, pandas, pyarrow and scikit-learn."""
+    code = f"""
+import importlib, pkgutil, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {HEAVY!r}:
+            raise ModuleNotFoundError(f"{{name}} is not on this machine", name=name)
+sys.meta_path.insert(0, Absent())
+import hallmark
+names = [m.name for m in pkgutil.walk_packages(hallmark.__path__, "hallmark.")]
+for name in names:
+    if name != "hallmark.cli":
+        importlib.import_module(name)
+print(len(names))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-800:]
+    assert int(done.stdout) > 30
+
+
+def test_no_module_names_a_task_outside_its_folder() -> None:
+    tasks = [p.name for p in (ROOT / "hallmark" / "tasks").iterdir() if p.is_dir() and p.name != "__pycache__"]
+    pattern = re.compile("|".join(tasks), re.IGNORECASE)
+    for folder in ("hallmark", "steps", "pipelines", "bentos"):
+        for file in (ROOT / folder).rglob("*.py"):
+            if file.relative_to(ROOT).parts[:2] != ("hallmark", "tasks"):
+                assert not pattern.search(file.read_text()), file
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_a_stage_lists_every_file_that_its_code_imports(stage: str) -> None:
+    listed = {dep for dep in STAGES[stage]["deps"] if str(dep).endswith(".py")}
+    assert listed == set(code_deps(stage, sections_of(STAGES[stage]))), "run `make deps`"
+
+
+def test_the_closure_sees_imports_inside_functions() -> None:
+    assert "hallmark/judge/drift.py" in code_deps("evaluate", ["task", "evaluate"])
+    assert "hallmark/models/patchtst.py" in code_deps("train", ["model"])
+
+
+def test_pipelines_write_where_dvc_looks() -> None:
+    outs = {
+        o if isinstance(o, str) else next(iter(o))
+        for s in STAGES.values()
+        for k in ("outs", "metrics", "plots")
+        for o in s.get(k, [])
+    }
+    assert {paths.PREPARED, paths.MODEL, paths.VALIDATION, paths.BUNDLE} <= outs
+    assert all(o.startswith(f"{paths.EVALUATION}/") for o in outs if o.startswith("reports/evaluation"))
+
+
+def test_the_command_line_starts_in_under_a_second() -> None:
+    import time
+
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "hallmark.cli", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert time.monotonic() - start < 1.0
+    assert "verify" in done.stdout
+
+
+def test_the_lock_holds_hashes_and_no_addresses() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    names = re.findall(r"(?m)^[a-z0-9-]+==", text)
+    assert len(names) > 200
+    assert text.count("--hash=sha256:") >= len(names)
+
+
+def test_importing_anything_writes_nothing(tmp_path: object) -> None:
+    code = "import pipelines.prepare, pipelines.train, pipelines.evaluate, pipelines.package"
+    before = set(ROOT.iterdir())
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert set(ROOT.iterdir()) == before
