@@ -16,6 +16,7 @@ gc.disable()  # imports allocate much and free nothing
 from hallmark.build import build, read_params  # noqa: E402
 from hallmark.errors import HallmarkError  # noqa: E402
 from pipelines import store  # noqa: E402
+from pipelines.keep import earlier_kept  # noqa: E402
 
 NAMES = ("prepare", "train", "evaluate", "package")
 
@@ -36,7 +37,8 @@ def main(arguments: list[str]) -> int:
         found = facts.collect(params)
         gc.freeze()
         gc.enable()
-        response = store.run(pipeline, params, facts=found)
+        with earlier_kept(name):
+            response = store.run(pipeline, params, facts=found)
         if name == "package":
             from pipelines.registry import register
 

@@ -1,0 +1,160 @@
+"""Real `dvc repro` on the toy, twice: the same bytes, the runs in ZenML, the version in the registry, nothing stale."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hallmark.prove.bundle import open_bundle
+from tests.conftest import copy_repository, run
+
+pytestmark = pytest.mark.slow
+
+FACTS = """
+import json
+from pipelines import store
+store.start()
+from zenml.client import Client
+client = Client()
+runs = [
+    {"name": r.pipeline.name, "status": str(r.status.value), "metadata": {k: v for k, v in r.run_metadata.items()}}
+    for r in client.list_pipeline_runs(size=100, hydrate=True)
+]
+versions = [[v.name, v.stage, dict(v.run_metadata)] for v in client.list_model_versions(model="glucose", hydrate=True)]
+shown = []
+for artifact in ("validation", "report"):
+    [version] = client.list_artifact_versions(artifact=artifact, size=1, sort_by="desc:created", hydrate=True).items
+    shown.append([artifact, sorted(str(v.type.value) for v in version.visualizations)])
+print(json.dumps([runs, versions, shown], default=str))
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository on which the toy ran once."""
+    where = copy_repository(tmp_path_factory.mktemp("repro") / "repository")
+    assert run(where, "python", "-m", "pipelines.compose", "experiment=toy", "package.bento=true").returncode == 0
+    done = run(where, "dvc", "repro")
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    return where
+
+
+@pytest.fixture(scope="module")
+def store(repository: Path) -> Any:
+    """What ZenML recorded."""
+    (repository / "facts_of_zenml.py").write_text(FACTS)
+    done = run(repository, "python", "-m", "facts_of_zenml")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_stage_is_a_run_that_carries_its_facts(store: Any) -> None:
+    runs = {r["name"]: r for r in store[0]}
+    assert set(runs) == {"prepare", "train", "evaluate", "package"}
+    for name, found in runs.items():
+        assert found["status"] == "completed"
+        facts = found["metadata"]
+        assert facts["dvc_stage"] == name
+        assert len(facts["params_sha256"]) == 64
+        assert len(facts["git_commit"]) == 40
+        assert facts["dvc_deps"]
+
+
+def test_the_dependency_hashes_are_those_of_dvc(repository: Path, store: Any) -> None:
+    lock = yaml.safe_load((repository / "dvc.lock").read_text())["stages"]
+    for found in store[0]:
+        theirs = {dep["path"]: dep["md5"] for dep in lock[found["name"]]["deps"]}
+        assert found["metadata"]["dvc_deps"] == theirs
+
+
+def test_reports_are_shown_in_the_dashboard(store: Any) -> None:
+    shown = dict(store[2])
+    assert shown["validation"] == ["html"]
+    assert shown["report"].count("image") >= 5
+    assert "html" in shown["report"]
+
+
+def test_the_version_is_registered_with_its_proof(repository: Path, store: Any) -> None:
+    hallmark, digest = open_bundle(repository / "bundle")
+    [[version, _, metadata]] = store[1]
+    assert version == hallmark.version == "1.0.0"
+    assert metadata["hallmark_sha256"] == digest
+
+
+def test_a_second_run_has_nothing_to_do(repository: Path) -> None:
+    done = run(repository, "dvc", "repro")
+    assert done.returncode == 0
+    assert "didn't change, skipping" in done.stdout
+    assert "Running stage" not in done.stdout
+
+
+def test_two_forced_runs_give_the_same_lock(repository: Path) -> None:
+    before = (repository / "dvc.lock").read_text()
+    done = run(repository, "dvc", "repro", "--force")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (repository / "dvc.lock").read_text() == before
+
+
+def test_the_bento_holds_the_bundle(repository: Path) -> None:
+    [inside] = (repository / ".bentoml" / "bentos" / "hallmark-glucose").glob("*/src/hallmark-bundle")
+    assert open_bundle(inside)[1] == open_bundle(repository / "bundle")[1]
+
+
+def test_a_failed_gate_fails_the_stage_and_keeps_its_report(repository: Path) -> None:
+    file = repository / "params.yaml"
+    before = file.read_text()
+    params = yaml.safe_load(before)
+    gate = {
+        "_target_": "hallmark.judge.gates.Within",
+        "metric": "rmse",
+        "at": "60",
+        "low": 0.0,
+        "high": 1.0,
+        "segment": "all",
+    }
+    params["evaluate"]["gates"] = [gate]
+    file.write_text(yaml.safe_dump(params, sort_keys=False))
+    try:
+        done = run(repository, "dvc", "repro", "package")
+        assert done.returncode != 0
+        assert "1 of 1 gates failed: rmse@60 within 0–1: " in done.stderr
+        assert "mg/dL" in done.stderr
+        verdicts = json.loads((repository / "reports" / "evaluation" / "verdicts.json").read_text())
+        assert [v["passed"] for v in verdicts] == [False]
+        assert "failed" in (repository / "reports" / "evaluation" / "report.html").read_text()
+    finally:
+        file.write_text(before)
+        assert run(repository, "dvc", "repro").returncode == 0
+
+
+def test_the_report_names_no_machine_and_loads_nothing_from_elsewhere(repository: Path) -> None:
+    page = (repository / "reports" / "evaluation" / "report.html").read_text()
+    assert str(repository) not in page
+    assert "src='http" not in page
+    assert 'src="http' not in page
+
+
+def test_promotion_makes_the_next_model_answer_to_the_champion(repository: Path) -> None:
+    done = run(repository, "python", "-m", "hallmark.cli", "promote")
+    assert done.returncode == 0, done.stderr
+    release = json.loads((repository / "release.json").read_text())
+    assert release["version"] == "1.0.0"
+    compose = run(
+        repository, "python", "-m", "pipelines.compose", "experiment=toy", "evaluate.champion=champion", "train.seed=1"
+    )
+    assert compose.returncode == 0, compose.stderr
+    done = run(repository, "dvc", "repro")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert open_bundle(repository / "bundle")[0].version == "1.1.0"
+    summary = (repository / "reports" / "evaluation" / "summary.csv").read_text()
+    assert "champion,rmse,60" in summary
+
+
+def test_experiments_compare(repository: Path) -> None:
+    """`dvc exp show` and `dvc metrics diff` read the figures."""
+    shown = run(repository, "dvc", "metrics", "show", "--json")
+    figures = json.loads(shown.stdout)[""]["data"]["reports/evaluation/metrics.json"]["data"]
+    assert figures["rmse"]["60"] > 0
+    assert set(figures) == {"rmse", "pinball", "coverage_90"}
