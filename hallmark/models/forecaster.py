@@ -3,7 +3,8 @@
 mean = anchor + trust × correction + skip(inputs) + body(inputs); quantiles are the mean plus
 a median offset and cumulative positive spacings, so they never cross. The anchor is the population
 ridge, the correction the person's online ridge; `skip` starts at its own ridge solution.
-Legend of shapes: B windows, F inputs, P of them personal (the last ones), T recent readings, H horizons, Q quantiles.
+Legend of shapes: B windows, F inputs, P of them personal (the last ones), T recent readings, H horizons, Q quantiles;
+the body's own outputs have the members of an ensemble in front.
 """
 
 from dataclasses import dataclass
@@ -47,7 +48,10 @@ class BodyConfig(Protocol):
         """Regular expression of the linear layers that LoRA adapts."""
 
     def build(self, shape: Shape) -> nn.Module:
-        """Make the body: (x (B, F), recent (B, T)) → (B, shape.outputs), about zero at first."""
+        """Make the body: (x (B, F), recent (B, T)) → (B, shape.outputs), about zero at first.
+
+        An ensemble gives (members, B, shape.outputs): each member is trained by its own loss.
+        """
 
 
 class Forecaster(nn.Module):
@@ -138,13 +142,13 @@ class Forecaster(nn.Module):
         """
         known, adapted = self.mask(known, adapted)
         z = self.standardise(x, known, adapted)
-        out = self.body(z, recent).float().view(len(x), self.shape.horizons, -1)
+        out = self.body(z, recent).float().view(-1, len(x), self.shape.horizons, 1 + len(self.levels))
         correction = correction * adapted[:, None]
         step = self.trust * correction / self.horizon_scale + self.skip(z) + out[..., 0]
         q = self._quantiles(step, out[..., 1:])
         result = {
-            "mean": anchor + step * self.horizon_scale,
-            "quantiles": anchor[..., None] + q * self.horizon_scale[:, None],
+            "mean": anchor + step.mean(0) * self.horizon_scale,
+            "quantiles": anchor[..., None] + q.mean(0) * self.horizon_scale[:, None],
         }
         if target is not None:
             result["loss"] = self._loss(step, q, (target - anchor) / self.horizon_scale)
@@ -170,5 +174,5 @@ class Forecaster(nn.Module):
         weight = there * self.horizon_weight
         error = y[..., None] - q
         pinball = torch.maximum(self.levels * error, (self.levels - 1) * error).mean(-1)
-        loss = (y - step) ** 2 + self.pinball_weight * pinball
+        loss = ((y - step) ** 2 + self.pinball_weight * pinball).mean(0)
         return (loss * weight).sum() / weight.sum().clamp_min(1.0)
