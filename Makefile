@@ -13,7 +13,7 @@ TORCH := torch==2.13.0
 PYTHON ?= python3.11
 PORT ?= 3000
 
-.PHONY: help setup repro test check params deps lock serve dashboard promote clean
+.PHONY: help setup repro test check params deps lock tune serve dashboard promote clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,8 +51,17 @@ deps: $(VENV)/.ready  ## write every stage's code dependencies into dvc.yaml
 params: $(VENV)/.ready  ## write the composition of conf/ to params.yaml
 	@python -m pipelines.compose $(OVERRIDES)
 
-lock: $(VENV)/.ready  ## pin every dependency anew (needs uv)
-	@python -m pipelines.lock
+# torch and its CUDA companions stay out of the lock: they are installed first, for whatever accelerator there is.
+APART := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
+  cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvshmem-cu13 nvtx nvjitlink)
+lock:  ## pin every dependency anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
+	  $(addprefix --no-emit-package ,$(APART)) --extra repo --extra bench --extra dev pyproject.toml -o requirements.lock
+
+NAME ?= best
+tune: $(VENV)/.ready  ## search conf/tune on valid: make tune NAME=best; a killed study goes on
+	@dvc repro --quiet prepare
+	@python -m pipelines.tune $(NAME)
 
 serve: $(VENV)/.ready  ## serve the bundle on loopback: make serve PORT=3000
 	@hallmark verify bundle

@@ -178,8 +178,12 @@ class Task(Protocol):
         out: Path,
         scratch: Path,
         progress: Progress,
+        look: Callable[[int, float], None] | None = None,
     ) -> dict[str, Any]:
-        """Fit the candidates at equal cost; the better one on valid becomes `out/base`, the others `out/rivals`."""
+        """Fit the candidates at equal cost; the better one on valid becomes `out/base`, the others `out/rivals`.
+
+        `look` is called with (step, loss) after every look at valid, and may raise to stop.
+        """
 
     def personalise(self, prepared: Prepared, model: Path, config: Any, progress: Progress) -> dict[str, Any]:
         """Fit what each subject's gate keeps into `model/people`, one directory a subject."""

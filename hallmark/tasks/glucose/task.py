@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,7 @@ class GlucoseTask:
         out: Path,
         scratch: Path,
         progress: Progress,
+        look: Callable[[int, float], None] | None = None,
     ) -> dict[str, Any]:
         """Fit every candidate at equal cost; the better on valid becomes `base`, the others `rivals`."""
         quiet()
@@ -136,8 +137,14 @@ class GlucoseTask:
         fitted: list[tuple[float, int, Base]] = []
         record: dict[str, Any] = {"data": describe(parts.panel), "train_windows": len(origins), "candidates": {}}
         for i, body in enumerate(candidates):
+            seen: list[float] = []
 
-            def report(step: int, steps: int, loss: float, name: str = body.name) -> None:
+            def report(
+                step: int, steps: int, loss: float, name: str = body.name, seen: list[float] = seen, i: int = i
+            ) -> None:
+                if look is not None and not math.isnan(loss) and seen[-1:] != [loss]:
+                    seen.append(loss)
+                    look(i * 10**6 + step, loss)
                 progress(f"fit {name}", step, steps, "" if math.isnan(loss) else f"valid {loss:.4f}")
 
             base, result = fit_base(
