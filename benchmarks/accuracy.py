@@ -1,22 +1,26 @@
-"""python -m benchmarks.accuracy: accuracy on people never seen, beside LightGBM, on four public sets.
+"""python -m benchmarks.accuracy: the whole model on people never seen, beside LightGBM, on four public sets.
 
-Four folds over people: the base model and every rival learn from the train time of three quarters of the people
-(early stopping on their valid time) and are scored on the test time (last 20%) of the others. The last reading and
-every scored target are real. A person counts once; intervals are bootstraps over people.
+Four folds over people: the base model and every rival learn from the train time of three quarters of the people (early
+stopping on their valid time); the others are personalised on their own train and valid time, calibrated on their own
+past, and scored on their test time (last 20%). The last reading and every scored target are real. A person counts
+once, a set counts once; intervals are bootstraps over people.
 
 Who gets which inputs:
     lightgbm_12h    23 five-minute lags, 40 quarter-hour means and 15 summaries of the last 12 h
     lightgbm_all    every input of ours, on the residual of the population ridge and the online ridge
     ridge           the last 12 h (linear)
     profile         the person's own last 14 days by time of day
-    no_personal     ours with personal inputs silenced (a newcomer)
-    plain           our network trained without any personal input
-    hallmark        48 h of context, clock, the person's own past up to the last midnight
+    plain           our network trained without any personal input: 48 h of context and the clock
+    cold            our model for a newcomer: personal inputs silenced
+    hallmark        48 h of context, clock, the person's own past up to the last midnight, the adapter its gate chose
 """
 
 import argparse
+import dataclasses
 import json
 import resource
+import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -26,12 +30,10 @@ import pandas as pd
 
 from benchmarks.composition import compose
 from hallmark.build import build
-from hallmark.contracts import Prepared
+from hallmark.contracts import Prepared, silent
 from hallmark.judge.baselines import fit_baselines
 from hallmark.judge.bootstrap import interval
-from hallmark.learn.base import fit_assembler, fit_base, population_forecast
-from hallmark.learn.history import build_history
-from hallmark.learn.trainer import quiet, seed_everything
+from hallmark.learn.base import load_base
 from hallmark.read.splits import HELD_OUT, SEEN, Parts
 
 SETS = ("AZT1D", "T1D-UOM", "PhysioCGM", "Hall_2018")
@@ -91,60 +93,90 @@ def run_fold(
     task: Any, params: dict[str, Any], prepared: Prepared, trees: bool, scored: str
 ) -> tuple[list[Any], dict[str, Any]]:
     """Fit everything once and score the held-out people."""
-    quiet()
-    train_config = build(params["train"])
-    seed_everything(train_config.seed, train_config.threads)
     parts = task.parts(prepared)
     panel = parts.panel
     train, valid = parts.origins("train", SEEN), parts.origins("valid", SEEN)[:: task.forecast.valid_stride]
     test = parts.origins(scored, HELD_OUT)[::3]
-    clock = time.process_time()
-    assembler = fit_assembler(parts, train, task.scale, task.history, task.forecast)
-    history = build_history(panel, task.history, task.scale, population_forecast(assembler, panel))
-    cost = {"context_cpu_s": round(time.process_time() - clock, 1), "train_windows": len(train), "test": len(test)}
-    forecasts: dict[str, Any] = {}
-    known = history.rows(panel.subject[test], panel.day[test])
-    for body in build(params["model"]["candidates"]):
-        clock = time.process_time()
-        scratch = Path(".work/benchmark") / str(time.time_ns())
-        base, result = fit_base(body, assembler, parts, history, train, valid, task.forecast, train_config, scratch)
-        cost[f"{body.name}_cpu_s"] = round(time.process_time() - clock, 1)
-        cost[f"{body.name}_valid"] = round(result.valid_loss, 4)
-        cost[f"{body.name}_curve"] = [round(loss, 4) for _, loss in result.curve]
-        forecasts[body.name] = in_chunks(base, panel, test, history, known)
-        if body.name == "residual_mlp":
-            forecasts["no_personal"] = in_chunks(base, panel, test, None, -np.ones(len(test), dtype=np.int64))
-    bodies = [b for b in forecasts if b != "no_personal"]
-    chosen = min(bodies, key=lambda b: cost[f"{b}_valid"])
-    cost["chosen"] = chosen
-    forecasts["hallmark"] = forecasts[chosen]
-    if len(bodies) > 1:
-        forecasts["average"] = np.mean([forecasts[b] for b in bodies], axis=0)
+    cost: dict[str, Any] = {"train_windows": len(train), "test_windows": len(test)}
+    work = Path(tempfile.mkdtemp(prefix="accuracy-"))
+    model = fit_model(task, params, prepared, work / "model", cost)
+    predictor = task.open_for_test(model, parts)
+    forecasts, quantiles = {"hallmark": []}, []
+    for code in np.unique(panel.subject[test]):
+        mine = test[panel.subject[test] == code]
+        found = predictor.forecast(panel.subjects[code], panel.context(mine), panel.minute[mine].astype(np.int64))
+        forecasts["hallmark"].append(found[0])
+        quantiles.append(found[1])
+    order = np.argsort(panel.subject[test], kind="stable")
+    test = test[order]
+    forecasts = {"hallmark": np.concatenate(forecasts["hallmark"])}
+    newcomer = -np.ones(len(test), dtype=np.int64)
+    forecasts["cold"] = in_chunks(predictor.base, panel, test, None, newcomer)
+    plain_task = dataclasses.replace(task, forecast=dataclasses.replace(task.forecast, history_dropout=1.0))
+    plain = fit_model(plain_task, params, prepared, work / "plain", cost, base_only=True)
+    forecasts["plain"] = in_chunks(load_base(plain / "base"), panel, test, None, newcomer)
     baselines = fit_baselines(parts, train, task.scale, task.forecast.ridge_penalty)
     fitted = [
-        baselines.forecast(parts, t, history, task.scale) for t in np.array_split(test, max(1, len(test) // 4096))
+        baselines.forecast(parts, part, predictor.history, task.scale)
+        for part in np.array_split(test, max(1, len(test) // 4096))
     ]
     forecasts |= {name: np.concatenate([f[name] for f in fitted]) for name in fitted[0]}
-    target = parts.target(test, scored)
     if trees:
         clock = time.process_time()
-        forecasts |= fit_trees(task, assembler, parts, history, train, valid, test)
+        forecasts |= fit_trees(task, predictor.base.assembler, parts, predictor.history, train, valid, test)
         cost["trees_cpu_s"] = round(time.process_time() - clock, 1)
     cost["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+    shutil.rmtree(work)
+    rows = score(panel, test, parts.target(test, scored), forecasts, np.concatenate(quantiles), task)
+    ways = predictor.people.ways
+    return [{**row, "way": ways[row["subject_id"]]} for row in rows], cost
+
+
+def fit_model(
+    task: Any, params: dict[str, Any], prepared: Prepared, out: Path, cost: dict[str, Any], base_only: bool = False
+) -> Path:
+    """Train as the pipeline does; CPU seconds go into `cost`."""
+    train = build(params["train"])
+    nodes = params["model"]["candidates"]
+    clock = time.process_time()
+    record = task.fit(prepared, build(nodes), nodes, train, out, out / "scratch", silent)
+    cost[f"{out.name}_fit_cpu_s"] = round(time.process_time() - clock, 1)
+    cost[f"{out.name}_valid"] = {name: c["valid_loss"] for name, c in record["candidates"].items()}
+    if not base_only:
+        clock = time.process_time()
+        cost["ways"] = task.personalise(prepared, out, build(params["personalise"]), silent)["ways"]
+        cost["personalise_cpu_s"] = round(time.process_time() - clock, 1)
+        clock = time.process_time()
+        task.calibrate(prepared, out, build(params["calibrate"]), silent)
+        cost["calibrate_cpu_s"] = round(time.process_time() - clock, 1)
+    return out
+
+
+def score(
+    panel: Any, test: Any, target: Any, forecasts: dict[str, Any], quantiles: Any, task: Any
+) -> list[dict[str, Any]]:
+    """RMSE of every model and coverage and width of our 90% interval, per person and mark."""
     rows = []
+    levels = task.forecast.quantile_levels
+    low, high = levels.index(0.05), levels.index(0.95)
     for code in np.unique(panel.subject[test]):
         inside = panel.subject[test] == code
-        for name, forecast in forecasts.items():
-            for mark in MARKS:
-                h = panel.grid.index_of(mark)
-                error = (
-                    forecast[inside][:, h if forecast.shape[1] > len(MARKS) else MARKS.index(mark)]
-                    - target[inside][:, h]
-                )
-                if np.isfinite(error).any():
-                    rmse = float(np.sqrt(np.nanmean(error**2)))
-                    rows.append({"subject_id": panel.subjects[code], "model": name, "at": mark, "rmse": rmse})
-    return rows, cost
+        for mark in MARKS:
+            h = panel.grid.index_of(mark)
+            y = target[inside][:, h]
+            there = np.isfinite(y)
+            if there.sum() < 30:
+                continue
+            base = {"subject_id": panel.subjects[code], "at": mark, "windows": int(there.sum())}
+            for name, forecast in forecasts.items():
+                column = h if forecast.shape[1] > len(MARKS) else MARKS.index(mark)
+                error = forecast[inside][there, column] - y[there]
+                rows.append({**base, "model": name, "rmse": float(np.sqrt(np.mean(error**2)))})
+            q = quantiles[inside][there, h]
+            covered = float(np.mean((y[there] >= q[:, low]) & (y[there] <= q[:, high])))
+            width = float(np.mean(q[:, high] - q[:, low]))
+            rows.append({**base, "model": "interval", "coverage": covered, "width": width})
+    return rows
 
 
 def in_chunks(base: Any, panel: Any, origins: Any, history: Any, rows: Any) -> Any:
@@ -202,23 +234,52 @@ def fit_trees(
 
 
 def show(rows: pd.DataFrame) -> None:
-    """Print RMSE by set, and every model's change against LightGBM with its bootstrap interval over people."""
-    means = rows.groupby(["set", "model", "at"])["rmse"].mean().unstack("at").round(2)
+    """Print errors by set, changes against rivals, personal gain and intervals."""
+    points = rows[rows["model"] != "interval"]
+    means = points.groupby(["set", "model", "at"])["rmse"].mean().unstack("at").round(1)
     print(means.to_string())
-    wide = rows.pivot_table(index=["set", "subject_id", "at"], columns="model", values="rmse")
-    for rival in ("lightgbm_12h", "lightgbm_all", "ridge", "profile", "no_personal"):
-        if rival not in wide:
-            continue
-        for name in ("hallmark", "residual_mlp", "patchtst", "average"):
-            if name not in wide:
-                continue
-            line = []
-            for mark in MARKS:
-                ratio = (wide[name] / wide[rival] - 1).xs(mark, level="at").dropna() * 100
-                by_set = ratio.groupby("set").mean().mean()
-                low, high = interval(ratio.to_numpy())
-                line.append(f"@{mark} {by_set:+.1f}% (people {ratio.mean():+.1f}, {low:+.1f}…{high:+.1f})")
-            print(f"{name} against {rival}: " + "  ".join(line))
+    wide = points.pivot_table(index=["set", "subject_id", "at"], columns="model", values="rmse")
+    print("\nChange of the mean RMSE, mean of the sets (mean over people, 95% bootstrap):")
+    for name, rival in PAIRS:
+        if name in wide and rival in wide:
+            print(f"  {name} against {rival}: " + "  ".join(_change(wide, name, rival, mark) for mark in MARKS))
+    print("\nPersonal gain @60 on people with type 1 diabetes (hallmark against plain):")
+    at60 = wide.xs(60, level="at")
+    t1d = at60[at60.index.get_level_values("set") != "Hall_2018"]
+    gain = (t1d["hallmark"] / t1d["plain"] - 1) * 100
+    low, high = interval(gain.to_numpy())
+    print(f"  mean {gain.mean():+.1f}% ({low:+.1f}…{high:+.1f}), {int((gain < 0).sum())} of {len(gain)} better")
+    print(f"  worst {gain.max():+.1f}%, {int((gain > 1).sum())} worse than +1%")
+    cold = (t1d["cold"] / t1d["plain"] - 1) * 100
+    low, high = interval(cold.to_numpy())
+    print(f"  cold start against plain: mean {cold.mean():+.1f}% ({low:+.1f}…{high:+.1f})")
+    print("\n90% interval, people with type 1 diabetes and at least 300 test windows:")
+    intervals = rows[(rows["model"] == "interval") & (rows["set"] != "Hall_2018") & (rows["windows"] >= 300)]
+    for mark, group in intervals.groupby("at"):
+        share = group["coverage"].between(0.86, 0.94).mean()
+        mean, width = group["coverage"].mean(), group["width"].mean()
+        print(f"  @{mark}: {mean:.3f}, within 86–94% for {share:.0%} of {len(group)} people, width {width:.0f} mg/dL")
+
+
+PAIRS = (
+    ("hallmark", "lightgbm_12h"),
+    ("hallmark", "lightgbm_all"),
+    ("hallmark", "ridge"),
+    ("hallmark", "profile"),
+    ("hallmark", "plain"),
+    ("cold", "plain"),
+    ("plain", "lightgbm_12h"),
+    ("lightgbm_all", "lightgbm_12h"),
+)
+
+
+def _change(wide: pd.DataFrame, name: str, rival: str, mark: int) -> str:
+    here = wide.xs(mark, level="at")[[name, rival]].dropna()
+    by_set = here.groupby("set").mean()
+    ratio = (here[name] / here[rival] - 1) * 100
+    low, high = interval(ratio.to_numpy())
+    mean = ((by_set[name] / by_set[rival] - 1) * 100).mean()
+    return f"@{mark} {mean:+.1f}% ({ratio.mean():+.1f}, {low:+.1f}…{high:+.1f})"
 
 
 if __name__ == "__main__":

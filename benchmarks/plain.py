@@ -1,0 +1,39 @@
+"""python -m benchmarks.plain: everything that `dvc repro` runs, as one script of library calls: no DVC, no ZenML."""
+
+import os
+
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+
+from pathlib import Path
+
+from bentos.build import build_bento
+from hallmark.build import build, read_params
+from hallmark.progress import bars
+from hallmark.stages import evaluate, package, prepare, train
+
+PREPARED, MODEL, REPORT, BUNDLE = Path("data/prepared"), Path("models/current"), Path("reports"), Path("bundle")
+
+
+def main() -> None:
+    """Run every stage in this process."""
+    params = read_params()
+    built = build(params)
+    task, show = built["task"], bars()
+    prepare.clean_rows(built["data"], task, PREPARED, REPORT / "validation", show)
+    prepare.split_rows(task, PREPARED)
+    prepare.check_leakage(task, PREPARED, REPORT / "validation")
+    candidates = built["model"]["candidates"]
+    train.fit_base(task, params["model"], candidates, built["train"], PREPARED, MODEL, show)
+    train.personalise(task, PREPARED, MODEL, built["personalise"], show)
+    train.calibrate(task, PREPARED, MODEL, built["calibrate"], show)
+    gates, evaluator = built["evaluate"]["gates"], built["evaluate"]["evaluator"]
+    evaluate.evaluate(task, evaluator, PREPARED, MODEL, None, gates, REPORT / "evaluation", show)
+    evaluate.enforce_gates(REPORT / "evaluation")
+    lock, release = Path("requirements.lock"), Path("release.json")
+    package.package(task, params, PREPARED, MODEL, REPORT / "evaluation", lock, release, BUNDLE)
+    if params["package"]["bento"]:
+        build_bento(BUNDLE, lock, Path(".bentoml").resolve())
+
+
+if __name__ == "__main__":
+    main()
