@@ -47,7 +47,7 @@ TREES: dict[str, Any] = {
     "colsample_bytree": 0.4,
     "reg_lambda": 5.0,
     "n_estimators": 800,
-    "n_jobs": 2,
+    "n_jobs": 1,
     "verbose": -1,
     "seed": 0,
 }
