@@ -71,7 +71,7 @@ dashboard: $(VENV)/.ready  ## ZenML's dashboard with the runs of make repro, on 
 	@python -m pipelines.dashboard
 
 promote: $(VENV)/.ready  ## make the bundle the champion
-	@hallmark promote
+	@python -m pipelines.registry
 
 clean:  ## remove everything that was made, but not .venv
 	@rm -rf .zen .bentoml .work data/prepared models reports bundle .mypy_cache .ruff_cache .pytest_cache .dvc/tmp

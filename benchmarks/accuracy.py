@@ -33,24 +33,12 @@ from hallmark.build import build
 from hallmark.contracts import Prepared, silent
 from hallmark.judge.baselines import fit_baselines
 from hallmark.judge.bootstrap import interval
+from hallmark.judge.trees import Trees
 from hallmark.learn.base import load_base
-from hallmark.read.splits import HELD_OUT, SEEN, Parts
+from hallmark.read.splits import HELD_OUT, SEEN
 
 SETS = ("AZT1D", "T1D-UOM", "PhysioCGM", "Hall_2018")
 MARKS = (30, 60, 120, 240, 1440)
-TREES: dict[str, Any] = {
-    "learning_rate": 0.05,
-    "num_leaves": 31,
-    "min_child_samples": 100,
-    "subsample": 0.7,
-    "subsample_freq": 1,
-    "colsample_bytree": 0.4,
-    "reg_lambda": 5.0,
-    "n_estimators": 800,
-    "n_jobs": 1,
-    "verbose": -1,
-    "seed": 0,
-}
 
 
 def main() -> None:
@@ -123,7 +111,9 @@ def run_fold(
     forecasts |= {name: np.concatenate([f[name] for f in fitted]) for name in fitted[0]}
     if trees:
         clock = time.process_time()
-        forecasts |= fit_trees(task, predictor.base.assembler, parts, predictor.history, train, valid, test)
+        for name, every_input in (("lightgbm_12h", False), ("lightgbm_all", True)):
+            rival = Trees(predictor.base.assembler, MARKS, every_input).fit(parts, predictor.history, train, valid)
+            forecasts[name] = rival.forecast(parts, test, predictor.history)
         cost["trees_cpu_s"] = round(time.process_time() - clock, 1)
     cost["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     shutil.rmtree(work)
@@ -169,8 +159,7 @@ def score(
                 continue
             base = {"subject_id": panel.subjects[code], "at": mark, "windows": int(there.sum())}
             for name, forecast in forecasts.items():
-                column = h if forecast.shape[1] > len(MARKS) else MARKS.index(mark)
-                error = forecast[inside][there, column] - y[there]
+                error = forecast[inside][there, h] - y[there]
                 rows.append({**base, "model": name, "rmse": float(np.sqrt(np.mean(error**2)))})
             q = quantiles[inside][there, h]
             covered = float(np.mean((y[there] >= q[:, low]) & (y[there] <= q[:, high])))
@@ -187,50 +176,6 @@ def in_chunks(base: Any, panel: Any, origins: Any, history: Any, rows: Any) -> A
         minute = panel.minute[origins[part]].astype(np.int64)
         found.append(base.forecast(panel.context(origins[part]), minute, history, rows[part])[0])
     return np.concatenate(found)
-
-
-def fit_trees(
-    task: Any, assembler: Any, parts: Parts, history: Any, train: Any, valid: Any, test: Any
-) -> dict[str, Any]:
-    """Fit LightGBM at every mark, on the 12 h window and on every input of ours."""
-    import lightgbm
-
-    panel = parts.panel
-    recent = 23 + 40  # five-minute lags and quarter-hour means
-    older = 36 + 16
-    columns = np.r_[0:recent, recent + older : recent + older + 15]
-    places = [panel.grid.index_of(m) for m in MARKS]
-
-    def inputs(origins: Any) -> tuple[Any, Any, Any]:
-        x, anchor, last = [], [], []
-        for part in np.array_split(origins, max(1, len(origins) // 4096)):
-            rows = history.rows(panel.subject[part], panel.day[part])
-            batch = assembler.batch(panel.context(part), panel.minute[part].astype(np.int64), history, rows)
-            x.append(batch["x"])
-            anchor.append((batch["anchor"] + batch["correction"])[:, places])
-            last.append(panel.values[part][:, None])
-        return np.concatenate(x), np.concatenate(anchor), np.concatenate(last)
-
-    sample = train[:: max(1, len(train) // 150_000)]
-    (x, a, last), (xv, av, last_v), (xt, at, last_t) = inputs(sample), inputs(valid), inputs(test)
-    y, yv = parts.target(sample, "train")[:, places], parts.target(valid, "valid")[:, places]
-    found = {"lightgbm_12h": np.empty((len(test), len(MARKS))), "lightgbm_all": np.empty((len(test), len(MARKS)))}
-    for i in range(len(MARKS)):
-        for name, use, base, base_v, base_t in (
-            ("lightgbm_12h", columns, last[:, 0], last_v[:, 0], last_t[:, 0]),
-            ("lightgbm_all", np.arange(x.shape[1]), a[:, i], av[:, i], at[:, i]),
-        ):
-            keep, keep_v = np.isfinite(y[:, i]), np.isfinite(yv[:, i])
-            model = lightgbm.LGBMRegressor(**TREES)
-            model.fit(
-                x[keep][:, use],
-                y[keep, i] - base[keep],
-                eval_X=xv[keep_v][:, use],
-                eval_y=yv[keep_v, i] - base_v[keep_v],
-                callbacks=[lightgbm.early_stopping(50, verbose=False)],
-            )
-            found[name][:, i] = base_t + model.predict(xt[:, use])
-    return found
 
 
 def show(rows: pd.DataFrame) -> None:

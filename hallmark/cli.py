@@ -57,16 +57,6 @@ def predict(
     typer.echo(response.model_dump_json(indent=1))
 
 
-@app.command()
-def promote(bundle: Path = BUNDLE, release: Path = Path("release.json"), champion: Path = Path("champion")) -> None:
-    """Make a bundle the champion that later models are held against."""
-    from hallmark.stages.package import promote as make_champion
-
-    hallmark = make_champion(bundle, release, champion)
-    typer.echo(f"{hallmark.task} {hallmark.version} is the champion: commit {release}; evaluate against it with")
-    typer.echo(f"  dvc exp run -S evaluate.champion={champion}")
-
-
 def main() -> None:
     """Run the command line; an error is one line and exit status 1."""
     try:

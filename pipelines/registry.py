@@ -1,11 +1,15 @@
 """The ZenML model registry: one Model per task, one version per bundle, a stage for what is served."""
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hallmark.errors import HallmarkError
 from hallmark.prove.bundle import Hallmark, open_bundle
-from pipelines.paths import BUNDLE
+from hallmark.stages.package import promote as make_champion
+from pipelines import store
+from pipelines.paths import BUNDLE, CHAMPION, RELEASE
 
 PRODUCTION = "production"
 
@@ -37,8 +41,27 @@ def register(response: Any, facts: dict[str, Any]) -> Hallmark:
     return hallmark
 
 
-def promote(version: str, task: str) -> None:
-    """Make a version the one that is served; the one before it is archived."""
+def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
+    """Make a bundle the champion, here and in the registry; the version before it is archived."""
     from zenml.client import Client
 
-    Client().update_model_version(task, version, stage=PRODUCTION, force=True)
+    hallmark = make_champion(bundle, release, champion)
+    Client().update_model_version(hallmark.task, hallmark.version, stage=PRODUCTION, force=True)
+    return hallmark
+
+
+def main() -> int:
+    """python -m pipelines.registry: promote the bundle."""
+    try:
+        store.start()
+        hallmark = promote(Path(BUNDLE), Path(RELEASE), Path(CHAMPION))
+    except HallmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}; commit {RELEASE}, and compare with")
+    print(f"  dvc exp run -S evaluate.champion={CHAMPION}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

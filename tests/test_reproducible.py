@@ -137,8 +137,9 @@ def test_the_report_names_no_machine_and_loads_nothing_from_elsewhere(repository
 
 
 def test_promotion_makes_the_next_model_answer_to_the_champion(repository: Path) -> None:
-    done = run(repository, "python", "-m", "hallmark.cli", "promote")
+    done = run(repository, "python", "-m", "pipelines.registry")
     assert done.returncode == 0, done.stderr
+    assert "1.0.0 is the champion, stage production" in done.stdout
     release = json.loads((repository / "release.json").read_text())
     assert release["version"] == "1.0.0"
     compose = run(

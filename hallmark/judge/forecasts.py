@@ -35,7 +35,7 @@ def score_points(mean: Floats, target: Floats, grid: Grid, marks: tuple[int, ...
     for mark in marks:
         rows += _errors(error[:, grid.index_of(mark)], str(mark))
     inside = np.asarray(grid.horizons_minutes) <= path
-    if inside.any():
+    if inside.any() and not np.isnan(mean[:, inside]).any():
         rows += _errors(error[:, inside].ravel(), f"path-{path}", len(error))
     return rows
 
@@ -57,8 +57,8 @@ def score_quantiles(
         at = "all" if mark is None else str(mark)
         where = slice(None) if mark is None else slice(grid.index_of(mark), grid.index_of(mark) + 1)
         q, y = quantiles[:, where].astype(np.float64), target[:, where].astype(np.float64)
-        there = ~np.isnan(y)
-        if not there.any():
+        there = ~np.isnan(y) & ~np.isnan(q).any(axis=-1)
+        if not there.any() or (mark is None and np.isnan(q).any()):
             continue
         count = int(there.any(axis=1).sum())
         error = y[..., None] - q

@@ -63,10 +63,17 @@ def render(
                     f"<h2>{name}, {html.escape(unit)} ({better} is better), people {segment.replace('_', ' ')}</h2>"
                 )
                 parts.append(_html_table(table))
-    for name in [n for n in metrics if n.startswith("coverage")]:
+    for name in [n for n in metrics if n.startswith(("coverage", "width"))]:
         table = table_of(evaluation.summary, name, marks, "all")
         if not table.empty:
-            parts.append(f"<h2>{name.replace('_', ' of the ')}% interval</h2>{_html_table(table)}")
+            unit = f", {metrics[name].unit}" if metrics[name].unit else ""
+            parts.append(f"<h2>{name.replace('_', ' of the ')}% interval{html.escape(unit)}</h2>{_html_table(table)}")
+    shares = evaluation.summary[
+        evaluation.summary["metric"].isin([n for n in metrics if metrics[n].better == "higher"])
+    ]
+    for at, rows in shares.groupby("at", sort=True):
+        parts.append(f"<h2>Shares and events @{html.escape(str(at))} (higher is better), all people</h2>")
+        parts.append(_html_table(_by_metric(rows[rows["segment"] == "all"])))
     parts.append("<h2>By segment</h2>")
     parts.append(_segments(evaluation.summary, marks))
     for file, caption in evaluation.pictures.items():
@@ -77,6 +84,12 @@ def render(
     parts += [f"<li>{html.escape(str(k))}: {html.escape(str(v))}</li>" for k, v in evaluation.notes.items()]
     parts.append("</ul></html>\n")
     return "\n".join(parts)
+
+
+def _by_metric(rows: pd.DataFrame) -> pd.DataFrame:
+    """Arrange several metrics as models × metrics."""
+    cells = rows.assign(cell=[f"{m:.3f}" for m in rows["mean"]])
+    return cells.pivot_table(index="model", columns="metric", values="cell", aggfunc="first")
 
 
 def _html_table(table: pd.DataFrame) -> str:

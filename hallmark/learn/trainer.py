@@ -249,7 +249,7 @@ def fit(
     trainer.train(resume_from_checkpoint=last)
     looks = tuple((e["step"], e["eval_loss"]) for e in trainer.state.log_history if "eval_loss" in e)
     best_step, best_loss = min(looks, key=lambda look: look[1])
-    return averaged.average.eval(), TrainResult(best_loss, best_step, trainer.state.global_step, looks)
+    return averaged.average.cpu().eval(), TrainResult(best_loss, best_step, trainer.state.global_step, looks)
 
 
 def _printer() -> Any:

@@ -17,6 +17,7 @@ from hallmark.judge.bootstrap import summarise
 from hallmark.judge.forecasts import Row, forecast_metrics, score_events, score_points, score_quantiles
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_calibration, draw_errors, draw_fans, draw_gains, draw_grid
+from hallmark.judge.trees import Trees
 from hallmark.learn.base import Base, load_base
 from hallmark.learn.intervals import pairs
 from hallmark.learn.trainer import seed_everything
@@ -44,6 +45,7 @@ class GlucoseEvaluation:
         path_minutes: every step up to here is pooled as the path.
         stride: grid points between two test windows.
         event_minutes: horizon of the hypo and hyper figures and of the error grids.
+        trees: also fit LightGBM (extra `bench`): quantiles on the recent window, means on every input.
         seed: of the bootstrap.
     """
 
@@ -51,6 +53,7 @@ class GlucoseEvaluation:
     path_minutes: int
     stride: int
     event_minutes: int
+    trees: bool
     seed: int
 
     def __post_init__(self) -> None:
@@ -83,6 +86,7 @@ class GlucoseEvaluation:
         others: dict[str, Base] = {p.name: load_base(p) for p in sorted((model / "rivals").glob("*")) if p.is_dir()}
         rival = task.open_for_test(champion, parts) if champion is not None else None
         baselines = fit_baselines(parts, parts.origins("train", SEEN), task.scale, task.forecast.ridge_penalty)
+        trees = self._trees(task, parts, predictor) if self.trees else {}
         groups = _groups(prepared)
         rows: list[tuple[Any, ...]] = []
         shown: list[dict[str, Any]] = []
@@ -92,7 +96,7 @@ class GlucoseEvaluation:
             mine = origins[parts.panel.subject[origins] == code]
             if not len(mine):
                 continue
-            found = _person(self, task, parts, predictor, others, rival, baselines, subject_id, mine)
+            found = _person(self, task, parts, predictor, others, rival, baselines, trees, subject_id, mine)
             segments = ["all", HELD_OUT if parts.held_out[code] else SEEN, *groups.get(subject_id, [])]
             for name, metric, at, value, windows in found["scores"]:
                 rows += [(subject_id, name, metric, at, segment, value, windows) for segment in segments]
@@ -113,6 +117,19 @@ class GlucoseEvaluation:
         }
         return Evaluation(scores, summary, pictures, notes, _timings(parts, predictor, origins))
 
+    def _trees(self, task: "GlucoseTask", parts: Parts, predictor: GlucosePredictor) -> dict[str, list[Trees]]:
+        """Fit the trees: seven quantiles on the recent window, the mean on the same and on every input."""
+        train, valid = parts.origins("train", SEEN), parts.origins("valid", SEEN)[:: task.forecast.valid_stride]
+        assembler, history = predictor.base.assembler, predictor.history
+        assert history is not None
+        levels: Sequence[float | None] = task.forecast.quantile_levels
+        wanted = {
+            "lightgbm_quantiles": [Trees(assembler, self.marks_minutes, False, level) for level in levels],
+            "lightgbm_12h": [Trees(assembler, self.marks_minutes, False)],
+            "lightgbm_all": [Trees(assembler, self.marks_minutes, True)],
+        }
+        return {name: [m.fit(parts, history, train, valid) for m in models] for name, models in wanted.items()}
+
 
 CLINICAL = (
     *(f"{event}_{kind}" for event in ("hypo", "hyper") for kind in ("recall", "precision")),
@@ -126,6 +143,8 @@ INPUTS = {
     "ridge": "the last 12 h",
     "no_personal": "the last 48 h and the clock (this model, personal inputs silenced)",
     "hallmark": "the last 48 h, the clock, the person's own past up to the last midnight",
+    "lightgbm_12h, lightgbm_quantiles": "the last 12 h",
+    "lightgbm_all": "every input of hallmark",
     "other candidates": "the same inputs as hallmark, without adapters and calibration",
 }
 
@@ -138,6 +157,7 @@ def _person(
     others: Mapping[str, Base],
     champion: GlucosePredictor | None,
     baselines: Baselines,
+    trees: Mapping[str, Sequence[Trees]],
     subject_id: str,
     origins: Integers,
 ) -> dict[str, Any]:
@@ -158,6 +178,13 @@ def _person(
     if champion is not None:
         points[CHAMPION], spread[CHAMPION] = champion.forecast(subject_id, context, minute)
     points |= baselines.forecast(parts, origins, predictor.history, task.scale)
+    for name, models in trees.items():
+        forecasts = [model.forecast(parts, origins, predictor.history) for model in models]
+        if len(forecasts) == len(levels):
+            spread[name] = np.sort(np.stack(forecasts, axis=-1), axis=-1)
+            points[name] = spread[name][..., levels.index(0.5)]
+        else:
+            points[name] = forecasts[0]
     found: list[tuple[str, str, str, float, int]] = []
     for name, forecast in points.items():
         scored: list[Row] = score_points(forecast, target, grid, config.marks_minutes, config.path_minutes)

@@ -1,0 +1,115 @@
+"""Evaluation: every model on the same windows, figures that an independent calculation confirms."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hallmark.build import build
+from hallmark.contracts import Evaluation, silent
+from hallmark.judge.report import render
+
+
+@pytest.fixture(scope="module")
+def evaluator(params: dict[str, Any]) -> Any:
+    return build(params["evaluate"]["evaluator"])
+
+
+@pytest.fixture(scope="module")
+def evaluation(
+    evaluator: Any, task: Any, prepared: Any, trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Evaluation:
+    out = tmp_path_factory.mktemp("pictures")
+    with_trees = dataclasses.replace(evaluator, trees=True)
+    found = with_trees.evaluate(task, prepared, trained, None, out, silent)
+    assert isinstance(found, Evaluation)
+    assert all((out / name).stat().st_size > 5000 for name in found.pictures)
+    return found
+
+
+def test_every_rival_is_scored(evaluation: Evaluation) -> None:
+    assert set(evaluation.scores["model"]) >= {
+        "hallmark",
+        "no_personal",
+        "persistence",
+        "damped_linear",
+        "profile",
+        "ridge",
+        "lightgbm_12h",
+        "lightgbm_all",
+        "lightgbm_quantiles",
+        "residual_mlp",
+        "patchtst",
+        "ensemble",
+    } - {_chosen(evaluation)}
+
+
+def _chosen(evaluation: Evaluation) -> str:
+    candidates: dict[str, float] = evaluation.notes["candidates"]
+    return min(candidates, key=lambda name: candidates[name])
+
+
+def test_persistence_is_what_numpy_says_it_is(evaluation: Evaluation, evaluator: Any, task: Any, prepared: Any) -> None:
+    parts = task.parts(prepared)
+    origins = parts.origins("test")[:: evaluator.stride]
+    mine = origins[parts.panel.subject[origins] == 2]
+    error = parts.panel.values[mine + 12] - parts.panel.values[mine]
+    s = evaluation.scores
+    row = s[(s["model"] == "persistence") & (s["metric"] == "rmse") & (s["at"] == "60") & (s["segment"] == "all")]
+    value = row.loc[row["subject_id"] == parts.panel.subjects[2], "value"].item()
+    assert value == pytest.approx(np.sqrt(np.nanmean(error.astype(float) ** 2)), rel=1e-5)
+
+
+def test_trees_answer_at_marks_only_and_claim_no_path(evaluation: Evaluation) -> None:
+    s = evaluation.scores
+    assert set(s.loc[(s["model"] == "lightgbm_all") & (s["metric"] == "rmse"), "at"]) == {
+        "30",
+        "60",
+        "120",
+        "240",
+        "1440",
+    }
+    assert "path-60" in set(s.loc[s["model"] == "hallmark", "at"])
+
+
+def test_every_metric_has_a_unit_and_a_direction(evaluation: Evaluation, evaluator: Any, task: Any) -> None:
+    metrics = evaluator.metrics(task)
+    assert set(evaluation.scores["metric"]) <= set(metrics)
+    assert metrics["rmse"].unit == "mg/dL"
+    assert metrics["coverage_90"].goal == pytest.approx(0.9)
+    assert metrics["hypo_recall"].better == "higher"
+
+
+def test_people_belong_to_their_segments(evaluation: Evaluation) -> None:
+    segments = set(evaluation.summary["segment"])
+    assert {"all", "seen", "held_out", "range:in", "time:night"} <= segments
+    assert any(s.startswith("sex:") for s in segments)
+
+
+def test_shares_lie_between_zero_and_one(evaluation: Evaluation, evaluator: Any, task: Any) -> None:
+    shares = [n for n, m in evaluator.metrics(task).items() if m.unit == ""]
+    values = evaluation.scores.loc[evaluation.scores["metric"].isin(shares), "value"]
+    assert values.between(0, 1).all()
+
+
+def test_a_person_without_test_windows_does_not_stop_it(
+    evaluator: Any, task: Any, prepared: Any, trained: Path, tmp_path: Path
+) -> None:
+    late = prepared.splits.assign(test_start=prepared.splits["test_start"].where(prepared.splits.index != 0, 10**9))
+    found = evaluator.evaluate(task, dataclasses.replace(prepared, splits=late), trained, None, tmp_path, silent)
+    assert found.notes["people"] == len(prepared.subjects) - 1
+
+
+def test_the_report_is_one_page_with_its_pictures_inside(
+    evaluation: Evaluation, evaluator: Any, task: Any, tmp_path: Path
+) -> None:
+    from hallmark.judge.pictures import draw_gains
+
+    for name in evaluation.pictures:
+        draw_gains(tmp_path / name, evaluation.scores["value"].head(5), "x")
+    page = render("t", evaluation, [], evaluator.metrics(task), evaluator.marks, tmp_path)
+    assert page.count("data:image/png;base64,") == len(evaluation.pictures)
+    assert "Shares and events @30" in page
+    assert "http" not in page
