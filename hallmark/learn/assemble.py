@@ -104,7 +104,7 @@ class Assembler:
         width = MINUTES_A_DAY // BINS
         now = (minute % MINUTES_A_DAY) // width
         ahead = (now[:, None] + 1 + np.arange(BINS)) % BINS
-        profile = history.profile[safe[:, None], ahead].reshape(len(rows), HOURS, -1).mean(axis=2)
+        profile = history.profile[safe[:, None], ahead].reshape(len(rows), HOURS, BINS // HOURS).mean(axis=2)
         statistics = history.statistics[safe]
         offset = statistics[:, :1] - (last - self.scale.center) / self.scale.spread
         features = ridge_features(context, minute, self.grid.recent_length, self.scale)

@@ -91,6 +91,10 @@ class Base:
         Returns:
             Mean (B, H) and quantiles (B, H, Q), in the value's unit.
         """
+        if not len(context):  # encoders refuse empty batches
+            shape = self.forecaster.shape
+            empty = np.empty((0, shape.horizons, len(shape.quantile_levels)), dtype=np.float32)
+            return empty[..., 0], empty
         batch = self.assembler.batch(context, minute, history, rows)
         if adapted is not None:
             batch["adapted"] = adapted.astype(np.float32)

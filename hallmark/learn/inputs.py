@@ -138,14 +138,14 @@ def ridge_features(context: Floats, minute: Array, recent_length: int, scale: Sc
 def _blocks(values: Floats, width: int) -> Array:
     """Mean of every `width` columns, oldest first; a remainder at the old end is dropped."""
     keep = values.shape[1] // width * width
-    means: Array = values[:, values.shape[1] - keep :].reshape(len(values), -1, width).mean(axis=2)
+    means: Array = values[:, values.shape[1] - keep :].reshape(len(values), keep // width, width).mean(axis=2)
     return means
 
 
 def _known_means(values: Floats, width: int, neutral: Array) -> tuple[Array, Array]:
     """Mean of what is known in every `width` columns minus `neutral`; 0 where under a third is known."""
     keep = values.shape[1] // width * width
-    blocks = values[:, values.shape[1] - keep :].reshape(len(values), -1, width)
+    blocks = values[:, values.shape[1] - keep :].reshape(len(values), keep // width, width)
     there = ~np.isnan(blocks)
     known = there.sum(axis=2)
     total = np.where(there, blocks, np.float32(0)).sum(axis=2)

@@ -1,6 +1,7 @@
 """Adapters: chosen by each person's gate, in PEFT's format, and equal to PEFT's own forward pass."""
 
 import copy
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,20 @@ def test_no_subject_id_leaves_its_folder(subject: str, tmp_path: Path) -> None:
     name = directory_of(subject)
     assert (tmp_path / name).resolve().parent == tmp_path.resolve()
     assert name not in ("", ".", "..")
+
+
+def test_a_person_without_one_whole_window_is_carried_through(
+    task: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
+) -> None:
+    from hallmark.contracts import silent
+
+    first = prepared.subjects["subject_id"].iloc[0]
+    mine = prepared.rows["subject_id"] == first
+    sparse = prepared.rows[~mine | (prepared.rows.groupby("subject_id").cumcount() % 12 == 0)]
+    holes = dataclasses.replace(prepared, rows=sparse)
+    shutil.copytree(trained / "base", tmp_path / "base")
+    task.personalise(holes, tmp_path, build({**params["personalise"], "ways": ["none", "online_ridge"]}), silent)
+    task.calibrate(holes, tmp_path, build(params["calibrate"]), silent)
+    ways = {row["subject_id"]: row["way"] for row in read_json(tmp_path / "people" / "people.json")}
+    assert ways[first] == "none"
+    assert task.predictor(tmp_path, "", "").codes[first] == 0
