@@ -92,3 +92,16 @@ def test_importing_anything_writes_nothing(tmp_path: object) -> None:
     before = set(ROOT.iterdir())
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     assert set(ROOT.iterdir()) == before
+
+
+def test_the_committed_lock_was_made_from_this_code_and_these_params() -> None:
+    """The outputs' hashes belong to a kind of machine; the code's and the parameters' must be today's everywhere."""
+    from pipelines.facts import digest
+
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    assert set(lock) == set(STAGES)
+    for name, stage in lock.items():
+        code = {dep["path"]: dep["md5"] for dep in stage["deps"] if dep["path"].endswith(".py")}
+        assert code == {path: digest(ROOT / path) for path in code}, f"run `make repro` and commit dvc.lock ({name})"
+        assert stage["params"]["params.yaml"] == {key: params[key] for key in STAGES[name]["params"]}, name

@@ -1,1 +1,0 @@
-"""What answers: the HTTP application around a bundle."""
