@@ -106,6 +106,8 @@ def run(where: Path, *command: str, timeout: float = 300) -> "subprocess.Complet
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "DVC_STAGE", "DVC_ROOT"))}
     environment |= {"PATH": path, "PYTHONPATH": str(where), "OMP_NUM_THREADS": "1"}
+    for role in ("AUTHOR", "COMMITTER"):
+        environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@localhost"}
     return subprocess.run(
         command, cwd=where, capture_output=True, text=True, timeout=timeout, env=environment, check=False
     )

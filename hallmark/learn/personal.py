@@ -8,7 +8,7 @@ Legend of shapes: B windows, H horizons, Q quantiles.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +26,7 @@ from hallmark.read.panel import Floats, Integers
 from hallmark.read.splits import Parts
 
 WAYS = ("none", "online_ridge", "lora")
+MOST_LOADED = 32  # adapters that stay merged in memory, a copy of the network each
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class People:
     ways: dict[str, str]
     adapters: Path
     digests: dict[str, str]
+    _loaded: dict[str, Forecaster] = field(default_factory=dict, repr=False, compare=False)
 
     def forecast(
         self, subject_id: str, context: Floats, minute: Any, history: History | None, rows: Integers | None
@@ -92,6 +94,15 @@ class People:
         return base.forecast(context, minute, history, rows, np.full(len(context), way != "none", dtype=np.float32))
 
     def _adapted(self, subject_id: str) -> Forecaster:
+        """Load a subject's adapter once; the most recently used MOST_LOADED stay."""
+        if subject_id not in self._loaded:
+            self._loaded[subject_id] = self._load(subject_id)
+        self._loaded[subject_id] = found = self._loaded.pop(subject_id)  # dicts keep their order: now the newest
+        while len(self._loaded) > MOST_LOADED:
+            del self._loaded[next(iter(self._loaded))]
+        return found
+
+    def _load(self, subject_id: str) -> Forecaster:
         directory = self.adapters / directory_of(subject_id) / "lora"
         if not directory.is_dir() or sha256(directory) != self.digests.get(subject_id):
             raise BundleError(f"adapter of subject {subject_id!r} is missing or changed: run `dvc repro personalise`")
