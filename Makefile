@@ -74,4 +74,5 @@ promote: $(VENV)/.ready  ## make the bundle the champion
 	@python -m pipelines.registry
 
 clean:  ## remove everything that was made, but not .venv
-	@rm -rf .zen .bentoml .work data/prepared models reports bundle .mypy_cache .ruff_cache .pytest_cache .dvc/tmp
+	@rm -rf .zen .bentoml .work data/prepared models reports/validation bundle .mypy_cache .ruff_cache .pytest_cache .dvc/tmp
+	@git clean -fdxq reports

@@ -4,9 +4,11 @@ A node with `_target_` becomes a call of that class with the node's other keys. 
 against the constructor before anything runs, so that a misspelt one is an error, never a default.
 """
 
+import dataclasses
 import difflib
 import importlib
 import inspect
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ def build(node: Any, key: str = "") -> Any:
         return values
     target = _resolve(str(node[TARGET]), key)
     _check_keys(target, values, key)
+    _check_types(target, values, key)
     try:
         return target(**values)
     except (TypeError, ValueError) as error:
@@ -72,9 +75,13 @@ def _resolve(dotted: str, key: str) -> Any:
         raise ConfigError(f"{key}.{TARGET}={dotted}: only hallmark.* may be built from configuration")
     module, _, name = dotted.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}.{TARGET}={dotted} cannot be found: {error}") from error
+    # A bundle's spec is built too: a stranger's bundle must not be able to call a function.
+    if not (inspect.isclass(found) and dataclasses.is_dataclass(found)):
+        raise ConfigError(f"{key}.{TARGET}={dotted} is no configuration class: only dataclasses may be built")
+    return found
 
 
 def _check_keys(target: Any, values: dict[str, Any], key: str) -> None:
@@ -89,3 +96,17 @@ def _check_keys(target: Any, values: dict[str, Any], key: str) -> None:
     ]
     if missing:
         raise ConfigError(f"{key}.{missing[0]} is missing: {target.__name__} needs it")
+
+
+PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+
+
+def _check_types(target: Any, values: dict[str, Any], key: str) -> None:
+    """Check plain values against their annotations: `seed: abc` must not be found out in the middle of a run."""
+    hints = typing.get_type_hints(target)
+    for name, value in values.items():
+        wanted = hints.get(name)
+        accepted = PLAIN.get(wanted)
+        if accepted is None or (isinstance(value, accepted) and isinstance(value, bool) == (wanted is bool)):
+            continue
+        raise ConfigError(f"{key}.{name}={value!r} must be of type {getattr(wanted, '__name__', wanted)}")

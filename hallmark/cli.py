@@ -23,7 +23,7 @@ def summary(bundle: Path = BUNDLE, evaluation: Path = EVALUATION) -> None:
 
 
 @app.command()
-def verify(bundle: Path = BUNDLE) -> None:
+def verify(bundle: Annotated[Path, typer.Argument()] = BUNDLE) -> None:
     """Check the sha256 of every file of a bundle."""
     from hallmark.prove.bundle import open_bundle
 
@@ -49,9 +49,11 @@ def predict(
     try:
         parsed = task.request_type().model_validate_json(request.read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
-        where = error.errors()[0]["loc"] if isinstance(error, ValidationError) else ()
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        # pydantic's words about a missing, extra or ill-typed field name the rule, never the value.
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else "unreadable"
         raise RequestError(
-            f"{request} is no request for {hallmark.task}: {'.'.join(map(str, where)) or 'unreadable'}"
+            f"{request} is no request for {hallmark.task}: {why} (an example: examples/request.json)"
         ) from None
     [response] = task.predictor(bundle, hallmark.version, digest).predict([parsed])
     typer.echo(response.model_dump_json(indent=1))

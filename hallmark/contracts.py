@@ -129,6 +129,7 @@ class Evaluation:
         pictures: file names of PNGs, with their captions.
         notes: JSON values for the report that are no scores.
         timings_ms: how long single answers took; judged, never recorded.
+        segmentations: what comes before the colon in segments.
     """
 
     scores: pd.DataFrame
@@ -136,6 +137,7 @@ class Evaluation:
     pictures: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     timings_ms: Sequence[float] = ()
+    segmentations: Sequence[str] = ()
 
 
 class Predictor(Protocol):

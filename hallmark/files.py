@@ -60,9 +60,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tree_digests(directory: Path) -> dict[str, str]:
-    """Digest every file below `directory`, keyed by its relative POSIX path."""
-    files = (path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+def tree_digests(directory: Path, everything: bool = False) -> dict[str, str]:
+    """Digest every file below `directory`, keyed by its relative POSIX path; byte code only if `everything`."""
+    files = (
+        path for path in directory.rglob("*") if path.is_file() and (everything or "__pycache__" not in path.parts)
+    )
     return {path.relative_to(directory).as_posix(): sha256(path) for path in files}
 
 

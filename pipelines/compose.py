@@ -28,7 +28,7 @@ def compose(out: Path, overrides: list[str]) -> None:
         try:
             compose_and_dump(str(fresh), str(ROOT / "conf"), None, "config", str(ROOT), overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"conf/ does not compose: {str(error).splitlines()[0]}") from error
+            raise ConfigError(f"conf/ does not compose: {' '.join(str(error).split())[:400]}") from error
         build(read_params(fresh))
         os.replace(fresh, out)
 

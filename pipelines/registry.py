@@ -58,8 +58,8 @@ def main() -> int:
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}; commit {RELEASE}, and compare with")
-    print(f"  dvc exp run -S evaluate.champion={CHAMPION}")
+    print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: later models are held against it")
+    print(f"  dvc add {CHAMPION} && git add {CHAMPION}.dvc {RELEASE}   # so that others have it too")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The one place that touches ZenML's environment and internals (pinned to 0.98, held by tests/test_pipelines.py)."""
+"""The one place that touches ZenML's environment and internals (pinned to 0.98, held by tests/test_reproducible.py)."""
 
 import logging
 import os

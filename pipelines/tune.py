@@ -44,7 +44,7 @@ def main(name: str) -> None:
         return float(result["valid_loss"])
 
     def after(trial: Any) -> None:
-        value = "pruned" if trial.value is None else f"valid {trial.value:.4f}"
+        value = "pruned" if trial.state.name == "PRUNED" else f"valid {trial.value:.4f}"
         print(f"trial {trial.number}: {value} {_line(trial.params)}", file=sys.stderr, flush=True)
 
     config = build(params["tune"], "tune")

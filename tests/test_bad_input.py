@@ -156,7 +156,7 @@ def test_a_corrupt_bundle_is_named(bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     with (copy / "people" / "people.json").open("a") as file:
         file.write(" ")
-    done = run(tmp_path, "python", "-m", "hallmark.cli", "verify", "--bundle", str(copy))
+    done = run(tmp_path, "python", "-m", "hallmark.cli", "verify", str(copy))
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "people.json has sha256" in done.stderr

@@ -48,6 +48,24 @@ def test_a_misspelt_key_is_named_with_its_neighbour() -> None:
         build(params)
 
 
+@pytest.mark.parametrize(
+    "target", ["hallmark.files.write_text", "hallmark.learn.base.load_base", "hallmark.errors.HallmarkError"]
+)
+def test_no_function_can_be_called_from_configuration(target: str) -> None:
+    with pytest.raises(ConfigError, match="no configuration class"):
+        build({"_target_": target, "path": "x"}, "task")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", "abc"), ("patience", 1.5), ("bf16", "maybe"), ("budget_tflop", -1)]
+)
+def test_a_value_of_a_wrong_type_or_range_is_named(key: str, value: object) -> None:
+    params = compose()
+    params["train"][key] = value
+    with pytest.raises(ConfigError, match=key):
+        build(params)
+
+
 def test_a_missing_key_is_named() -> None:
     params = compose()
     del params["task"]["history"]["penalty"]

@@ -142,9 +142,7 @@ def test_promotion_makes_the_next_model_answer_to_the_champion(repository: Path)
     assert "1.0.0 is the champion, stage production" in done.stdout
     release = json.loads((repository / "release.json").read_text())
     assert release["version"] == "1.0.0"
-    compose = run(
-        repository, "python", "-m", "pipelines.compose", "experiment=toy", "evaluate.champion=champion", "train.seed=1"
-    )
+    compose = run(repository, "python", "-m", "pipelines.compose", "experiment=toy", "train.seed=1")
     assert compose.returncode == 0, compose.stderr
     done = run(repository, "dvc", "repro")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -127,7 +127,8 @@ class EachWithin:
         excess = (self.low - mine["value"]).combine(mine["value"] - self.high, max)
         worst = mine.iloc[int(excess.to_numpy().argmax())]
         bound = self.low if worst["value"] < (self.low + self.high) / 2 else self.high
-        reason = f"{len(outside)} of {len(mine)} subjects outside; the furthest is {worst['subject_id']}"
+        # No id: verdicts are public. Who it is stands in scores.parquet.
+        reason = f"{len(outside)} of {len(mine)} subjects outside"
         return Verdict(name, outside.empty, float(worst["value"]), bound, metric.unit, reason)
 
 
@@ -150,6 +151,9 @@ class FairBetween:
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare the best with the worst group."""
         _metric(metrics, self.metric)
+        if self.by not in evaluation.segmentations:
+            known = ", ".join(evaluation.segmentations)
+            raise ConfigError(f"evaluate.gates: there is no segmentation {self.by!r}; the task has {known}")
         name = f"{self.metric}@{self.at} gap by {self.by}"
         s = evaluation.summary
         mine = s[(s["model"] == OURS) & (s["metric"] == self.metric) & (s["at"] == self.at)]

@@ -47,7 +47,7 @@ def draw_fans(
         axis.plot(hours, fan["mean"], color=OURS_COLOR, lw=1.4, label="forecast")
         axis.plot(hours, fan["target"], color=INK, lw=0.8, ls=":", label="came")
         axis.axvline(0, color=RIVAL_COLOR, lw=0.8)
-        axis.set(title=fan["title"], xlabel="hours", ylabel=unit)
+        axis.set(title=str(fan["title"]).replace("$", r"\$"), xlabel="hours", ylabel=unit)
     axes[0][0].legend(frameon=False)
     _save(figure, path)
 

@@ -20,6 +20,7 @@ from hallmark.read.splits import Parts
 Array = npt.NDArray[Any]
 
 STATISTICS = 5  # columns of History.statistics; the last tells how many days are known
+MATURE_DAYS = 60  # of history, after which more does not make the online ridge more trusted
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ class Assembler:
         if history is None or rows is None:
             personal = np.zeros((len(context), self.personal_size), dtype=np.float32)
             correction = np.zeros_like(anchor)
-            known = np.zeros(len(context), dtype=np.float32)
+            known = maturity = np.zeros(len(context), dtype=np.float32)
         else:
             personal, correction, known = self._personal(context, minute, last, history, rows, marks)
+            maturity = np.minimum(personal[:, STATISTICS - 1] / np.float32(np.log1p(MATURE_DAYS)), 1)
         hint = change[:, marks] / self.scale.spread
         recent = (context[:, -self.grid.recent_length :] - last) / self.scale.spread
         x = np.concatenate([window, hint, personal], axis=1).astype(np.float32)
@@ -78,6 +80,7 @@ class Assembler:
             "correction": correction.astype(np.float32),
             "known": known,
             "adapted": known.copy(),
+            "maturity": maturity,
         }
 
     @property

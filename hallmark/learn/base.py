@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 from torch import Tensor
 
 from hallmark.build import build
+from hallmark.errors import BundleError
 from hallmark.files import read_json, write_json
 from hallmark.learn.assemble import Assembler, fit_population_ridge
 from hallmark.learn.history import History, HistoryConfig
@@ -227,21 +229,36 @@ def _initialise(
     known = torch.where(there, residual, 0.0)
     count = there.sum(0).clamp_min(1)
     model.horizon_scale.copy_(((known**2).sum(0) / count).sqrt().clamp_min(1e-3))
-    model.trust.copy_((known * correction).sum(0) / ((correction * there) ** 2).sum(0).clamp_min(1.0))
-    model.trust.clamp_(0.0, 1.0)
+    maturity = torch.cat([part["maturity"] for part in parts])
+    model.trust.copy_(_fit_trust(known, correction * there, maturity))
     model.horizon_weight.copy_(_horizon_weight(assembler.grid, forecast))
     equations = NormalEquations(x.shape[1], residual.shape[1])
     for part in parts:
         keep = part["known"]
         for known_mask in (keep, torch.zeros_like(keep)):  # with and without a history, so the skip serves both
             z = model.standardise(part["x"], known_mask, known_mask)
-            rest = part["target"] - part["anchor"] - model.trust * part["correction"] * known_mask[:, None]
+            trust = (model.trust[0] + model.trust[1] * part["maturity"][:, None]) * known_mask[:, None]
+            rest = part["target"] - part["anchor"] - trust * part["correction"]
             equations.add(z.numpy(), (rest / model.horizon_scale).numpy())
             if forecast.history_dropout == 0:
                 break
     weights, intercept = equations.solve(forecast.skip_penalty)
     model.skip.weight.copy_(torch.from_numpy(weights.T.copy()))
     model.skip.bias.copy_(torch.from_numpy(intercept))
+
+
+def _fit_trust(residual: Tensor, correction: Tensor, maturity: Tensor) -> Tensor:
+    """Fit how far the online ridge is to be believed, by least squares at every horizon: (2, H).
+
+    A young ridge is worth half of a mature one: one number for both would distrust the mature ones that are served.
+    """
+    grown = correction * maturity[:, None]
+    a, b, c = (correction**2).sum(0) + 1.0, (correction * grown).sum(0), (grown**2).sum(0) + 1.0
+    u, v = (residual * correction).sum(0), (residual * grown).sum(0)
+    determinant = (a * c - b * b).clamp_min(1e-6)
+    found = torch.stack([(c * u - b * v) / determinant, (a * v - b * u) / determinant])
+    young = found[0].clamp(0.0, 1.0)
+    return torch.stack([young, (found[0] + found[1]).clamp(0.0, 1.0) - young])
 
 
 def _horizon_weight(grid: Grid, forecast: ForecastConfig) -> Tensor:
@@ -279,7 +296,19 @@ def asdict_plain(value: Any) -> dict[str, Any]:
 
 
 def load_base(directory: Path) -> Base:
-    """Load a base written by `save_base`; bytes are verified by whoever owns the manifest."""
+    """Load a base written by `save_base`; bytes are verified by whoever owns the manifest.
+
+    Raises:
+        BundleError: a file is missing or cannot be read.
+    """
+    try:
+        return _load(directory)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{directory} cannot be loaded ({reason}): run `dvc repro train` again") from error
+
+
+def _load(directory: Path) -> Base:
     spec = read_json(directory / "spec.json")
     arrays = load_file(str(directory / "ridge.safetensors"))
     assembler = Assembler(

@@ -92,13 +92,18 @@ class History:
         """Return the arrays by name, for safetensors."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    def last(self, subject: int) -> "History":
-        """Keep one subject's newest row: what goes into that person's adapter file."""
-        row = self.first_row[subject] + self.days[subject] - 1
+    def newest(self, subject: int) -> "History":
+        """Keep one subject's two newest rows, the last day with readings and the day after it: the adapter file."""
+        row = int(self.first_row[subject] + self.days[subject] - 2)
         one = np.asarray([0], dtype=np.int64)
-        day = np.asarray([self.first_day[subject] + self.days[subject] - 1], dtype=np.int64)
-        arrays = {f.name: getattr(self, f.name)[row : row + 1] for f in fields(self)[3:]}
-        return History(one, day, one + 1, **arrays)
+        day = np.asarray([self.first_day[subject] + self.days[subject] - 2], dtype=np.int64)
+        arrays = {f.name: getattr(self, f.name)[row : row + 2] for f in fields(self)[3:]}
+        return History(one, day, one + 2, **arrays)
+
+    def knows(self, subject: int, day: Array, longest_days: int) -> Array:
+        """Tell for some days whether this history may speak: not before it was known, nor long after it ended, (B,)."""
+        ahead = day - self.first_day[subject]
+        return np.asarray((ahead >= 0) & (ahead < self.days[subject] + longest_days))
 
 
 def stack(histories: list[History]) -> History:

@@ -2,7 +2,8 @@
 
 Three ways, in rising cost: `none` (personal statistics only), `online_ridge` (the linear adapter of
 hallmark/learn/history.py) and `lora` (PEFT on the base, on top of the linear adapter). A subject with too
-little history gets `none`; any other gets what beats the way before it on the subject's own valid days.
+little history for a gate gets the configured default; any other gets what beats the way before it on the subject's
+own valid days.
 Legend of shapes: B windows, H horizons, Q quantiles.
 """
 
@@ -35,7 +36,8 @@ class PersonaliseConfig:
 
     Attributes:
         ways: what may be tried, of `none`, `online_ridge`, `lora`; `none` is always there.
-        minimum_days: days of history below which nothing is tried.
+        minimum_days: days of history below which no gate decides and no LoRA is trained.
+        young_way: what such a subject gets: `none`, or `online_ridge`, whose trust the network learned by maturity.
         margin: relative gain on the subject's valid days that a way needs over the one before it.
         stride: grid points between two windows that the gate looks at.
         rank: of the LoRA matrices.
@@ -48,6 +50,7 @@ class PersonaliseConfig:
 
     ways: tuple[str, ...]
     minimum_days: float
+    young_way: str
     margin: float
     stride: int
     rank: int
@@ -61,6 +64,11 @@ class PersonaliseConfig:
         object.__setattr__(self, "ways", tuple(self.ways))
         if unknown := set(self.ways) - set(WAYS):
             raise ValueError(f"ways={sorted(unknown)} are unknown: choose among {', '.join(WAYS)}")
+        if self.young_way not in ("none", "online_ridge"):
+            raise ValueError(f"young_way={self.young_way!r} must be none or online_ridge")
+        for name in ("rank", "alpha", "steps", "batch_size", "stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
 def directory_of(subject_id: str) -> str:
@@ -105,7 +113,7 @@ class People:
     def _load(self, subject_id: str) -> Forecaster:
         directory = self.adapters / directory_of(subject_id) / "lora"
         if not directory.is_dir() or sha256(directory) != self.digests.get(subject_id):
-            raise BundleError(f"adapter of subject {subject_id!r} is missing or changed: run `dvc repro personalise`")
+            raise BundleError(f"adapter of subject {subject_id!r} is missing or changed: run `dvc repro train`")
         return load_lora(self.base.forecaster, directory)
 
 
@@ -144,7 +152,8 @@ def personalise(
         days = _days(parts, history, looks)
         row["days"] = round(days, 1)
         if days < config.minimum_days:
-            row["reason"] = f"{days:.0f} days of history, {config.minimum_days:g} are needed"
+            row["way"] = config.young_way
+            row["reason"] = f"{days:.0f} days of history, a gate needs {config.minimum_days:g}"
         else:
             row.update(_choose(base, parts, history, config, mine, looks, out, subject_id))
         table.append(row)

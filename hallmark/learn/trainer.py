@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils import deterministic
 from torch.utils.data import Dataset
+
+from hallmark.files import read_json
 
 Progress = Callable[[int, int, float], None]
 
@@ -59,10 +62,11 @@ class TrainConfig:
         for name in ("batch_size", "evaluate_every", "patience", "threads", "gradient_accumulation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if not 0 <= self.ema_decay < 1 or not self.learning_rate > 0:
-            raise ValueError(
-                f"need 0 <= ema_decay < 1 and learning_rate > 0, got {self.ema_decay}, {self.learning_rate}"
-            )
+        for name in ("learning_rate", "budget_tflop"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay={self.ema_decay} must be in 0…1, 1 excluded")
 
 
 @dataclass(frozen=True)
@@ -246,10 +250,26 @@ def fit(
     trainer.remove_callback(_printer())
     torch.set_num_threads(config.threads)
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    looks = tuple((e["step"], e["eval_loss"]) for e in trainer.state.log_history if "eval_loss" in e)
+    if last is not None and (finished := _finished(Path(last), steps, config.patience)):
+        best, log, made = finished  # killed after its last step: one step more would give other bytes
+        averaged.load_state_dict(load_file(str(best / "model.safetensors")))
+    else:
+        trainer.train(resume_from_checkpoint=last)
+        log, made = trainer.state.log_history, trainer.state.global_step
+    looks = tuple((e["step"], e["eval_loss"]) for e in log if "eval_loss" in e)
     best_step, best_loss = min(looks, key=lambda look: look[1])
-    return averaged.average.cpu().eval(), TrainResult(best_loss, best_step, trainer.state.global_step, looks)
+    return averaged.average.cpu().eval(), TrainResult(best_loss, best_step, made, looks)
+
+
+def _finished(checkpoint: Path, steps: int, patience: int) -> tuple[Path, list[dict[str, Any]], int] | None:
+    """Tell whether a checkpoint is the last of its run: the best one's directory, the log, and the steps made."""
+    state = read_json(checkpoint / "trainer_state.json")
+    losses = [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
+    stopped = bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
+    if state["global_step"] < steps and not stopped:
+        return None
+    best = checkpoint.parent / Path(state["best_model_checkpoint"]).name
+    return best, state["log_history"], state["global_step"]
 
 
 def _printer() -> Any:

@@ -1,6 +1,6 @@
 """Quantile forecasters under one contract: an anchor that is already good, and a network that mends it.
 
-mean = anchor + trust × correction + skip(inputs) + body(inputs); quantiles are the mean plus
+mean = anchor + trust(maturity) × correction + skip(inputs) + body(inputs); quantiles are the mean plus
 a median offset and cumulative positive spacings, so they never cross. The anchor is the population
 ridge, the correction the person's online ridge; `skip` starts at its own ridge solution.
 Legend of shapes: B windows, F inputs, P of them personal (the last ones), T recent readings, H horizons, Q quantiles;
@@ -93,7 +93,7 @@ class Forecaster(nn.Module):
         )
         self.body = body
         self.skip = nn.Linear(shape.inputs, shape.horizons)
-        self.trust = nn.Parameter(torch.zeros(shape.horizons))
+        self.trust = nn.Parameter(torch.zeros(2, shape.horizons))
         nn.init.zeros_(self.skip.weight)
         nn.init.zeros_(self.skip.bias)
         self.register_buffer("horizon_scale", torch.ones(shape.horizons))
@@ -124,6 +124,7 @@ class Forecaster(nn.Module):
         correction: Tensor,
         known: Tensor,
         adapted: Tensor,
+        maturity: Tensor,
         target: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Forecast, and score when a target is given.
@@ -135,6 +136,7 @@ class Forecaster(nn.Module):
             correction: (B, H) the online ridge's correction, same unit.
             known: (B,) 1 where the person has a history.
             adapted: (B,) 1 where the person's online ridge is in use.
+            maturity: (B,) 0…1, how much history the online ridge was fitted on.
             target: (B, H) what came, NaN where nobody knows.
 
         Returns:
@@ -143,8 +145,9 @@ class Forecaster(nn.Module):
         known, adapted = self.mask(known, adapted)
         z = self.standardise(x, known, adapted)
         out = self.body(z, recent).float().view(-1, len(x), self.shape.horizons, 1 + len(self.levels))
+        trust = self.trust[0] + self.trust[1] * maturity[:, None]
         correction = correction * adapted[:, None]
-        step = self.trust * correction / self.horizon_scale + self.skip(z) + out[..., 0]
+        step = trust * correction / self.horizon_scale + self.skip(z) + out[..., 0]
         q = self._quantiles(step, out[..., 1:])
         result = {
             "mean": anchor + step.mean(0) * self.horizon_scale,

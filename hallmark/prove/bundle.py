@@ -16,7 +16,7 @@ from hallmark.errors import BundleError
 from hallmark.files import canonical_json, read_json, replacing, sha256, tree_digests, write_text
 from hallmark.prove.versions import next_version
 
-MANIFEST = "hallmark.json"
+MANIFEST, CARD = "hallmark.json", "card.md"
 FORMAT = 1
 ALLOWED = (".safetensors", ".json", ".md")  # no pickle, no code
 
@@ -84,7 +84,7 @@ def make_bundle(
     with replacing(out) as fresh:
         for part in ("base", "people", "calibration"):
             shutil.copytree(model / part, fresh / part)
-        write_text(fresh / "card.md", card)
+        write_text(fresh / CARD, card)
         files = tree_digests(fresh)
         if odd := [name for name in files if not name.endswith(ALLOWED)]:
             raise BundleError(f"{odd[0]} may not be in a bundle: only {', '.join(ALLOWED)} files may")
@@ -92,8 +92,10 @@ def make_bundle(
             "schema": _digest(schema),
             "weights": _digest({name: digest for name, digest in files.items() if name.endswith(".safetensors")}),
         }
-        # Not the verdicts: they name the champion, and whether it is itself must not make a new version.
-        digests["bundle"] = _digest([files, spec, schema, provenance])
+        # Not the verdicts, nor the card that lists them: they name the champion, and whether that is the bundle itself
+        # must not make a new version.
+        lasting = {name: digest for name, digest in files.items() if name != CARD}
+        digests["bundle"] = _digest([lasting, spec, schema, provenance])
         version, reason = next_version(digests, release)
         hallmark = Hallmark(
             FORMAT,
@@ -131,18 +133,18 @@ def open_bundle(directory: Path) -> tuple[Hallmark, str]:
     try:
         hallmark = Hallmark(**read_json(manifest))
     except (ValueError, TypeError) as error:
-        raise BundleError(f"{manifest} cannot be read ({error}): restore it with `dvc checkout`") from error
+        raise BundleError(f"{manifest} cannot be read ({error}): restore it with `dvc checkout --force`") from error
     if hallmark.format != FORMAT:
         raise BundleError(f"{manifest} has format {hallmark.format}, this library reads {FORMAT}: use its own version")
-    found = tree_digests(directory)
+    found = tree_digests(directory, everything=True)
     found.pop(MANIFEST)
     for name, digest in sorted(hallmark.files.items()):
         if name not in found:
-            raise BundleError(f"{directory / name} is missing from the bundle: restore it with `dvc checkout`")
+            raise BundleError(f"{directory / name} is missing from the bundle: restore it with `dvc checkout --force`")
         if found[name] != digest:
             raise BundleError(
                 f"{directory / name} has sha256 {found[name][:12]}…, its hallmark says {digest[:12]}…: "
-                "the file is corrupt, restore it with `dvc checkout`"
+                "the file is corrupt, restore it with `dvc checkout --force`"
             )
     if strangers := sorted(set(found) - set(hallmark.files)):
         raise BundleError(f"{directory / strangers[0]} is not in the hallmark: remove it")

@@ -4,7 +4,6 @@ A window is an index into the flat arrays, so memory grows with the readings, ne
 windows × context. Legend of shapes: N grid points, B windows, C context, H horizons.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -125,20 +124,6 @@ class Panel:
         """Gather the real readings at each horizon, (B, H), NaN where none was taken."""
         gathered: Floats = self.values[origins[:, None] + self.grid.steps]
         return gathered
-
-    def code(self, subject_id: str) -> int:
-        """Return a subject's position.
-
-        Raises:
-            DataError: no such subject.
-        """
-        if subject_id not in self.subjects:
-            raise DataError(f"subject_id {subject_id!r} is not among the {len(self.subjects)} subjects of the panel")
-        return self.subjects.index(subject_id)
-
-    def codes(self, subject_ids: Sequence[str]) -> Integers:
-        """Return the positions of some subjects."""
-        return np.asarray([self.code(s) for s in subject_ids], dtype=np.int64)
 
 
 def build_panel(frame: pd.DataFrame, value: str, grid: Grid) -> Panel:

@@ -25,7 +25,7 @@ class SplitConfig:
 
     Attributes:
         held_out_share: share of the people that the base model never sees, drawn within each stratum.
-        train_share: first share of everybody's time.
+        train_share: first share of everybody's readings, so that a pause does not empty a part.
         valid_share: share after it; the rest is test.
         purge_minutes: pause between two parts in which no window starts.
         seed: of the draw.
@@ -64,11 +64,13 @@ def split(rows: pd.DataFrame, subjects: pd.DataFrame, config: SplitConfig) -> pd
             "held out; add people or lower task.limits.minimum_days"
         )
     held = _draw(subjects, config)
-    span = rows.groupby("subject_id", sort=True)["timestamp"].agg(["min", "max"]).loc[people]
-    first = span["min"].to_numpy().astype("datetime64[m]").astype(np.int64)
-    last = span["max"].to_numpy().astype("datetime64[m]").astype(np.int64)
-    train_end = first + ((last - first) * config.train_share).astype(np.int64)
-    valid_end = first + ((last - first) * (config.train_share + config.valid_share)).astype(np.int64)
+    times = rows.sort_values(["subject_id", "timestamp"]).groupby("subject_id", sort=True)["timestamp"]
+
+    def cut(share: float) -> Array:
+        at = times.apply(lambda t: t.iloc[min(int(len(t) * share), len(t) - 1)]).loc[people]
+        return at.to_numpy().astype("datetime64[m]").astype(np.int64)
+
+    train_end, valid_end = cut(config.train_share), cut(config.train_share + config.valid_share)
     return pd.DataFrame(
         {
             "subject_id": people,
@@ -183,10 +185,14 @@ def check_leakage(parts: Parts) -> dict[str, int]:
             raise LeakageError(
                 f"a target of {part} lies in the next part: subject {panel.subjects[int(subject[late][0])]!r}"
             )
+        if not len(origins):
+            raise DataError(f"{part} holds no gap-free window: more readings, or a shorter task.grid.recent_length")
         checked[f"{part}_windows"] = len(origins)
     train, valid, test = (parts.origins(name) for name in ("train", "valid", "test"))
     if len(np.intersect1d(train, valid)) or len(np.intersect1d(valid, test)) or len(np.intersect1d(train, test)):
         raise LeakageError("one window belongs to two parts: check task.split")
+    if not len(test):
+        raise DataError("test holds no gap-free window: more readings, or a shorter task.grid.recent_length")
     checked["test_windows"] = len(test)
     checked["pairs_of_people"] = _check_twins(parts)
     return checked

@@ -23,20 +23,24 @@ class ValidationLimits:
     Attributes:
         max_dropped_share: largest share of rows that may be dropped.
         max_changed_share: largest share that may be merged or changed.
-        minimum_days: a subject with fewer days of readings is dropped.
-        latest: readings after this date are dropped as lying in the future (ISO date).
+        minimum_days: a subject whose first and last reading are fewer days apart is dropped.
+        earliest: readings before this ISO date are dropped.
+        latest: readings after this ISO date are dropped as lying in the future; `today` is the day of the run.
     """
 
     max_dropped_share: float
     max_changed_share: float
     minimum_days: float
+    earliest: str
     latest: str
 
     def __post_init__(self) -> None:
         for name in ("max_dropped_share", "max_changed_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie within 0…1")
-        pd.Timestamp(self.latest)
+        pd.Timestamp(self.earliest)
+        if self.latest != "today":
+            pd.Timestamp(self.latest)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from hallmark.contracts import Evaluator, Progress, Task, Verdict
+from hallmark.errors import BundleError
 from hallmark.files import read_json, write_json, write_text
 from hallmark.judge.drift import write_data_report
 from hallmark.judge.gates import OURS, Gate, enforce, judge
@@ -21,7 +22,7 @@ def evaluate(
     evaluator: Evaluator,
     prepared: Path,
     model: Path,
-    champion: str | None,
+    champion: Path | None,
     gates: Sequence[Gate],
     out: Path,
     progress: Progress,
@@ -31,12 +32,8 @@ def evaluate(
     The report is written whether or not the gates pass; `enforce` fails the stage afterwards.
     """
     data = open_prepared(prepared)
-    directory = None
-    if champion is not None:
-        directory = Path(champion)
-        open_bundle(directory)
     metrics = evaluator.metrics(task)
-    evaluation = evaluator.evaluate(task, data, model, directory, out / "pictures", progress)
+    evaluation = evaluator.evaluate(task, data, model, champion, out / "pictures", progress)
     verdicts = judge(gates, evaluation, metrics)
     marks = evaluator.marks
     evaluation.scores.to_parquet(out / "scores.parquet", index=False)
@@ -52,6 +49,23 @@ def evaluate(
         reference, current, numbers, [c for c in reference.columns if c not in numbers], out / "data.html"
     )
     return verdicts
+
+
+def find_champion(release: Path, champion: Path) -> Path | None:
+    """Return the directory of the released bundle, None before the first release.
+
+    Raises:
+        BundleError: the directory does not hold what was released.
+    """
+    released = read_json(release) if release.is_file() else None
+    if released is None:
+        return None
+    remedy = f"fetch it, or write null into {release} to compare with nobody"
+    if not champion.is_dir():
+        raise BundleError(f"{champion} is missing, {release} names version {released['version']}: {remedy}")
+    if open_bundle(champion)[1] != released["hallmark_sha256"]:
+        raise BundleError(f"{champion} is not version {released['version']} that {release} names: {remedy}")
+    return champion
 
 
 def headline(summary: pd.DataFrame, marks: Sequence[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from hallmark.contracts import Clean, Prepared, Progress, Source, Task
+from hallmark.errors import DataError
 from hallmark.files import FileRef, write_json, write_text
 from hallmark.read.validation import render_html
 
@@ -33,7 +34,14 @@ def split_rows(task: Task, prepared: Path) -> FileRef:
 
 
 def open_prepared(directory: Path) -> Prepared:
-    """Read what `prepare` left."""
+    """Read what `prepare` left.
+
+    Raises:
+        DataError: a table is missing.
+    """
+    for name in TABLES:
+        if not (directory / f"{name}.parquet").is_file():
+            raise DataError(f"{directory}/{name}.parquet is missing: run `dvc repro prepare`")
     return Prepared(*(pd.read_parquet(directory / f"{name}.parquet") for name in TABLES))
 
 

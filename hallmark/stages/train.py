@@ -8,7 +8,7 @@ from typing import Any
 
 from hallmark.contracts import Progress, Task
 from hallmark.files import FileRef, read_json
-from hallmark.prove.provenance import code_closure, digest_of
+from hallmark.prove.provenance import code_closure, describe_machine, digest_of
 from hallmark.stages.prepare import open_prepared
 
 
@@ -25,6 +25,8 @@ def fit_base(
     key = digest_of(
         [
             model,
+            repr(task),  # a checkpoint of another configuration must never be resumed
+            describe_machine(),
             asdict(train),
             asdict(FileRef.to(prepared)),
             code_closure(sorted({type(x).__module__ for x in (task, *built)})),

@@ -21,7 +21,7 @@ def evaluation(*rows: tuple[str, str, str, str, float, int], timings: tuple[floa
         [(s, m, metric, "60", segment, v, n) for s, m, metric, segment, v, n in rows],
         columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"],
     )
-    return Evaluation(scores, summarise(scores), timings_ms=timings)
+    return Evaluation(scores, summarise(scores), timings_ms=timings, segmentations=("sex",))
 
 
 def test_lower_is_better_for_errors_and_higher_for_recall() -> None:
@@ -62,7 +62,7 @@ def test_no_champion_yet_passes_and_says_so() -> None:
     assert verdict.reason == "there is no champion yet"
 
 
-def test_each_person_counts_and_the_furthest_is_named() -> None:
+def test_each_person_counts_and_nobody_is_named() -> None:
     found = evaluation(
         ("a", "hallmark", "coverage_90", "all", 0.9, 500),
         ("b", "hallmark", "coverage_90", "all", 0.7, 500),
@@ -71,7 +71,7 @@ def test_each_person_counts_and_the_furthest_is_named() -> None:
     verdict = EachWithin("coverage_90", "60", 0.82, 0.98, "all", 100).judge(found, METRICS)
     assert not verdict.passed
     assert verdict.figure == 0.7
-    assert "1 of 2 subjects outside; the furthest is b" in verdict.reason
+    assert verdict.reason == "1 of 2 subjects outside"
 
 
 def test_a_gap_between_groups_is_a_share_of_the_overall_mean() -> None:
@@ -82,6 +82,11 @@ def test_a_gap_between_groups_is_a_share_of_the_overall_mean() -> None:
     assert not verdict.passed
     assert verdict.figure == pytest.approx(0.4)
     assert FairBetween("rmse", "60", "sex", 0.5, 5).judge(found, METRICS).passed
+
+
+def test_a_misspelt_segmentation_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match="no segmentation 'sexx'; the task has sex"):
+        FairBetween("rmse", "60", "sexx", 0.3, 5).judge(evaluation(("a", "hallmark", "rmse", "all", 9.0, 1)), METRICS)
 
 
 def test_slow_answers_fail() -> None:

@@ -83,8 +83,16 @@ def test_statistics_are_those_of_the_last_days(task: Any, panel: Any, history: A
     assert np.expm1(found[4]) == pytest.approx(ahead, abs=1e-4)
 
 
-def test_one_row_kept_for_serving_answers_as_the_whole(history: Any) -> None:
-    kept = history.last(2)
-    row = history.rows(np.asarray([2]), np.asarray([10**6]))[0]
-    np.testing.assert_array_equal(kept.weights[0], history.weights[row])
-    assert kept.rows(np.asarray([0]), np.asarray([10**6]))[0] == 0
+def test_the_rows_kept_for_serving_answer_as_the_whole(history: Any) -> None:
+    kept = history.newest(2)
+    today = int(history.first_day[2] + history.days[2] - 2)
+    for day in (today, today + 1):
+        whole = history.rows(np.asarray([2]), np.asarray([day]))[0]
+        part = kept.rows(np.asarray([0]), np.asarray([day]))[0]
+        np.testing.assert_array_equal(kept.weights[part], history.weights[whole])
+
+
+def test_a_history_speaks_neither_before_it_was_known_nor_long_after(history: Any) -> None:
+    kept = history.newest(2)
+    today = int(kept.first_day[0])
+    assert kept.knows(0, np.arange(today - 1, today + 7), 3).tolist() == [False, *[True] * 5, False, False]

@@ -33,8 +33,9 @@ def test_every_person_has_a_way_and_a_reason(table: pd.DataFrame, prepared: Any)
 
 def test_the_gate_keeps_only_what_was_better_on_the_persons_valid_days(table: pd.DataFrame, params: Any) -> None:
     margin = params["personalise"]["margin"]
+    assert (table["days"] >= params["personalise"]["minimum_days"]).any()
     for row in table.to_dict("records"):
-        if row["way"] != "none":
+        if row["way"] != "none" and row["days"] >= params["personalise"]["minimum_days"]:
             assert row[f"valid_{row['way']}"] < row["valid_none"] * (1 - margin)
 
 
@@ -43,9 +44,10 @@ def test_too_short_a_history_gets_nothing(task: Any, prepared: Any, trained: Pat
 
     shutil.copytree(trained / "base", tmp_path / "base")
     config = build({**params["personalise"], "minimum_days": 100})
-    assert task.personalise(prepared, tmp_path, config, silent)["ways"] == {"none": len(prepared.subjects)}
+    assert task.personalise(prepared, tmp_path, config, silent)["ways"] == {"online_ridge": len(prepared.subjects)}
     reasons = {row["reason"] for row in read_json(tmp_path / "people" / "people.json")}
-    assert all("days of history, 100 are needed" in reason for reason in reasons)
+    assert all("days of history, a gate needs 100" in reason for reason in reasons)
+    assert not list((tmp_path / "people").glob("*/lora"))
 
 
 def test_a_lora_adapter_loads_as_peft_loads_it(
@@ -96,5 +98,5 @@ def test_a_person_without_one_whole_window_is_carried_through(
     task.personalise(holes, tmp_path, build({**params["personalise"], "ways": ["none", "online_ridge"]}), silent)
     task.calibrate(holes, tmp_path, build(params["calibrate"]), silent)
     ways = {row["subject_id"]: row["way"] for row in read_json(tmp_path / "people" / "people.json")}
-    assert ways[first] == "none"
+    assert ways[first] == "online_ridge"
     assert task.predictor(tmp_path, "", "").codes[first] == 0

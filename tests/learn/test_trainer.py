@@ -86,6 +86,24 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     assert same(whole, trained(tmp_path / "cut"))
 
 
+def test_a_run_killed_after_its_last_step_makes_no_further_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole, first = fit(Toy(), data(1), data(2), config(), tmp_path)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    again, second = fit(Toy(), data(1), data(2), config(), tmp_path)  # type: ignore[arg-type]
+    assert first == second
+    assert same(whole.state_dict(), again.state_dict())
+
+
+def test_a_stopped_run_stays_stopped(tmp_path: Path) -> None:
+    changes = {"learning_rate": 1e-12, "patience": 2}
+    torch.manual_seed(0)
+    _, first = fit(Toy(), data(1), data(2), config(**changes), tmp_path)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    _, second = fit(Toy(), data(1), data(2), config(**changes), tmp_path)  # type: ignore[arg-type]
+    assert first == second
+
+
 def test_training_learns_and_keeps_the_best_look(tmp_path: Path) -> None:
     torch.manual_seed(0)
     _, result = fit(Toy(), data(1), data(2), config(), tmp_path)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import torch
 
 from hallmark.build import build
 from hallmark.files import read_json
-from hallmark.learn.base import ForecastConfig, load_base, make_forecaster, save_base
+from hallmark.learn.base import ForecastConfig, _fit_trust, load_base, make_forecaster, save_base
 from hallmark.models.forecaster import Shape
 
 SHAPE = Shape(20, 6, 24, 5, (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95))
@@ -20,7 +20,8 @@ def batch(rows: int = 16) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     sizes = {"x": 20, "recent": 24, "anchor": 5, "correction": 5}
     found = {k: torch.randn(rows, n, generator=generator) for k, n in sizes.items()}
-    return {**found, "known": torch.ones(rows), "adapted": torch.ones(rows)}
+    ones = torch.ones(rows)
+    return {**found, "known": ones, "adapted": ones.clone(), "maturity": 0.5 * ones}
 
 
 @pytest.fixture(params=[0, 1], ids=["residual_mlp", "patchtst"])
@@ -94,3 +95,14 @@ def test_a_saved_base_forecasts_the_same(trained: Path, task: Any, prepared: Any
     save_base(base, tmp_path / "copy", spec)
     args = (panel.context(origins), panel.minute[origins].astype(np.int64), None, None)
     np.testing.assert_array_equal(base.forecast(*args)[1], load_base(tmp_path / "copy").forecast(*args)[1])
+
+
+def test_a_mature_online_ridge_is_trusted_more_than_a_young_one() -> None:
+    """Least squares finds both ends of a trust that grows with maturity."""
+    generator = torch.Generator().manual_seed(0)
+    correction = torch.randn(20_000, 2, generator=generator) * 10
+    maturity = torch.rand(20_000, generator=generator)
+    residual = (0.2 + 0.7 * maturity[:, None]) * correction + torch.randn(20_000, 2, generator=generator)
+    young, growth = _fit_trust(residual, correction, maturity)
+    torch.testing.assert_close(young, torch.full((2,), 0.2), atol=0.02, rtol=0)
+    torch.testing.assert_close(growth, torch.full((2,), 0.7), atol=0.03, rtol=0)

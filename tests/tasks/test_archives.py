@@ -111,3 +111,12 @@ def test_the_twins_of_the_public_sets_are_excluded() -> None:
     assert {"T1D-UOM/UoMGlucose2304", "Colas_2019/case  18"} <= set(exclude)
     raw = GlucoseML(str(SHARED / "glucose"), ("T1D-UOM", "Colas_2019"), exclude).load()
     assert set(raw.excluded) <= set(raw.subjects["subject_id"])
+
+
+def test_a_damaged_member_is_named(tmp_path: Path) -> None:
+    path = archive(tmp_path / "X.zip", {"X-extracted-glucose-files/a.csv": ROWS * 50})
+    data = bytearray(path.read_bytes())
+    data[len("X-extracted-glucose-files/a.csv") + 60] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(SourceError, match=r"a\.csv is damaged"):
+        read_archive(path, "X")

@@ -11,7 +11,7 @@ from hallmark.errors import DataError
 from hallmark.read.validation import ValidationLimits
 from hallmark.tasks.glucose.cleaning import clean
 
-LIMITS = ValidationLimits(max_dropped_share=0.5, max_changed_share=0.5, minimum_days=1, latest="2030-01-01")
+LIMITS = ValidationLimits(0.5, 0.5, minimum_days=1, earliest="2000-01-01", latest="2030-01-01")
 TEXT = {"low": 40.0, "high": 400.0}
 
 
@@ -57,7 +57,7 @@ def test_every_row_is_accounted_for() -> None:
         ("dropped", "text in the glucose column"): 1,
         ("dropped", "no glucose value"): 1,
         ("dropped", "outside 10–600 mg/dL"): 1,
-        ("dropped", "timestamp missing or unreadable"): 1,
+        ("dropped", "timestamp missing, or not YYYY-MM-DD HH:MM (data.timestamp_format)"): 1,
         ("dropped", "in the future (after 2030-01-01)"): 1,
         ("merged", "exact duplicate"): 2,
         ("merged", "same time, another value (mean taken)"): 1,
@@ -113,7 +113,7 @@ def test_lines_that_a_source_drew_are_dropped() -> None:
     rows = readings()
     knots = np.arange(0, 576, 3)
     drawn = np.interp(np.arange(576), knots, rows["glucose"].astype(float).to_numpy()[knots])
-    found = cleaned(rows.assign(glucose=drawn), ValidationLimits(0.9, 0.5, 1, "2030-01-01"))
+    found = cleaned(rows.assign(glucose=drawn), ValidationLimits(0.9, 0.5, 1, "2000-01-01", "2030-01-01"))
     kept = len(found.rows)
     assert 190 <= kept <= 200
     assert counts(found.report)[("dropped", "interpolated by the source (inside of a straight line)")] == 576 - kept
@@ -122,8 +122,8 @@ def test_lines_that_a_source_drew_are_dropped() -> None:
 def test_a_time_zone_is_dropped_and_counted() -> None:
     rows = readings()
     rows["timestamp"] = rows["timestamp"] + "+02:00"
-    found = cleaned(rows, ValidationLimits(0.5, 1, 1, "2030-01-01"))
-    assert counts(found.report) == {("changed", "time zone dropped, wall-clock time kept"): 576}
+    found = cleaned(rows)
+    assert counts(found.report) == {("noted", "time zone dropped, wall-clock time kept"): 576}
     assert found.rows["timestamp"].iloc[0] == pd.Timestamp("2024-01-01")
 
 
@@ -146,3 +146,31 @@ def test_an_error_never_shows_a_value() -> None:
     with pytest.raises(DataError) as caught:
         cleaned(rows)
     assert "7131" not in str(caught.value)
+
+
+def test_dates_that_are_not_iso_are_never_guessed() -> None:
+    rows = readings()
+    rows["timestamp"] = pd.to_datetime(rows["timestamp"]).dt.strftime("%d/%m/%Y %H:%M")
+    with pytest.raises(DataError, match=r"timestamp_format"):
+        cleaned(rows)
+
+
+def test_readings_of_a_wrong_century_are_dropped() -> None:
+    rows = readings()
+    rows.loc[0, "timestamp"] = "1970-01-01 00:00:00"
+    rows.loc[575, "timestamp"] = "2099-01-01 00:00:00"
+    found = cleaned(rows)
+    assert counts(found.report) == {
+        ("dropped", "before 2000-01-01"): 1,
+        ("dropped", "in the future (after 2030-01-01)"): 1,
+    }
+
+
+def test_nothing_but_text_is_a_data_error() -> None:
+    with pytest.raises(DataError, match="text in the glucose column"):
+        cleaned(readings().assign(glucose="?!"))
+
+
+def test_an_id_that_cannot_be_a_file_name_is_refused() -> None:
+    with pytest.raises(DataError, match="more than 60 characters"):
+        cleaned(readings("\u6f22" * 90))

@@ -1,6 +1,5 @@
 """One preprocessing: the service's answer is the evaluation's forecast; unsafe requests are refused with a reason."""
 
-import dataclasses
 import datetime
 from pathlib import Path
 from typing import Any
@@ -46,9 +45,7 @@ def test_the_service_answers_what_evaluation_scored(
     task: Any, prepared: Any, trained: Path, predictor: GlucosePredictor, window: Any
 ) -> None:
     panel, origin = window
-    # Serving keeps everybody's newest row; evaluation has every day's. The row apart, the two must agree.
-    whole = task.open_for_test(trained, task.parts(prepared))
-    tested = dataclasses.replace(whole, history=predictor.history, codes=predictor.codes)
+    tested = task.open_for_test(trained, task.parts(prepared))
     at = np.asarray([origin])
     mean, quantiles = tested.forecast(panel.subjects[0], panel.context(at), panel.minute[at].astype(np.int64))
     [answer] = predictor.predict([request_of(panel, origin)])
@@ -85,6 +82,35 @@ def test_stale_data_are_refused(predictor: GlucosePredictor, window: Any) -> Non
     [answer] = predictor.predict([request_of(panel, origin, asked_at=late)])
     assert (answer.status, answer.spoke, answer.forecast) == ("abstained", "nobody", [])
     assert "184 minutes old" in answer.reason
+
+
+def test_a_personal_history_that_ended_long_ago_is_not_used(predictor: GlucosePredictor, window: Any) -> None:
+    panel, origin = window
+    now = request_of(panel, origin)
+    for days in (-3, 30):
+        shift = datetime.timedelta(days=days)
+        moved = [r.model_copy(update={"timestamp": r.timestamp + shift}) for r in now.readings]
+        then = now.model_copy(update={"asked_at": now.asked_at + shift, "readings": moved})
+        stranger = then.model_copy(update={"subject_id": None})
+        mine, theirs = predictor.predict([then, stranger])
+        assert mine.spoke == "base"
+        assert mine.forecast == theirs.forecast
+
+
+def test_an_empty_forecast_cannot_be_made(predictor: GlucosePredictor, window: Any) -> None:
+    [answer] = predictor.predict([request_of(*window)])
+    values = answer.model_dump()
+    for change in ({"forecast": []}, {"spoke": "nobody"}, {"reason": "why not"}, {"hallmark_sha256": ""}):
+        with pytest.raises(pydantic.ValidationError):
+            GlucoseResponse(**{**values, **change})
+
+
+def test_provenance_tells_readings_apart_that_answers_tell_apart(predictor: GlucosePredictor, window: Any) -> None:
+    one = request_of(*window)
+    last = one.readings[-1].model_copy(update={"glucose_mg_dl": one.readings[-1].glucose_mg_dl + 0.04})
+    other = one.model_copy(update={"readings": [*one.readings[:-1], last]})
+    first, second = predictor.predict([one, other])
+    assert first.provenance.sha256 != second.provenance.sha256
 
 
 def test_a_gap_is_refused(predictor: GlucosePredictor, window: Any) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -88,13 +89,20 @@ def read_archive(path: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         if not people:
             raise SourceError(f"{path} has no '*{FILES}*.csv': it is not in the Glucose-ML layout")
         tables = [m for m in wanted if m.filename.endswith("-metadata.csv")]
-        known = _metadata(archive.read(tables[0]), name) if tables else {}
+        known = _metadata(_bytes(archive, tables[0], path), name) if tables else {}
         frames, subjects = [], []
         for member in people:
             person = PurePosixPath(member.filename).stem
-            frames.append(_person(archive.read(member), f"{name}/{person}", name, f"{path}:{member.filename}"))
+            frames.append(_person(_bytes(archive, member, path), f"{name}/{person}", name, f"{path}:{member.filename}"))
             subjects.append({"subject_id": f"{name}/{person}", **_known(known, person)})
     return pd.concat(frames, ignore_index=True), pd.DataFrame(subjects)
+
+
+def _bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
+    try:
+        return archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError) as error:
+        raise SourceError(f"{path}:{member.filename} is damaged ({error}): fetch the archive again") from error
 
 
 def _person(data: bytes, subject_id: str, name: str, where: str) -> pd.DataFrame:

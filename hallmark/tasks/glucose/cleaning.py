@@ -15,6 +15,8 @@ from hallmark.read.validation import Ledger, ValidationLimits, require_columns
 
 LOWEST, HIGHEST = 10.0, 600.0  # mg/dL; outside it is no reading of any sensor on the market
 SUSPECT_MMOL = 30.0  # a person's median below this is not in mg/dL
+LONGEST_ID = 60  # percent-encoded it must be a file name
+ZONE_DROPPED = "time zone dropped, wall-clock time kept"
 GROUPS = ("age_band", "sex", "diabetes_type", "device")
 
 
@@ -39,8 +41,13 @@ def clean(raw: Raw, limits: ValidationLimits, sensor_text: Mapping[str, float], 
     frame = ledger.drop(frame, _mask(frame["subject_id"] == ""), "no subject_id")
     for person, why in raw.excluded.items():
         frame = ledger.drop(frame, _mask(frame["subject_id"] == person), f"excluded: {why}")
+    if (long := frame["subject_id"].str.len() > LONGEST_ID).any():
+        raise DataError(f"{int(long.sum())} rows have a subject_id of more than {LONGEST_ID} characters: shorten them")
     frame = _times(frame, limits, ledger)
     frame = _values(frame, sensor_text, ledger)
+    if frame.empty:
+        ledger.enforce(limits)
+        raise DataError("no row is left: see the limits under task.limits")
     _refuse_other_units(frame)
     frame = ledger.drop(
         frame, _mask(~frame["glucose_mg_dl"].between(LOWEST, HIGHEST)), f"outside {LOWEST:g}–{HIGHEST:g} mg/dL"
@@ -104,16 +111,24 @@ def _times(frame: pd.DataFrame, limits: ValidationLimits, ledger: Ledger) -> pd.
     if not pd.api.types.is_datetime64_any_dtype(raw):
         text = raw.astype("string").str.strip()
         zone = _mask(text.str.contains(r"(?:[zZ]|[+-]\d{2}:?\d{2})$", regex=True) & text.str.contains(":"))
-        ledger.count("changed", "time zone dropped, wall-clock time kept", frame.loc[zone, "subject_id"])
+        ledger.count("noted", ZONE_DROPPED, frame.loc[zone, "subject_id"])
         text = text.str.replace(r"\s*(?:[zZ]|(?<=:\d{2})[+-]\d{2}:?\d{2})$", "", regex=True)
-        times = pd.to_datetime(text, errors="coerce", format="mixed")
+        # Only ISO text is read here: whether 11/03 is in March or in November is for data.timestamp_format to say.
+        times = pd.to_datetime(text.where(text.str.match(r"\d{4}-\d{2}-\d{2}")), errors="coerce", format="ISO8601")
     else:
-        times = raw.dt.tz_localize(None) if getattr(raw.dtype, "tz", None) is not None else raw
+        times = raw
+        if getattr(raw.dtype, "tz", None) is not None:
+            ledger.count("noted", ZONE_DROPPED, frame["subject_id"])
+            times = raw.dt.tz_localize(None)
     frame = frame.assign(timestamp=times.astype("datetime64[s]"))
-    frame = ledger.drop(frame, frame["timestamp"].isna().to_numpy(), "timestamp missing or unreadable")
-    return ledger.drop(
-        frame, _mask(frame["timestamp"] > pd.Timestamp(limits.latest)), f"in the future (after {limits.latest})"
+    frame = ledger.drop(
+        frame,
+        frame["timestamp"].isna().to_numpy(),
+        "timestamp missing, or not YYYY-MM-DD HH:MM (data.timestamp_format)",
     )
+    frame = ledger.drop(frame, _mask(frame["timestamp"] < pd.Timestamp(limits.earliest)), f"before {limits.earliest}")
+    latest = pd.Timestamp.now() + pd.Timedelta(days=1) if limits.latest == "today" else pd.Timestamp(limits.latest)
+    return ledger.drop(frame, _mask(frame["timestamp"] > latest), f"in the future (after {limits.latest})")
 
 
 def _values(frame: pd.DataFrame, sensor_text: Mapping[str, float], ledger: Ledger) -> pd.DataFrame:

@@ -115,7 +115,8 @@ class GlucoseEvaluation:
             "interpolated share of input readings": round(parts.panel.interpolated_share, 5),
             "candidates": {k: v["valid_loss"] for k, v in read_json(model / "training.json")["candidates"].items()},
         }
-        return Evaluation(scores, summary, pictures, notes, _timings(parts, predictor, origins))
+        timings = _timings(parts, predictor, origins)
+        return Evaluation(scores, summary, pictures, notes, timings, (*GROUPS, "range", "time"))
 
     def _trees(self, task: "GlucoseTask", parts: Parts, predictor: GlucosePredictor) -> dict[str, list[Trees]]:
         """Fit the trees: seven quantiles on the recent window, the mean on the same and on every input."""

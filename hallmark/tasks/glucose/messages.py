@@ -4,7 +4,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 Disclaimer = Literal[
@@ -92,10 +92,18 @@ class GlucoseResponse(BaseModel):
     forecast: list[Forecast]
     data_age_minutes: float
     provenance: Provenance
-    model_version: str
-    hallmark_sha256: str
+    model_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    hallmark_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     disclaimer: Disclaimer
     assisted_by: Annotated[Literal["AIAST"], Field(description="HL7 code: AI-assisted")]
+
+    @model_validator(mode="after")
+    def _whole(self) -> "GlucoseResponse":
+        """A forecast has steps and a speaker and no reason; an abstention has a reason and nothing else."""
+        answered = self.status == "forecast"
+        if answered != bool(self.forecast) or answered == bool(self.reason) or answered == (self.spoke == "nobody"):
+            raise PydanticCustomError("hallmark_answer", "status, forecast, reason and spoke must agree")
+        return self
 
     @field_validator("forecast")
     @classmethod

@@ -1,7 +1,7 @@
 """One's own readings: a CSV or Parquet file with subject_id, timestamp and glucose."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,16 @@ class OwnTable:
     Attributes:
         path: of a `.csv` or `.parquet` file.
         unit: `mg/dL` or `mmol/L`.
-        columns: our names → the file's, where they differ.
+        columns: our names → the file's.
+        timestamp_format: of the timestamps in a CSV, as strptime takes it; None reads ISO.
         subjects_path: a second file with subject_id and age_band, sex, diabetes_type, device, or None.
     """
 
     path: str
     unit: str
-    columns: Mapping[str, str] = field(default_factory=dict)
-    subjects_path: str | None = None
+    columns: Mapping[str, str]
+    timestamp_format: str | None
+    subjects_path: str | None
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -40,8 +42,11 @@ class OwnTable:
     def load(self, progress: Progress = silent) -> Raw:
         """Read the file; values in mmol/L are converted, text is left for cleaning to count."""
         path = Path(self.path)
-        frame = _read(path).rename(columns={theirs: ours for ours, theirs in self.columns.items()})
+        frame = _read(path, self.columns.get("subject_id", "subject_id"))
+        frame = frame.rename(columns={theirs: ours for ours, theirs in self.columns.items()})
         require_columns(frame, ("subject_id", "timestamp", "glucose"), str(path))
+        if self.timestamp_format is not None:
+            frame["timestamp"] = pd.to_datetime(frame["timestamp"], format=self.timestamp_format, errors="coerce")
         glucose: pd.Series[Any] = frame["glucose"]
         if self.unit != "mg/dL":
             numbers = pd.to_numeric(glucose, errors="coerce")
@@ -54,18 +59,21 @@ class OwnTable:
                 "source": path.name,
             }
         )
-        people = rows["subject_id"].dropna().astype(str).unique()
+        people = rows["subject_id"].dropna().astype(str).str.strip().unique()
         subjects = pd.DataFrame({"subject_id": people})
         origin = {"file": path.name, "sha256": sha256(path), "unit": self.unit}
         if self.subjects_path is not None:
-            other = _read(Path(self.subjects_path))
+            other = _read(Path(self.subjects_path), "subject_id")
             require_columns(other, ("subject_id",), self.subjects_path)
-            subjects = subjects.merge(other.astype({"subject_id": str}), on="subject_id", how="left")
+            other = other.assign(subject_id=other["subject_id"].astype(str).str.strip())
+            if not other["subject_id"].isin(people).any():
+                raise SourceError(f"{self.subjects_path} describes none of the subjects of {path}: do the ids agree?")
+            subjects = subjects.merge(other, on="subject_id", how="left")
             origin["subjects_sha256"] = sha256(Path(self.subjects_path))
         return Raw(rows, subjects, origin)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, subject: str) -> pd.DataFrame:
     if not path.is_file():
         raise SourceError(f"{path} is not there: set data.path to a CSV or Parquet file")
     if path.stat().st_size == 0:
@@ -73,9 +81,10 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(
-            path, dtype={"subject_id": str, "timestamp": str}, keep_default_na=True, encoding="utf-8-sig"
-        )
+        frame = pd.read_csv(path, dtype={subject: str}, encoding="utf-8-sig")
     except (ValueError, OSError, UnicodeDecodeError) as error:
         line = str(error).splitlines()[0]
         raise SourceError(f"{path} cannot be read as {path.suffix or 'a table'}: {line}") from error
+    if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
+        raise SourceError(f"{path} is separated by semicolons: save it with commas")
+    return frame

@@ -39,6 +39,7 @@ class GlucosePredictor:
         codes: subject_id → number in `history`.
         calibration: offsets of the intervals.
         max_age_minutes: older data are refused.
+        max_history_age_days: a history that ended longer before a request is not used: the base model answers.
         version: of the model.
         digest: sha256 of the hallmark.
     """
@@ -48,6 +49,7 @@ class GlucosePredictor:
     codes: dict[str, int]
     calibration: Calibration
     max_age_minutes: float
+    max_history_age_days: int
     version: str
     digest: str
 
@@ -73,12 +75,23 @@ class GlucosePredictor:
             Mean (B, H) and calibrated quantiles (B, H, Q), mg/dL, within the range of sensors.
         """
         day = minute // MINUTES_A_DAY
-        rows = None
-        if subject_id in self.codes and self.history is not None:
-            rows = self.history.rows(np.full(len(day), self.codes[subject_id]), day)
-        mean, quantiles = self.people.forecast(subject_id or "", context, minute, self.history, rows)
-        quantiles = widen(quantiles, self.calibration.of(subject_id or "", day), self.levels)
+        name = subject_id or ""
+        if not self.knows(subject_id, day):  # of nobody that this model knows today: the base, for a newcomer
+            mean, quantiles = self.base.forecast(context, minute, None, None)
+            offset = np.broadcast_to(self.calibration.population, (len(day), *self.calibration.population.shape))
+        else:
+            assert self.history is not None
+            rows = self.history.rows(np.full(len(day), self.codes[name]), day)
+            mean, quantiles = self.people.forecast(name, context, minute, self.history, rows)
+            offset = self.calibration.of(name, day)
+        quantiles = widen(quantiles, offset, self.levels)
         return np.clip(mean, LOWEST_MG_DL, HIGHEST_MG_DL), np.clip(quantiles, LOWEST_MG_DL, HIGHEST_MG_DL)
+
+    def knows(self, subject_id: str | None, day: Integers) -> bool:
+        """Tell whether the person's history may speak on all of some days."""
+        if subject_id is None or self.history is None or subject_id not in self.codes:
+            return False
+        return bool(self.history.knows(self.codes[subject_id], day, self.max_history_age_days).all())
 
     def predict(self, requests: Sequence[GlucoseRequest]) -> list[GlucoseResponse]:
         """Answer every request in order, each alone: nobody's rows meet another's."""
@@ -93,8 +106,10 @@ class GlucosePredictor:
         slot = np.floor(seconds / (60 * grid.step_minutes) + 0.5).astype(np.int64)
         used = slot > slot[-1] - grid.context_length
         times, values, slot = times[used], values[used], slot[used]
-        keep = np.concatenate([np.diff(slot) > 0, [True]])  # the newest reading of a grid step
-        times, values = times[keep], values[keep]
+        # As in cleaning: readings of one grid step become their mean, at the time of the first.
+        _, first, step = np.unique(slot, return_index=True, return_inverse=True)
+        values = (np.bincount(step, values) / np.bincount(step)).astype(np.float32)
+        times = times[first]
         panel = build_panel(pd.DataFrame({"subject_id": "", "timestamp": times, "glucose": values}), "glucose", grid)
         reason = self._refusal(age, panel)
         provenance = _provenance(times, values, panel)
@@ -103,7 +118,8 @@ class GlucosePredictor:
         origin = panel.origins[-1:]
         context, minute = panel.context(origin), panel.minute[origin].astype(np.int64)
         mean, quantiles = self.forecast(request.subject_id, context, minute)
-        way = self.people.ways.get(request.subject_id or "", "none")
+        known = self.knows(request.subject_id, minute // MINUTES_A_DAY)
+        way = self.people.ways.get(request.subject_id or "", "none") if known else "none"
         steps = _steps(mean[0], quantiles[0], grid.horizons_minutes, self.levels)
         return self._response("forecast", "", "base" if way == "none" else "adapter", steps, age, provenance)
 
@@ -152,7 +168,7 @@ def _steps(mean: Floats, quantiles: Floats, minutes: Sequence[int], levels: tupl
 
 
 def _provenance(times: Any, values: Floats, panel: Panel) -> Provenance:
-    lines = "".join(f"{t},{v:.1f}\n" for t, v in zip(times.astype(str), values, strict=True))
+    lines = "".join(f"{t},{v!r}\n" for t, v in zip(times.astype(str), values.tolist(), strict=True))
     interpolated = int(np.count_nonzero(~np.isnan(panel.filled)) - np.count_nonzero(~np.isnan(panel.values)))
     return Provenance(
         rows_used=len(values),
@@ -164,13 +180,13 @@ def _provenance(times: Any, values: Floats, panel: Panel) -> Provenance:
 
 
 def save_people(out: Path, table: pd.DataFrame, history: History, subjects: Sequence[str]) -> None:
-    """Write everybody's newest row and the table of choices; the LoRA directories already lie there."""
+    """Write everybody's newest rows and the table of choices; the LoRA directories already lie there."""
     entries = []
     for code, subject_id in enumerate(subjects):
         row = table[table["subject_id"] == subject_id].iloc[0]
         file = out / directory_of(subject_id) / "history.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
-        arrays = history.last(code).tensors()
+        arrays = history.newest(code).tensors()
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, str(file))
         entry = {k: (None if isinstance(v, float) and np.isnan(v) else v) for k, v in row.to_dict().items()}
         entries.append({**entry, "history_sha256": sha256(file)})
@@ -185,7 +201,7 @@ def load_people(directory: Path, base: Base) -> People:
 
 
 def load_newest(directory: Path) -> tuple[History | None, dict[str, int]]:
-    """Read everybody's newest row, checking every file's sha256."""
+    """Read everybody's newest rows, checking every file's sha256."""
     histories: list[History] = []
     codes: dict[str, int] = {}
     for row in read_json(directory / "people.json"):
@@ -215,9 +231,12 @@ def load_calibration(directory: Path) -> Calibration:
     return Calibration(arrays["population"], arrays["personal"], index)
 
 
-def open_predictor(model: Path, max_age_minutes: float, version: str, digest: str) -> GlucosePredictor:
+def open_predictor(
+    model: Path, max_age_minutes: float, max_history_age_days: int, version: str, digest: str
+) -> GlucosePredictor:
     """Open a model directory for serving: everybody's newest history."""
     base = load_base(model / "base")
     history, codes = load_newest(model / "people")
     people, calibration = load_people(model / "people", base), load_calibration(model / "calibration")
-    return GlucosePredictor(people, history, codes, calibration, max_age_minutes, version, digest)
+    limits = (max_age_minutes, max_history_age_days)
+    return GlucosePredictor(people, history, codes, calibration, *limits, version, digest)

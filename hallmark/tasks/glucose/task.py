@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from hallmark.contracts import Clean, Prepared, Progress, Raw
-from hallmark.errors import LeakageError
+from hallmark.errors import BundleError, ConfigError, LeakageError
 from hallmark.files import write_json
 from hallmark.learn.assemble import Assembler
 from hallmark.learn.base import (
@@ -61,6 +61,7 @@ class GlucoseTask:
         forecast: what all candidate models share.
         history: how a person's past is summarised.
         max_age_minutes: a request whose last reading is older is refused.
+        max_history_age_days: a personal history that ended longer before a request is not used.
     """
 
     name: str
@@ -72,6 +73,7 @@ class GlucoseTask:
     forecast: ForecastConfig
     history: HistoryConfig
     max_age_minutes: float
+    max_history_age_days: int
 
     def __post_init__(self) -> None:
         for minutes in self.history.input_horizons_minutes:
@@ -126,6 +128,9 @@ class GlucoseTask:
         """Fit every candidate at equal cost; the better on valid becomes `base`, the others `rivals`."""
         quiet()
         seed_everything(train.seed, train.threads)
+        names = [body.name for body in candidates]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(f"two of model.candidates are named {twice.pop()!r}: give one another `name`")
         parts = self.parts(prepared)
         origins = parts.origins("train", SEEN)
         valid = parts.origins("valid", SEEN)[:: self.forecast.valid_stride]
@@ -237,14 +242,17 @@ class GlucoseTask:
     def open_for_test(self, model: Path, parts: Parts) -> GlucosePredictor:
         """Open a model with everybody's whole history, so that every test day uses its own midnight."""
         base = load_base(model / "base")
+        if base.assembler.grid != self.grid:
+            raise BundleError(f"{model} forecasts on another grid than task.grid: it cannot be compared, promote anew")
         codes = {subject_id: code for code, subject_id in enumerate(parts.panel.subjects)}
         people, calibration = load_people(model / "people", base), load_calibration(model / "calibration")
         history = self._history(base.assembler, parts.panel)
-        return GlucosePredictor(people, history, codes, calibration, self.max_age_minutes, "", "")
+        limits = (self.max_age_minutes, self.max_history_age_days)
+        return GlucosePredictor(people, history, codes, calibration, *limits, "", "")
 
     def predictor(self, model: Path, version: str = "", digest: str = "") -> GlucosePredictor:
         """Open a model directory for serving."""
-        return open_predictor(model, self.max_age_minutes, version, digest)
+        return open_predictor(model, self.max_age_minutes, self.max_history_age_days, version, digest)
 
     def request_type(self) -> type[BaseModel]:
         """The pydantic type of a request."""
@@ -255,7 +263,8 @@ class GlucoseTask:
         return GlucoseResponse
 
     def _history(self, assembler: Assembler, panel: Panel) -> History:
-        return build_history(panel, self.history, self.scale, population_forecast(assembler, panel))
+        """Everybody's past, summarised as the base was trained to read it."""
+        return build_history(panel, assembler.history, assembler.scale, population_forecast(assembler, panel))
 
     def _out_of_sample(self, parts: Parts, code: int, way: str) -> int:
         """From when on a person's windows were never learned from: always for held-out people without LoRA."""
@@ -286,7 +295,7 @@ class GlucoseTask:
         )
         other = self._history(assembler, one)
         rows = np.arange(history.first_row[code], history.first_row[code] + middle - history.first_day[code] + 1)
-        for name in ("statistics", "profile", "change", "weights", "residual"):
+        for name in ("statistics", "profile", "change", "weights", "other_weights", "residual"):
             before, after = getattr(history, name)[rows], getattr(other, name)[: len(rows)]
             if not np.allclose(before, after, atol=1e-4):
                 raise LeakageError(f"personal context: {name} of subject {panel.subjects[code]!r} knows the future")
