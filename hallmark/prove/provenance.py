@@ -30,7 +30,10 @@ def closure_files(modules: Iterable[str], packages: tuple[str, ...] = ("hallmark
     """List the files of `code_closure`, sorted."""
     import grimp
 
-    graph = grimp.build_graph(*packages, include_external_packages=False, exclude_type_checking_imports=True)
+    # No cache on disk: it looked at times of files and once missed an import that was a minute old.
+    graph = grimp.build_graph(
+        *packages, include_external_packages=False, exclude_type_checking_imports=True, cache_dir=None
+    )
     known = graph.modules
     found: set[str] = set()
     for module in modules:
