@@ -10,8 +10,10 @@ from bentos.build import build_bento
 from hallmark.build import build, read_params
 from hallmark.progress import bars
 from hallmark.stages import evaluate, package, prepare, train
+from pipelines import paths
 
-PREPARED, MODEL, REPORT, BUNDLE = Path("data/prepared"), Path("models/current"), Path("reports"), Path("bundle")
+PREPARED, MODEL, BUNDLE = Path(paths.PREPARED), Path(paths.MODEL), Path(paths.BUNDLE)
+VALIDATION, EVALUATION = Path(paths.VALIDATION), Path(paths.EVALUATION)
 
 
 def main() -> None:
@@ -19,18 +21,18 @@ def main() -> None:
     params = read_params()
     built = build(params)
     task, show = built["task"], bars()
-    prepare.clean_rows(built["data"], task, PREPARED, REPORT / "validation", show)
+    prepare.clean_rows(built["data"], task, PREPARED, VALIDATION, show)
     prepare.split_rows(task, PREPARED)
-    prepare.check_leakage(task, PREPARED, REPORT / "validation")
+    prepare.check_leakage(task, PREPARED, VALIDATION)
     candidates = built["model"]["candidates"]
     train.fit_base(task, params["model"], candidates, built["train"], PREPARED, MODEL, show)
     train.personalise(task, PREPARED, MODEL, built["personalise"], show)
     train.calibrate(task, PREPARED, MODEL, built["calibrate"], show)
     gates, evaluator = built["evaluate"]["gates"], built["evaluate"]["evaluator"]
-    evaluate.evaluate(task, evaluator, PREPARED, MODEL, None, gates, REPORT / "evaluation", show)
-    evaluate.enforce_gates(REPORT / "evaluation")
-    lock, release = Path("requirements.lock"), Path("release.json")
-    package.package(task, params, PREPARED, MODEL, REPORT / "evaluation", lock, release, BUNDLE)
+    evaluate.evaluate(task, evaluator, PREPARED, MODEL, None, gates, EVALUATION, show)
+    evaluate.enforce_gates(EVALUATION)
+    lock, release = Path(paths.LOCK), Path(paths.RELEASE)
+    package.package(task, params, PREPARED, MODEL, EVALUATION, lock, release, BUNDLE)
     if params["package"]["bento"]:
         build_bento(BUNDLE, lock, Path(".bentoml").resolve())
 

@@ -9,22 +9,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.composition import compose as compose
+
 os.environ.update({"DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True", "DVC_NO_ANALYTICS": "1", "HF_HUB_OFFLINE": "1"})
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-
-
-def compose(*overrides: str) -> dict[str, Any]:
-    """Compose conf/ in memory."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
-
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        found = OmegaConf.to_container(hydra_compose("config", overrides=list(overrides)), resolve=True)
-    assert isinstance(found, dict)
-    return {str(k): v for k, v in found.items()}
 
 
 @pytest.fixture(scope="session")
