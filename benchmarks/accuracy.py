@@ -10,7 +10,7 @@ Who gets which inputs:
     lightgbm_all    every input of ours, on the residual of the population ridge and the online ridge
     ridge           the last 12 h (linear)
     profile         the person's own last 14 days by time of day
-    plain           our network trained without any personal input: 48 h of context and the clock
+    plain           the chosen network trained without any personal input: 48 h of context and the clock
     cold            our model for a newcomer: personal inputs silenced
     hallmark        48 h of context, clock, the person's own past up to the last midnight, the adapter its gate chose
 """
@@ -31,14 +31,16 @@ import pandas as pd
 from benchmarks.composition import compose
 from hallmark.build import build
 from hallmark.contracts import Prepared, silent
+from hallmark.files import read_json
 from hallmark.judge.baselines import fit_baselines
 from hallmark.judge.bootstrap import interval
 from hallmark.judge.trees import Trees
-from hallmark.learn.base import load_base
+from hallmark.learn.base_forecaster import load_base
 from hallmark.read.splits import HELD_OUT, SEEN
 
 SETS = ("AZT1D", "T1D-UOM", "PhysioCGM", "Hall_2018")
 MARKS = (30, 60, 120, 240, 1440)
+LEAST = 30  # scored windows of a person that counts
 
 
 def main() -> None:
@@ -101,7 +103,10 @@ def run_fold(
     newcomer = -np.ones(len(test), dtype=np.int64)
     forecasts["cold"] = in_chunks(predictor.base, panel, test, None, newcomer)
     plain_task = dataclasses.replace(task, forecast=dataclasses.replace(task.forecast, history_dropout=1.0))
-    plain = fit_model(plain_task, params, prepared, work / "plain", cost, base_only=True)
+    chosen = read_json(model / "training.json")["chosen"]
+    nodes = [node for node in params["model"]["candidates"] if build(node).name == chosen]
+    same = {**params, "model": {"candidates": nodes}}
+    plain = fit_model(plain_task, same, prepared, work / "plain", cost, base_only=True)
     forecasts["plain"] = in_chunks(load_base(plain / "base"), panel, test, None, newcomer)
     baselines = fit_baselines(parts, train, task.scale, task.forecast.ridge_penalty)
     fitted = [
@@ -119,7 +124,7 @@ def run_fold(
     shutil.rmtree(work)
     rows = score(panel, test, parts.target(test, scored), forecasts, np.concatenate(quantiles), task)
     ways = predictor.people.ways
-    return [{**row, "way": ways[row["subject_id"]]} for row in rows], cost
+    return [{**row, "way": ways[row["subject_id"]]} for row in rows], {"chosen": chosen, **cost}
 
 
 def fit_model(
@@ -155,7 +160,7 @@ def score(
             h = panel.grid.index_of(mark)
             y = target[inside][:, h]
             there = np.isfinite(y)
-            if there.sum() < 30:
+            if there.sum() < LEAST:
                 continue
             base = {"subject_id": panel.subjects[code], "at": mark, "windows": int(there.sum())}
             for name, forecast in forecasts.items():
@@ -183,6 +188,8 @@ def show(rows: pd.DataFrame) -> None:
     points = rows[rows["model"] != "interval"]
     means = points.groupby(["set", "model", "at"])["rmse"].mean().unstack("at").round(1)
     print(means.to_string())
+    people = points[points["model"] == "hallmark"].groupby(["set", "at"])["subject_id"].nunique().unstack("at")
+    print(f"\nPeople with at least {LEAST} scored windows:\n{people.to_string()}")
     wide = points.pivot_table(index=["set", "subject_id", "at"], columns="model", values="rmse")
     print("\nChange of the mean RMSE, mean of the sets (mean over people, 95% bootstrap):")
     for name, rival in PAIRS:

@@ -7,7 +7,7 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 from pathlib import Path
 
 from bentos.build import build_bento
-from hallmark.build import build, read_params
+from hallmark.build import build_experiment, read_params
 from hallmark.progress import bars
 from hallmark.stages import evaluate, package, prepare, train
 from pipelines import paths
@@ -19,7 +19,7 @@ VALIDATION, EVALUATION = Path(paths.VALIDATION), Path(paths.EVALUATION)
 def main() -> None:
     """Run every stage in this process."""
     params = read_params()
-    built = build(params)
+    built = build_experiment(params)
     task, show = built["task"], bars()
     prepare.clean_rows(built["data"], task, PREPARED, VALIDATION, show)
     prepare.split_rows(task, PREPARED)

@@ -24,7 +24,7 @@ import torch
 from benchmarks.composition import compose
 from hallmark.build import build
 from hallmark.contracts import Prepared
-from hallmark.learn.base import batches, fit_assembler, make_forecaster, population_forecast
+from hallmark.learn.base_forecaster import batches, fit_assembler, make_forecaster, population_forecast
 from hallmark.learn.history import build_history
 from hallmark.learn.trainer import Averaged, fit, quiet, seed_everything, steps_within
 from hallmark.models.forecaster import Shape

@@ -44,6 +44,23 @@ def build(node: Any, key: str = "") -> Any:
         raise ConfigError(f"{key or 'configuration'}: {error}") from error
 
 
+def build_experiment(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the whole composition and hold its parts against each other, before anything runs.
+
+    Raises:
+        ConfigError: as in `build`, or evaluation asks for what the task does not give.
+    """
+    built: dict[str, Any] = build(params)
+    evaluator = built["evaluate"]["evaluator"]
+    try:
+        metrics = evaluator.metrics(built["task"])
+    except ValueError as error:
+        raise ConfigError(f"evaluate.evaluator: {error}") from error
+    for gate in built["evaluate"]["gates"]:
+        gate.check(metrics, evaluator.segmentations)
+    return built
+
+
 def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
     """Read the resolved composition that every stage runs from.
 

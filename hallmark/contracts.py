@@ -129,7 +129,6 @@ class Evaluation:
         pictures: file names of PNGs, with their captions.
         notes: JSON values for the report that are no scores.
         timings_ms: how long single answers took; judged, never recorded.
-        segmentations: what comes before the colon in segments.
     """
 
     scores: pd.DataFrame
@@ -137,7 +136,6 @@ class Evaluation:
     pictures: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     timings_ms: Sequence[float] = ()
-    segmentations: Sequence[str] = ()
 
 
 class Predictor(Protocol):
@@ -213,8 +211,16 @@ class Evaluator(Protocol):
     def marks(self) -> Sequence[str]:
         """The places (`at`) that tables show, the first one deciding their order."""
 
+    @property
+    def segmentations(self) -> Sequence[str]:
+        """How scores are cut into segments: what comes before the colon in a segment's name."""
+
     def metrics(self, task: Any) -> Mapping[str, Metric]:
-        """Every metric that is reported, by name."""
+        """Every metric that is reported, by name.
+
+        Raises:
+            ValueError: evaluation asks for what the task does not give, such as a horizon it does not forecast.
+        """
 
     def evaluate(
         self, task: Any, prepared: Prepared, model: Path, champion: Path | None, out: Path, progress: Progress

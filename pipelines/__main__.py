@@ -13,7 +13,7 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 os.environ["MKL_CBWR"] = "AUTO,STRICT"
 gc.disable()  # imports allocate much and free nothing
 
-from hallmark.build import build, read_params  # noqa: E402
+from hallmark.build import build_experiment, read_params  # noqa: E402
 from hallmark.errors import HallmarkError  # noqa: E402
 from pipelines import store  # noqa: E402
 from pipelines.keep import earlier_kept  # noqa: E402
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     name = arguments[0]
     try:
         params = read_params()
-        build(params)
+        build_experiment(params)
         store.start()
         from pipelines import facts
 

@@ -21,7 +21,7 @@ def compose(out: Path, overrides: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from hallmark.build import build, read_params
+    from hallmark.build import build_experiment, read_params
 
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
         fresh = Path(scratch) / "params.yaml"
@@ -29,7 +29,7 @@ def compose(out: Path, overrides: list[str]) -> None:
             compose_and_dump(str(fresh), str(ROOT / "conf"), None, "config", str(ROOT), overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(f"conf/ does not compose: {' '.join(str(error).split())[:400]}") from error
-        build(read_params(fresh))
+        build_experiment(read_params(fresh))
         os.replace(fresh, out)
 
 

@@ -14,8 +14,8 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     """Collect the facts of this process's run; hashes are DVC's own, computed from dvc.yaml."""
     stage = os.environ.get("DVC_STAGE", "")
     stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    data_file = str(params["data_file"])
-    listed = [str(path).replace("${data_file}", data_file) for path in stages.get(stage, {}).get("deps", [])]
+    given = {f"${{{key}}}": str(params[key]) for key in ("data_file", "subjects_file")}
+    listed = [given.get(str(path), str(path)) for path in stages.get(stage, {}).get("deps", [])]
     paths = [path for path in listed if Path(path).exists()]
     return {
         "git_commit": _git("rev-parse", "--verify", "-q", "HEAD"),

@@ -1,5 +1,6 @@
 """The ZenML model registry: one Model per task, one version per bundle, a stage for what is served."""
 
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +39,19 @@ def register(response: Any, facts: dict[str, Any]) -> Hallmark:
         model_name=hallmark.task,
         model_version=hallmark.version,
     )
+    _link(client, client.get_model_version(hallmark.task, hallmark.version), response)
     return hallmark
+
+
+def _link(client: Any, version: Any, run: Any) -> None:
+    """Tie the run and what it made to the version: its name is known only now, so the run could not start with it."""
+    from zenml.models import ModelVersionArtifactRequest, ModelVersionPipelineRunRequest
+
+    request = ModelVersionPipelineRunRequest(model_version=version.id, pipeline_run=run.id)
+    client.zen_store.create_model_version_pipeline_run_link(request)
+    for made in (output for step in run.steps.values() for outputs in step.outputs.values() for output in outputs):
+        link = ModelVersionArtifactRequest(model_version=version.id, artifact_version=made.id)
+        client.zen_store.create_model_version_artifact_link(link)
 
 
 def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
@@ -58,8 +71,9 @@ def main() -> int:
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", CHAMPION], check=True)
     print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: later models are held against it")
-    print(f"  dvc add {CHAMPION} && git add {CHAMPION}.dvc {RELEASE}   # so that others have it too")
+    print(f"  git add {CHAMPION}.dvc {RELEASE} && git commit && dvc push {CHAMPION}   # so that others have it too")
     return 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hallmark.build import build, read_params
+from hallmark.build import build, build_experiment, read_params
 from hallmark.errors import DataError, HallmarkError
 from hallmark.files import write_text
 from hallmark.learn.search import Pruned, open_study, search
@@ -20,7 +20,7 @@ from pipelines.paths import PREPARED
 def main(name: str) -> None:
     """Run what is left of the study, then write the winner."""
     params = read_params()
-    build(params)
+    build_experiment(params)
     if not (store.ROOT / PREPARED / "splits.parquet").is_file():
         raise DataError(f"{PREPARED} is not there: run `dvc repro prepare` first")
     store.start()

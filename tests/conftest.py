@@ -91,15 +91,20 @@ def copy_repository(to: Path) -> Path:
     return to
 
 
-def run(where: Path, *command: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the virtual environment in a workspace, against that workspace's own code."""
+def environment(where: Path) -> dict[str, str]:
+    """The environment of a command of the virtual environment, against a workspace's own code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "DVC_STAGE", "DVC_ROOT"))}
-    environment |= {"PATH": path, "PYTHONPATH": str(where), "OMP_NUM_THREADS": "1"}
+    found = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "DVC_STAGE", "DVC_ROOT"))}
+    found |= {"PATH": path, "PYTHONPATH": str(where), "OMP_NUM_THREADS": "1"}
     for role in ("AUTHOR", "COMMITTER"):
-        environment |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@localhost"}
+        found |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@localhost"}
+    return found
+
+
+def run(where: Path, *command: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the virtual environment in a workspace."""
     return subprocess.run(
-        command, cwd=where, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        command, cwd=where, capture_output=True, text=True, timeout=timeout, env=environment(where), check=False
     )
 
 

@@ -49,7 +49,7 @@ def test_a_misspelt_key_is_named_with_its_neighbour() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["hallmark.files.write_text", "hallmark.learn.base.load_base", "hallmark.errors.HallmarkError"]
+    "target", ["hallmark.files.write_text", "hallmark.learn.base_forecaster.load_base", "hallmark.errors.HallmarkError"]
 )
 def test_no_function_can_be_called_from_configuration(target: str) -> None:
     with pytest.raises(ConfigError, match="no configuration class"):
@@ -78,6 +78,27 @@ def test_a_refused_value_is_named_with_its_key() -> None:
     params["task"]["forecast"]["history_dropout"] = 3
     with pytest.raises(ConfigError, match=r"task\.forecast: history_dropout=3"):
         build(params)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluate.evaluator.marks_minutes=[30,33]", r"evaluate\.evaluator: horizons_minutes has no 33"),
+        ("evaluate.evaluator.event_minutes=32", r"has no 32: add it to task\.grid\.horizons_minutes"),
+        ("evaluate.gates.0.metric=rsme", r"evaluate\.gates: metric 'rsme' is unknown"),
+        ("evaluate.gates.9.by=sexx", r"there is no segmentation 'sexx'"),
+    ],
+)
+def test_what_evaluation_cannot_measure_is_known_before_anything_runs(
+    override: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        write_params(tmp_path / "params.yaml", [override])
+
+
+def test_presets_go_with_any_data(tmp_path: Path) -> None:
+    for option in ("table", "azt1d"):
+        write_params(tmp_path / "params.yaml", ["experiment=toy", f"data={option}"])
 
 
 def test_an_unknown_override_leaves_params_as_they_were(tmp_path: Path) -> None:

@@ -1,6 +1,11 @@
 """Real `dvc repro` on the toy, twice: the same bytes, the runs in ZenML, the version in the registry, nothing stale."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +13,7 @@ import pytest
 import yaml
 
 from hallmark.prove.bundle import open_bundle
-from tests.conftest import copy_repository, run
+from tests.conftest import copy_repository, environment, run
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +32,15 @@ shown = []
 for artifact in ("validation", "report"):
     [version] = client.list_artifact_versions(artifact=artifact, size=1, sort_by="desc:created", hydrate=True).items
     shown.append([artifact, sorted(str(v.type.value) for v in version.visualizations)])
-print(json.dumps([runs, versions, shown], default=str))
+[version] = client.list_model_versions(model="glucose").items
+link = dict(model_version_id=version.id)
+linked_runs = client.list_model_version_pipeline_run_links(**link)
+linked_artifacts = client.list_model_version_artifact_links(**link)
+linked = {
+    "runs": [r.pipeline_run.name.split("-")[0] for r in linked_runs],
+    "artifacts": [a.artifact_version.artifact.name for a in linked_artifacts],
+}
+print(json.dumps([runs, versions, shown, linked], default=str))
 """
 
 
@@ -81,6 +94,8 @@ def test_the_version_is_registered_with_its_proof(repository: Path, store: Any) 
     [[version, _, metadata]] = store[1]
     assert version == hallmark.version == "1.0.0"
     assert metadata["hallmark_sha256"] == digest
+    assert store[3]["runs"] == ["package"]
+    assert "bundle" in store[3]["artifacts"]
 
 
 def test_a_second_run_has_nothing_to_do(repository: Path) -> None:
@@ -95,6 +110,31 @@ def test_two_forced_runs_give_the_same_lock(repository: Path) -> None:
     done = run(repository, "dvc", "repro", "--force")
     assert done.returncode == 0, done.stderr[-2000:]
     assert (repository / "dvc.lock").read_text() == before
+
+
+def test_a_run_killed_in_training_goes_on_and_ends_with_the_same_bytes(repository: Path) -> None:
+    before = (repository / "dvc.lock").read_text()
+    killed = subprocess.Popen(
+        [str(Path(sys.executable).parent / "dvc"), "repro", "--force", "--single-item", "train"],
+        cwd=repository,
+        env=environment(repository),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    checkpoints = repository / ".work" / "checkpoints"
+    until = time.monotonic() + 120
+    while not list(checkpoints.glob("*/*/checkpoint-*/trainer_state.json")):
+        assert killed.poll() is None, "training ended before its first checkpoint"
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert (repository / ".work" / "earlier" / "train").is_dir()  # the results before it lie safe
+    done = run(repository, "dvc", "repro", "--force", "--single-item", "train")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (repository / "dvc.lock").read_text() == before
+    assert not checkpoints.exists()
 
 
 def test_the_bento_holds_the_bundle(repository: Path) -> None:
@@ -142,6 +182,7 @@ def test_promotion_makes_the_next_model_answer_to_the_champion(repository: Path)
     assert "1.0.0 is the champion, stage production" in done.stdout
     release = json.loads((repository / "release.json").read_text())
     assert release["version"] == "1.0.0"
+    assert "path: champion" in (repository / "champion.dvc").read_text()
     compose = run(repository, "python", "-m", "pipelines.compose", "experiment=toy", "train.seed=1")
     assert compose.returncode == 0, compose.stderr
     done = run(repository, "dvc", "repro")

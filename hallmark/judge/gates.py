@@ -19,6 +19,9 @@ CHAMPION = "champion"
 class Gate(Protocol):
     """A rule on an evaluation."""
 
+    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
+        """Raise ConfigError, before anything runs, when it asks for what the evaluation will not measure."""
+
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Decide."""
 
@@ -34,10 +37,9 @@ def find(summary: pd.DataFrame, model: str, metric: str, at: str, segment: str) 
     return None if hit.empty else float(hit["mean"].iloc[0])
 
 
-def _metric(metrics: Mapping[str, Metric], name: str) -> Metric:
+def _check_metric(metrics: Mapping[str, Metric], name: str) -> None:
     if name not in metrics:
         raise ConfigError(f"evaluate.gates: metric {name!r} is unknown; the task has {', '.join(metrics)}")
-    return metrics[name]
 
 
 def _missing(gate: str, what: str) -> Verdict:
@@ -62,9 +64,13 @@ class Beats:
     margin: float
     segment: str
 
+    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
+        """The metric must be known."""
+        _check_metric(metrics, self.metric)
+
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare both means."""
-        metric = _metric(metrics, self.metric)
+        metric = metrics[self.metric]
         name = f"{self.metric}@{self.at} against {self.rival}"
         ours = find(evaluation.summary, OURS, self.metric, self.at, self.segment)
         theirs = find(evaluation.summary, self.rival, self.metric, self.at, self.segment)
@@ -87,9 +93,13 @@ class Within:
     high: float
     segment: str
 
+    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
+        """The metric must be known."""
+        _check_metric(metrics, self.metric)
+
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare the mean with the bounds."""
-        metric = _metric(metrics, self.metric)
+        metric = metrics[self.metric]
         name = f"{self.metric}@{self.at} within {self.low:g}–{self.high:g}"
         ours = find(evaluation.summary, OURS, self.metric, self.at, self.segment)
         if ours is None:
@@ -114,9 +124,13 @@ class EachWithin:
     segment: str
     minimum_examples: int
 
+    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
+        """The metric must be known."""
+        _check_metric(metrics, self.metric)
+
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare the subject that lies worst."""
-        metric = _metric(metrics, self.metric)
+        metric = metrics[self.metric]
         name = f"{self.metric}@{self.at} of each within {self.low:g}–{self.high:g}"
         s = evaluation.scores
         mine = s[(s["model"] == OURS) & (s["metric"] == self.metric) & (s["at"] == self.at)]
@@ -148,12 +162,15 @@ class FairBetween:
     bound: float
     minimum_people: int
 
+    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
+        """The metric and the segmentation must be known."""
+        _check_metric(metrics, self.metric)
+        if self.by not in segmentations:
+            known = ", ".join(segmentations)
+            raise ConfigError(f"evaluate.gates: there is no segmentation {self.by!r}; the task has {known}")
+
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare the best with the worst group."""
-        _metric(metrics, self.metric)
-        if self.by not in evaluation.segmentations:
-            known = ", ".join(evaluation.segmentations)
-            raise ConfigError(f"evaluate.gates: there is no segmentation {self.by!r}; the task has {known}")
         name = f"{self.metric}@{self.at} gap by {self.by}"
         s = evaluation.summary
         mine = s[(s["model"] == OURS) & (s["metric"] == self.metric) & (s["at"] == self.at)]
@@ -184,6 +201,9 @@ class FastEnough:
     """
 
     bound_ms: float
+
+    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
+        """Every evaluation takes times."""
 
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare the measured p95; the figure itself is not recorded, being a property of the machine."""

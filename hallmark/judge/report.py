@@ -20,10 +20,13 @@ STYLE = (
 
 
 def table_of(summary: pd.DataFrame, metric: str, marks: Sequence[str], segment: str) -> pd.DataFrame:
-    """Arrange one metric as models × marks, text cells `mean (low–high)`."""
+    """Arrange one metric as models × marks, text cells `mean (low–high)`; one person alone has no interval."""
     rows = summary[(summary["metric"] == metric) & (summary["segment"] == segment) & summary["at"].isin(list(marks))]
     cells = rows.assign(
-        cell=[f"{m:.3g} ({lo:.3g}–{hi:.3g})" for m, lo, hi in zip(rows["mean"], rows["low"], rows["high"], strict=True)]
+        cell=[
+            f"{m:.3g} ({low:.3g}–{high:.3g})" if people > 1 else f"{m:.3g}"
+            for m, low, high, people in rows[["mean", "low", "high", "people"]].itertuples(index=False)
+        ]
     )
     wide = cells.pivot_table(index="model", columns="at", values="cell", aggfunc="first")
     order = rows[rows["at"] == marks[0]].sort_values("mean")["model"]
@@ -42,10 +45,11 @@ def render(
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
     ]
+    parts.append(f"<h1>{html.escape(title)}</h1>{_html_list(evaluation.notes)}")
+    parts.append("<p>Figures are means over people, with 95% bootstrap intervals over people.</p><h2>Gates</h2>")
     parts.append(
-        f"<h1>{html.escape(title)}</h1><p>Figures are means over people, with 95% bootstrap intervals over people.</p>"
+        "<table><tr><th>gate<th>verdict<th>figure<th>bound<th>why</tr>" if verdicts else "<p>None are set.</p>"
     )
-    parts.append("<h2>Gates</h2><table><tr><th>gate<th>verdict<th>figure<th>bound<th>why</tr>")
     for v in verdicts:
         mark = "<span class=pass>passed</span>" if v.passed else "<span class=fail>failed</span>"
         figure = "" if v.figure is None else f"{v.figure:.4g} {html.escape(v.unit)}"
@@ -53,7 +57,7 @@ def render(
         parts.append(
             f"<tr><td>{html.escape(v.gate)}<td>{mark}<td>{figure}<td>{bound}<td class=why>{html.escape(v.reason)}</tr>"
         )
-    parts.append("</table>")
+    parts.append("</table>" if verdicts else "")
     for segment in ("held_out", "seen"):
         for name in ("rmse", "mae", "pinball"):
             table = table_of(evaluation.summary, name, marks, segment)
@@ -80,10 +84,16 @@ def render(
         data = base64.b64encode((pictures / file).read_bytes()).decode()
         parts.append(f"<figure><img alt='{html.escape(caption)}' src='data:image/png;base64,{data}'>")
         parts.append(f"<figcaption>{html.escape(caption)}</figcaption></figure>")
-    parts.append("<h2>Notes</h2><ul>")
-    parts += [f"<li>{html.escape(str(k))}: {html.escape(str(v))}</li>" for k, v in evaluation.notes.items()]
-    parts.append("</ul></html>\n")
+    parts.append("</html>\n")
     return "\n".join(parts)
+
+
+def _html_list(values: Mapping[str, Any]) -> str:
+    items = (
+        f"<li>{html.escape(str(k))}: {_html_list(v) if isinstance(v, Mapping) else html.escape(str(v))}</li>"
+        for k, v in values.items()
+    )
+    return f"<ul>{''.join(items)}</ul>"
 
 
 def _by_metric(rows: pd.DataFrame) -> pd.DataFrame:

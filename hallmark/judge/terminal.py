@@ -33,9 +33,7 @@ def show(bundle: Path, evaluation: Path) -> None:
         cells = []
         for mark in marks:
             row = rmse[(rmse["model"] == model) & (rmse["at"] == mark)]
-            cells.append(
-                "" if row.empty else f"{row['mean'].iloc[0]:.1f} ({row['low'].iloc[0]:.0f}–{row['high'].iloc[0]:.0f})"
-            )
+            cells.append("" if row.empty else _cell(*row[["mean", "low", "high", "people"]].iloc[0]))
         table.add_row(model, *cells, style="bold" if model == OURS else "")
     console.print(table)
     gates = Table(title="Gates", title_justify="left")
@@ -53,3 +51,7 @@ def show(bundle: Path, evaluation: Path) -> None:
     )
     console.print("service  make serve, then POST http://127.0.0.1:3000/predict")
     console.print("runs     make dashboard, http://127.0.0.1:8237")
+
+
+def _cell(mean: float, low: float, high: float, people: int) -> str:
+    return f"{mean:.1f} ({low:.0f}–{high:.0f})" if people > 1 else f"{mean:.1f}"

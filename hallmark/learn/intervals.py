@@ -1,9 +1,10 @@
 """Honest intervals: conformal offsets per person, learned from the person's past windows only.
 
 A window's score for an interval [lo, hi] is max(lo − y, y − hi) / (hi − lo): how far outside, in widths. A
-person's offset is the nominal quantile of past scores, shrunk toward the population's by a pseudo-count of
-independent windows (windows whose horizons overlap count once). Offsets are refreshed at midnight.
-Source: Romano, Patterson, Candès 2019, "Conformalized Quantile Regression", scaled by the width.
+person's offset is the nominal quantile of past scores, recent ones weighing more, shrunk toward the population's by
+a pseudo-count of independent windows (windows whose horizons overlap count once). Offsets are refreshed at midnight.
+Sources: Romano, Patterson, Candès 2019, "Conformalized Quantile Regression", scaled by the width; Barber, Candès,
+Ramdas, Tibshirani 2023, "Conformal prediction beyond exchangeability", for the weights.
 Legend of shapes: B windows, H horizons, Q quantiles, L pairs of quantiles, D days.
 """
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from hallmark.read.panel import Floats, Grid, Integers
 
+FORGOTTEN = 8  # half-lives after which a score no longer counts
+
 
 @dataclass(frozen=True)
 class CalibrateConfig:
@@ -21,16 +24,16 @@ class CalibrateConfig:
     Attributes:
         pseudo_count: independent windows at the population's offset that every person starts with.
         stride: grid points between two windows that are scored.
-        history_days: how far back a person's scores count.
+        half_life_days: after so many days a person's score weighs half.
     """
 
     pseudo_count: float
     stride: int
-    history_days: int
+    half_life_days: float
 
     def __post_init__(self) -> None:
-        if self.pseudo_count <= 0 or self.stride < 1 or self.history_days < 1:
-            raise ValueError(f"pseudo_count, stride and history_days must be positive, got {self}")
+        if self.pseudo_count <= 0 or self.stride < 1 or self.half_life_days <= 0:
+            raise ValueError(f"pseudo_count, stride and half_life_days must be positive, got {self}")
 
 
 def pairs(levels: tuple[float, ...]) -> list[tuple[int, int, float]]:
@@ -52,16 +55,22 @@ def scores(quantiles: Floats, target: Floats, levels: tuple[float, ...]) -> Floa
     return np.stack(out, axis=1).astype(np.float32)
 
 
-def offsets(values: Floats, levels: tuple[float, ...]) -> Floats:
-    """Nominal quantile of scores, (B, L, H) → (L, H); 0 where nothing is known."""
+def offsets(values: Floats, levels: tuple[float, ...], weights: Floats | None = None) -> Floats:
+    """Nominal quantile of scores, (B, L, H) and weights (B, H) or all 1 → (L, H); 0 where nothing is known."""
     out = np.zeros(values.shape[1:], dtype=np.float32)
+    if not len(values):
+        return out
     for i, (_, _, nominal) in enumerate(pairs(levels)):
-        column = np.sort(values[:, i], axis=0)  # NaN last
-        count = np.count_nonzero(~np.isnan(column), axis=0)
-        # The finite-sample rank of conformal prediction: ceil((n + 1) × nominal).
-        rank = np.clip(np.ceil((count + 1) * nominal).astype(np.int64), 1, np.maximum(count, 1)) - 1
-        picked = column[rank, np.arange(column.shape[1])]
-        out[i] = np.where(count > 0, np.nan_to_num(picked), 0.0)
+        order = np.argsort(values[:, i], axis=0, kind="stable")  # NaN last
+        column = np.take_along_axis(values[:, i], order, axis=0)
+        known = ~np.isnan(column)
+        weight = known if weights is None else np.where(known, np.take_along_axis(weights, order, axis=0), 0)
+        run = np.cumsum(weight, axis=0, dtype=np.float64)
+        # The next window counts with weight 1, as if its score were infinite: ceil((n + 1) × nominal) if all weigh 1.
+        enough = run >= nominal * (run[-1] + 1) - 1e-9
+        last = np.maximum(np.count_nonzero(known, axis=0) - 1, 0)
+        place = np.where(enough.any(axis=0), np.minimum(enough.argmax(axis=0), last), last)
+        out[i] = np.nan_to_num(np.take_along_axis(column, place[None], axis=0)[0])
     return out
 
 
@@ -79,9 +88,9 @@ class Calibration:
     personal: Floats
     first_row: dict[str, tuple[int, int, int]]
 
-    def of(self, subject_id: str, day: Integers) -> Floats:
-        """Look up the offsets of some days of one person, (B,) → (B, L, H)."""
-        if subject_id not in self.first_row:
+    def of(self, subject_id: str | None, day: Integers) -> Floats:
+        """Look up the offsets of some days of one person, None for a newcomer, (B,) → (B, L, H)."""
+        if subject_id is None or subject_id not in self.first_row:
             return np.broadcast_to(self.population, (len(day), *self.population.shape))
         row, first, days = self.first_row[subject_id]
         ahead = day - first
@@ -115,13 +124,14 @@ def nightly(
     out = np.empty((len(days), *population.shape), dtype=np.float32)
     overlap = np.maximum(grid.steps / config.stride, 1.0)
     for i, day in enumerate(days):
-        usable = (ready_day <= day) & (ready_day > day - config.history_days)
+        age = day - ready_day
+        usable = (age >= 0) & (age < FORGOTTEN * config.half_life_days)
         rows = usable.any(axis=1)
         past = np.where(usable[rows][:, None, :], values[rows], np.float32(np.nan))
-        count = np.count_nonzero(~np.isnan(past[:, 0]), axis=0) / overlap
+        weight = (0.5 ** (np.maximum(age[rows], 0) / config.half_life_days)).astype(np.float32)
+        count = np.where(np.isnan(past[:, 0]), 0, weight).sum(axis=0) / overlap
         share = count / (count + config.pseudo_count)
-        mine = offsets(past, levels) if len(past) else population
-        out[i] = population + share * (mine - population)
+        out[i] = population + share * (offsets(past, levels, weight) - population)
     return out
 
 

@@ -1,13 +1,13 @@
 """Personalisation: for every subject the adapter that its own validation gate keeps, or none.
 
 Three ways, in rising cost: `none` (personal statistics only), `online_ridge` (the linear adapter of
-hallmark/learn/history.py) and `lora` (PEFT on the base, on top of the linear adapter). A subject with too
-little history for a gate gets the configured default; any other gets what beats the way before it on the subject's
-own valid days.
+hallmark/learn/history.py) and `lora` (PEFT on the base, on top of the linear adapter). Everybody starts
+with the configured default; with enough history and valid days a gate may prefer another way: one whose errors on
+the subject's own valid days fall by a margin and by more than chance (hallmark/learn/choice.py).
 Legend of shapes: B windows, H horizons, Q quantiles.
 """
 
-import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +20,10 @@ import torch
 
 from hallmark.errors import BundleError
 from hallmark.files import sha256
-from hallmark.learn.base import Base, as_tensors
+from hallmark.learn.base_forecaster import Base, as_tensors
+from hallmark.learn.choice import compare
 from hallmark.learn.history import History
+from hallmark.learn.lora import LoraSettings, fit_lora, load_lora
 from hallmark.models.forecaster import Forecaster
 from hallmark.read.panel import Floats, Integers
 from hallmark.read.splits import Parts
@@ -36,39 +38,33 @@ class PersonaliseConfig:
 
     Attributes:
         ways: what may be tried, of `none`, `online_ridge`, `lora`; `none` is always there.
+        default_way: what a subject gets unless a gate prefers another: `none`, or `online_ridge`, whose trust the
+            network learned by maturity.
         minimum_days: days of history below which no gate decides and no LoRA is trained.
-        young_way: what such a subject gets: `none`, or `online_ridge`, whose trust the network learned by maturity.
+        minimum_valid_days: days with valid windows below which no gate decides.
         margin: relative gain on the subject's valid days that a way needs over the one before it.
+        sureness: standard errors over those days that the gain must exceed as well.
         stride: grid points between two windows that the gate looks at.
-        rank: of the LoRA matrices.
-        alpha: their scale.
-        steps: of the LoRA training.
-        batch_size: of the LoRA training.
-        learning_rate: of the LoRA training.
-        seed: of its initial weights and batches.
+        lora: how an adapter is trained.
     """
 
     ways: tuple[str, ...]
+    default_way: str
     minimum_days: float
-    young_way: str
+    minimum_valid_days: int
     margin: float
+    sureness: float
     stride: int
-    rank: int
-    alpha: int
-    steps: int
-    batch_size: int
-    learning_rate: float
-    seed: int
+    lora: LoraSettings
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ways", tuple(self.ways))
         if unknown := set(self.ways) - set(WAYS):
             raise ValueError(f"ways={sorted(unknown)} are unknown: choose among {', '.join(WAYS)}")
-        if self.young_way not in ("none", "online_ridge"):
-            raise ValueError(f"young_way={self.young_way!r} must be none or online_ridge")
-        for name in ("rank", "alpha", "steps", "batch_size", "stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.default_way not in ("none", "online_ridge"):
+            raise ValueError(f"default_way={self.default_way!r} must be none or online_ridge")
+        if self.stride < 1:
+            raise ValueError(f"stride={self.stride} must be at least 1")
 
 
 def directory_of(subject_id: str) -> str:
@@ -117,15 +113,6 @@ class People:
         return load_lora(self.base.forecaster, directory)
 
 
-def load_lora(forecaster: Forecaster, directory: Path) -> Forecaster:
-    """Merge a PEFT adapter into a copy of the forecaster."""
-    from peft import PeftModel
-
-    merged = PeftModel.from_pretrained(copy.deepcopy(forecaster), str(directory)).merge_and_unload()
-    assert isinstance(merged, Forecaster)
-    return merged.eval()
-
-
 def personalise(
     base: Base,
     parts: Parts,
@@ -137,8 +124,9 @@ def personalise(
     """Let every subject's gate choose, and write the adapters that were chosen.
 
     Returns:
-        One row a subject: way, reason, days of history, valid score of every way tried (mean squared error of
-        the short horizons in units of the population ridge's), sha256 of the LoRA directory.
+        One row a subject: way, reason, days of history, days with valid windows, valid score of every way tried
+        (mean squared error of all horizons, weighted as in training, in units of the population ridge's), sha256 of
+        the LoRA directory.
     """
     panel = parts.panel
     train, valid = parts.origins("train"), parts.origins("valid")
@@ -147,18 +135,20 @@ def personalise(
     table = []
     for code, subject_id in enumerate(panel.subjects):
         progress(code, len(panel.subjects))
-        mine, looks = train[panel.subject[train] == code], valid[panel.subject[valid] == code]
-        row: dict[str, Any] = {"subject_id": subject_id, "way": "none", "sha256": ""}
-        days = _days(parts, history, looks)
-        row["days"] = round(days, 1)
+        looks = valid[panel.subject[valid] == code]
+        days, valid_days = _days(parts, history, looks), len(np.unique(panel.day[looks]))
+        row: dict[str, Any] = {"subject_id": subject_id, "days": round(days, 1), "valid_days": valid_days}
+        row |= {"way": config.default_way, "sha256": ""}
         if days < config.minimum_days:
-            row["way"] = config.young_way
             row["reason"] = f"{days:.0f} days of history, a gate needs {config.minimum_days:g}"
+        elif valid_days < config.minimum_valid_days:
+            row["reason"] = f"{valid_days} valid days, a gate needs {config.minimum_valid_days}"
         else:
-            row.update(_choose(base, parts, history, config, mine, looks, out, subject_id))
+            subject = _Subject(base, parts, history, train[panel.subject[train] == code], looks)
+            row |= _choose(subject, config, out / directory_of(subject_id))
         table.append(row)
     progress(len(panel.subjects), len(panel.subjects))
-    columns = ["subject_id", "way", "reason", "days", *(f"valid_{w}" for w in WAYS), "sha256"]
+    columns = ["subject_id", "way", "reason", "days", "valid_days", *(f"valid_{w}" for w in WAYS), "sha256"]
     return pd.DataFrame(table).reindex(columns=columns)
 
 
@@ -169,103 +159,55 @@ def _days(parts: Parts, history: History, looks: Integers) -> float:
     return float(np.expm1(history.statistics[rows[0], -1]))
 
 
-def _choose(
-    base: Base,
-    parts: Parts,
-    history: History,
-    config: PersonaliseConfig,
-    train: Integers,
-    looks: Integers,
-    out: Path,
-    subject_id: str,
-) -> dict[str, Any]:
-    scores = {"none": _score(base, base.forecaster, parts, history, looks, 0.0)}
-    way, reason, digest = "none", "no way tried was better on this subject's valid days", ""
-    if "online_ridge" in config.ways:
-        scores["online_ridge"] = _score(base, base.forecaster, parts, history, looks, 1.0)
-        if scores["online_ridge"] < scores["none"] * (1 - config.margin):
-            way, reason = "online_ridge", _gain("online_ridge", scores["none"], scores["online_ridge"])
-    if "lora" in config.ways and len(train) >= config.batch_size:
-        directory = out / directory_of(subject_id) / "lora"
-        scores["lora"] = fit_lora(base, parts, history, config, train, looks, directory)
-        if scores["lora"] < scores[way] * (1 - config.margin):
-            way, reason, digest = "lora", _gain("lora", scores[way], scores["lora"]), sha256(directory)
-        else:
-            _remove(directory.parent)
-    return {"way": way, "reason": reason, "sha256": digest, **{f"valid_{k}": round(v, 6) for k, v in scores.items()}}
+@dataclass(frozen=True)
+class _Subject:
+    """What one subject's gate needs: windows to learn from and windows to look at."""
+
+    base: Base
+    parts: Parts
+    history: History
+    train: Integers
+    looks: Integers
+
+    def batch(self, origins: Integers, part: str) -> dict[str, torch.Tensor]:
+        panel = self.parts.panel
+        rows = self.history.rows(panel.subject[origins], panel.day[origins])
+        minute = panel.minute[origins].astype(np.int64)
+        batch = self.base.assembler.batch(panel.context(origins), minute, self.history, rows)
+        return as_tensors({**batch, "target": self.parts.target(origins, part)})
+
+    @torch.no_grad()
+    def errors(self, model: Forecaster, adapted: float) -> tuple[Floats, float]:
+        """Weighted squared errors of every look, summed over horizons, (B,), and the sum of all weights."""
+        found, weights = [], 0.0
+        for start in range(0, len(self.looks), 2048):
+            batch = self.batch(self.looks[start : start + 2048], "valid")
+            batch["adapted"] = batch["adapted"] * adapted
+            target = batch.pop("target")
+            there = ~torch.isnan(target)
+            error = torch.where(there, (model(**batch)["mean"] - target) / model.horizon_scale, 0.0)
+            found.append((error**2 * model.horizon_weight).sum(dim=1).numpy())
+            weights += float((there * model.horizon_weight).sum())
+        return np.concatenate(found), weights
 
 
-def _gain(way: str, before: float, after: float) -> str:
-    return f"{way} lowers the valid error by {1 - after / before:.1%}"
-
-
-def _remove(directory: Path) -> None:
-    import shutil
-
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-@torch.no_grad()
-def _score(
-    base: Base, model: torch.nn.Module, parts: Parts, history: History, looks: Integers, adapted: float
-) -> float:
-    """Weighted mean squared error on some windows, in units of the population ridge's residuals."""
-    model.eval()
-    total, weight = 0.0, 0.0
-    forecaster = base.forecaster
-    for start in range(0, len(looks), 2048):
-        part = looks[start : start + 2048]
-        batch = _batch(base, parts, history, part, "valid")
-        batch["adapted"] = batch["adapted"] * adapted
-        target = batch.pop("target")
-        error = (model(**batch)["mean"] - target) / forecaster.horizon_scale
-        there = ~torch.isnan(error)
-        total += float((torch.where(there, error, 0.0) ** 2 * forecaster.horizon_weight).sum())
-        weight += float((there * forecaster.horizon_weight).sum())
-    return total / max(weight, 1.0)
-
-
-def _batch(base: Base, parts: Parts, history: History, origins: Integers, part: str) -> dict[str, torch.Tensor]:
-    panel = parts.panel
-    rows = history.rows(panel.subject[origins], panel.day[origins])
-    batch = base.assembler.batch(panel.context(origins), panel.minute[origins].astype(np.int64), history, rows)
-    return as_tensors({**batch, "target": parts.target(origins, part)})
-
-
-def fit_lora(
-    base: Base,
-    parts: Parts,
-    history: History,
-    config: PersonaliseConfig,
-    train: Integers,
-    looks: Integers,
-    directory: Path,
-) -> float:
-    """Train one subject's LoRA adapter and write it in PEFT's format.
-
-    Returns:
-        Its score on the subject's valid windows.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(config.seed)
-    adapter = LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, target_modules=base.forecaster.lora_targets, bias="none"
-    )
-    model = get_peft_model(copy.deepcopy(base.forecaster), adapter)
-    model.train()
-    forecaster = model.get_base_model()
-    assert isinstance(forecaster, Forecaster)
-    forecaster.history_dropout = forecaster.adapter_dropout = 0.0
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.learning_rate)
-    generator = np.random.default_rng(config.seed)
-    for _ in range(config.steps):
-        batch = _batch(base, parts, history, generator.choice(train, config.batch_size), "train")
-        loss = model(**batch)["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    score = _score(base, model, parts, history, looks, 1.0)
-    model.save_pretrained(str(directory), safe_serialization=True)
-    (directory / "README.md").unlink(missing_ok=True)  # PEFT's model card carries versions and dates
-    return score
+def _choose(subject: _Subject, config: PersonaliseConfig, directory: Path) -> dict[str, Any]:
+    """Start from the default way; a challenger must convince on the subject's own valid days."""
+    forecaster, day = subject.base.forecaster, subject.parts.panel.day[subject.looks]
+    errors = {"none": subject.errors(forecaster, 0.0)}
+    if "online_ridge" in {*config.ways, config.default_way}:
+        errors["online_ridge"] = subject.errors(forecaster, 1.0)
+    lora = directory / "lora"
+    if "lora" in config.ways and len(subject.train) >= config.lora.batch_size:
+        adapted = fit_lora(forecaster, lambda o: subject.batch(o, "train"), subject.train, config.lora, lora)
+        errors["lora"] = subject.errors(adapted, 1.0)
+    way, notes = config.default_way, []
+    for challenger in (w for w in WAYS if w in errors and w != config.default_way):
+        found = compare(errors[way][0], errors[challenger][0], day)
+        notes.append(f"{challenger} against {way}: {found}")
+        if found.convinces(config.margin, config.sureness):
+            way = challenger
+    if way != "lora":
+        shutil.rmtree(directory, ignore_errors=True)
+    scores = {f"valid_{w}": round(float(e.sum()) / max(weight, 1.0), 6) for w, (e, weight) in errors.items()}
+    return {"way": way, "reason": "; ".join(notes), "sha256": sha256(lora) if way == "lora" else "", **scores}

@@ -223,9 +223,7 @@ def fit(
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
             self.latest = metrics["eval_loss"]
-            losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-            since_best = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
-            if since_best >= config.patience:
+            if _looks_since_best(state.log_history) >= config.patience:
                 control.should_training_stop = True
 
     class Fit(Trainer):  # type: ignore[misc]
@@ -264,12 +262,15 @@ def fit(
 def _finished(checkpoint: Path, steps: int, patience: int) -> tuple[Path, list[dict[str, Any]], int] | None:
     """Tell whether a checkpoint is the last of its run: the best one's directory, the log, and the steps made."""
     state = read_json(checkpoint / "trainer_state.json")
-    losses = [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
-    stopped = bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
-    if state["global_step"] < steps and not stopped:
+    if state["global_step"] < steps and _looks_since_best(state["log_history"]) < patience:
         return None
     best = checkpoint.parent / Path(state["best_model_checkpoint"]).name
     return best, state["log_history"], state["global_step"]
+
+
+def _looks_since_best(log: list[dict[str, Any]]) -> int:
+    losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    return len(losses) - 1 - int(np.argmin(losses)) if losses else 0
 
 
 def _printer() -> Any:

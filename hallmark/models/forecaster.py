@@ -145,9 +145,7 @@ class Forecaster(nn.Module):
         known, adapted = self.mask(known, adapted)
         z = self.standardise(x, known, adapted)
         out = self.body(z, recent).float().view(-1, len(x), self.shape.horizons, 1 + len(self.levels))
-        trust = self.trust[0] + self.trust[1] * maturity[:, None]
-        correction = correction * adapted[:, None]
-        step = trust * correction / self.horizon_scale + self.skip(z) + out[..., 0]
+        step = self.trusted(correction, adapted, maturity) / self.horizon_scale + self.skip(z) + out[..., 0]
         q = self._quantiles(step, out[..., 1:])
         result = {
             "mean": anchor + step.mean(0) * self.horizon_scale,
@@ -163,6 +161,10 @@ class Forecaster(nn.Module):
         split = self.shape.inputs - self.shape.personal
         keep = torch.where(self.adapter_columns[split:] > 0, adapted[:, None], known[:, None])
         return torch.cat([z[:, :split], z[:, split:] * keep], dim=1)
+
+    def trusted(self, correction: Tensor, adapted: Tensor, maturity: Tensor) -> Tensor:
+        """Shrink the online ridge's correction by how far its maturity lets it be believed, (B, H)."""
+        return (self.trust[0] + self.trust[1] * maturity[:, None]) * correction * adapted[:, None]
 
     def _quantiles(self, step: Tensor, raw: Tensor) -> Tensor:
         m = self.median

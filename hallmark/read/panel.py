@@ -126,6 +126,23 @@ class Panel:
         return gathered
 
 
+def nearest_slots(times: npt.NDArray[Any], step_minutes: int) -> Integers:
+    """Number the grid point nearest to every time, counted from 1970, (N,)."""
+    seconds = times.astype("datetime64[s]").astype(np.int64)
+    return np.floor(seconds / (60 * step_minutes) + 0.5).astype(np.int64)
+
+
+def means_of_runs(values: npt.NDArray[Any], goes_on: npt.NDArray[np.bool_]) -> Floats:
+    """Average runs of neighbours: what shares a grid point becomes one reading.
+
+    Args:
+        values: (N,).
+        goes_on: (N,) whether a value belongs to the run of the value before it.
+    """
+    run = np.cumsum(~goes_on) - 1
+    return (np.bincount(run, values) / np.bincount(run)).astype(np.float32)
+
+
 def build_panel(frame: pd.DataFrame, value: str, grid: Grid) -> Panel:
     """Put readings on the grid, each rounded to its nearest point.
 
@@ -144,8 +161,7 @@ def build_panel(frame: pd.DataFrame, value: str, grid: Grid) -> Panel:
         raise DataError("no readings are left to put on the grid: see the validation report")
     frame = frame.sort_values(["subject_id", "timestamp"], kind="stable")
     names, codes = np.unique(frame["subject_id"].to_numpy(dtype=str), return_inverse=True)
-    minute = frame["timestamp"].to_numpy().astype("datetime64[s]").astype(np.int64) / 60.0
-    slot = np.floor(minute / grid.step_minutes + 0.5).astype(np.int64)
+    slot = nearest_slots(frame["timestamp"].to_numpy(), grid.step_minutes)
     jump = np.diff(slot)
     same = codes[1:] == codes[:-1]
     if bool(np.any(same & (jump == 0))):

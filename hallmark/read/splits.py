@@ -1,4 +1,4 @@
-"""Splits by person and by time, and the check that nothing leaks through them.
+"""Splits by person and by time.
 
 Some people are held out whole; everybody's time is cut into train, valid and test. Held-out people's
 train time is never learned from by the base model: it is the history that personalises them.
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hallmark.errors import DataError, LeakageError
+from hallmark.errors import DataError
 from hallmark.read.panel import Floats, Integers, Panel
 
 Array = npt.NDArray[Any]
@@ -158,64 +158,3 @@ class Parts:
         until = self._bounds(part)[1][self.panel.subject[origins]]
         ends = self.panel.minute[origins].astype(np.int64)[:, None] + np.asarray(self.panel.grid.horizons_minutes)
         return np.where(ends < until[:, None], self.panel.target(origins), np.float32(np.nan)).astype(np.float32)
-
-
-def check_leakage(parts: Parts) -> dict[str, int]:
-    """Check that neither people nor time leak.
-
-    Returns:
-        How many origins, targets and pairs of people were checked.
-
-    Raises:
-        LeakageError: names the part and the subject.
-    """
-    panel, checked = parts.panel, {}
-    ends = {name: parts._bounds(name)[1] for name in ("train", "valid")}
-    for part, group in (("train", SEEN), ("valid", SEEN)):
-        origins = parts.origins(part, group)
-        subject = panel.subject[origins]
-        if parts.held_out[subject].any():
-            raise LeakageError(
-                f"held-out subject in {part}: {panel.subjects[int(subject[parts.held_out[subject]][0])]!r}"
-            )
-        known = ~np.isnan(parts.target(origins, part))
-        furthest = np.where(known, np.asarray(panel.grid.horizons_minutes), 0).max(axis=1, initial=0)
-        late = panel.minute[origins] + furthest >= ends[part][subject]
-        if late.any():
-            raise LeakageError(
-                f"a target of {part} lies in the next part: subject {panel.subjects[int(subject[late][0])]!r}"
-            )
-        if not len(origins):
-            raise DataError(f"{part} holds no gap-free window: more readings, or a shorter task.grid.recent_length")
-        checked[f"{part}_windows"] = len(origins)
-    train, valid, test = (parts.origins(name) for name in ("train", "valid", "test"))
-    if len(np.intersect1d(train, valid)) or len(np.intersect1d(valid, test)) or len(np.intersect1d(train, test)):
-        raise LeakageError("one window belongs to two parts: check task.split")
-    if not len(test):
-        raise DataError("test holds no gap-free window: more readings, or a shorter task.grid.recent_length")
-    checked["test_windows"] = len(test)
-    checked["pairs_of_people"] = _check_twins(parts)
-    return checked
-
-
-def _check_twins(parts: Parts, share: float = 0.5) -> int:
-    """Refuse a held-out person whose readings are those of a seen person under another name."""
-    panel = parts.panel
-    there = (panel.subject >= 0) & ~np.isnan(panel.values)
-    mark = panel.minute[there].astype(np.int64) * 10_000 + np.round(panel.values[there] * 10).astype(np.int64)
-    subject = panel.subject[there]
-    order = np.argsort(mark, kind="stable")
-    mark, subject = mark[order], subject[order]
-    same = mark[1:] == mark[:-1]
-    left, right = subject[1:][same].astype(np.int64), subject[:-1][same].astype(np.int64)
-    count = np.bincount(subject, minlength=len(panel.subjects))
-    across = parts.held_out[left] != parts.held_out[right]
-    pairs, shared = np.unique(np.sort(np.stack([left[across], right[across]], 1), axis=1), axis=0, return_counts=True)
-    for (a, b), n in zip(pairs, shared, strict=True):
-        if n > share * min(count[a], count[b]):
-            raise LeakageError(
-                f"subjects {panel.subjects[a]!r} and {panel.subjects[b]!r} share {n:,} identical readings, one is held "
-                "out and the other is not: they are one person; drop one in the data"
-            )
-    held = int(parts.held_out.sum())
-    return held * (len(panel.subjects) - held)

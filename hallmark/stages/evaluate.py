@@ -60,7 +60,7 @@ def find_champion(release: Path, champion: Path) -> Path | None:
     released = read_json(release) if release.is_file() else None
     if released is None:
         return None
-    remedy = f"fetch it, or write null into {release} to compare with nobody"
+    remedy = f"run `dvc pull {champion}`, or write null into {release} to compare with nobody"
     if not champion.is_dir():
         raise BundleError(f"{champion} is missing, {release} names version {released['version']}: {remedy}")
     if open_bundle(champion)[1] != released["hallmark_sha256"]:

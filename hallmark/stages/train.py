@@ -11,6 +11,8 @@ from hallmark.files import FileRef, read_json
 from hallmark.prove.provenance import code_closure, describe_machine, digest_of
 from hallmark.stages.prepare import open_prepared
 
+CHECKPOINTS = Path(".work/checkpoints")
+
 
 def fit_base(
     task: Task,
@@ -21,7 +23,7 @@ def fit_base(
     out: Path,
     progress: Progress,
 ) -> FileRef:
-    """Fit the candidates; checkpoints live beside the store until training ends."""
+    """Fit the candidates; a killed run's checkpoints are resumed by the next run of the same content."""
     key = digest_of(
         [
             model,
@@ -32,9 +34,8 @@ def fit_base(
             code_closure(sorted({type(x).__module__ for x in (task, *built)})),
         ]
     )
-    scratch = Path(".work") / key[:16]
-    task.fit(open_prepared(prepared), built, model["candidates"], train, out, scratch, progress)
-    shutil.rmtree(scratch, ignore_errors=True)
+    task.fit(open_prepared(prepared), built, model["candidates"], train, out, CHECKPOINTS / key[:16], progress)
+    shutil.rmtree(CHECKPOINTS, ignore_errors=True)
     return FileRef.to(out / "base")
 
 

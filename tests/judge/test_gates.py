@@ -21,7 +21,7 @@ def evaluation(*rows: tuple[str, str, str, str, float, int], timings: tuple[floa
         [(s, m, metric, "60", segment, v, n) for s, m, metric, segment, v, n in rows],
         columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"],
     )
-    return Evaluation(scores, summarise(scores), timings_ms=timings, segmentations=("sex",))
+    return Evaluation(scores, summarise(scores), timings_ms=timings)
 
 
 def test_lower_is_better_for_errors_and_higher_for_recall() -> None:
@@ -86,7 +86,7 @@ def test_a_gap_between_groups_is_a_share_of_the_overall_mean() -> None:
 
 def test_a_misspelt_segmentation_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="no segmentation 'sexx'; the task has sex"):
-        FairBetween("rmse", "60", "sexx", 0.3, 5).judge(evaluation(("a", "hallmark", "rmse", "all", 9.0, 1)), METRICS)
+        FairBetween("rmse", "60", "sexx", 0.3, 5).check(METRICS, ("sex",))
 
 
 def test_slow_answers_fail() -> None:
@@ -104,4 +104,4 @@ def test_a_failed_gate_names_figure_unit_and_reason() -> None:
 
 def test_an_unknown_metric_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="'rmes' is unknown"):
-        Within("rmes", "60", 0, 1, "all").judge(evaluation(("a", "hallmark", "rmse", "all", 9.0, 1)), METRICS)
+        Within("rmes", "60", 0, 1, "all").check(METRICS, ())

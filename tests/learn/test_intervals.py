@@ -42,7 +42,7 @@ def test_widened_quantiles_never_cross(values: list[float]) -> None:
 
 def test_a_person_without_scores_gets_the_populations_offset() -> None:
     population = np.full((3, 2), 0.25, dtype=np.float32)
-    config = CalibrateConfig(pseudo_count=30, stride=3, history_days=28)
+    config = CalibrateConfig(pseudo_count=30, stride=3, half_life_days=4)
     none = np.empty((0, 3, 2), dtype=np.float32)
     found = nightly(none, np.empty((0, 2), dtype=np.int64), np.arange(3), population, GRID, config, LEVELS)
     np.testing.assert_array_equal(found, np.broadcast_to(population, (3, 3, 2)))
@@ -53,7 +53,7 @@ def test_a_night_uses_only_scores_that_were_known_before_it() -> None:
     values = generator.normal(size=(400, 3, 2)).astype(np.float32)
     ready = np.repeat(np.arange(1, 5), 100)[:, None].repeat(2, axis=1)
     population = np.zeros((3, 2), dtype=np.float32)
-    config = CalibrateConfig(pseudo_count=30, stride=3, history_days=28)
+    config = CalibrateConfig(pseudo_count=30, stride=3, half_life_days=4)
     before = nightly(values, ready, np.arange(1, 5), population, GRID, config, LEVELS)
     changed = values.copy()
     changed[200:] += 100

@@ -9,7 +9,7 @@ import torch
 
 from hallmark.build import build
 from hallmark.files import read_json
-from hallmark.learn.base import ForecastConfig, _fit_trust, load_base, make_forecaster, save_base
+from hallmark.learn.base_forecaster import ForecastConfig, _fit_trust, load_base, make_forecaster, save_base
 from hallmark.models.forecaster import Shape
 
 SHAPE = Shape(20, 6, 24, 5, (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95))

@@ -1,14 +1,13 @@
 """Splits: by person and by time, with nothing leaking through."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from hallmark.errors import DataError, LeakageError
-from hallmark.read.splits import HELD_OUT, SEEN, Parts, SplitConfig, check_leakage, split
+from hallmark.errors import DataError
+from hallmark.read.splits import HELD_OUT, SEEN, SplitConfig, split
 
 CONFIG = SplitConfig(0.25, 0.7, 0.1, 60, 0, ("sex",))
 
@@ -38,27 +37,6 @@ def test_the_purge_gap_holds_no_origin(task: Any, prepared: Any) -> None:
         last = parts.panel.minute[train[parts.panel.subject[train] == code]].max()
         first = parts.panel.minute[valid[parts.panel.subject[valid] == code]].min()
         assert first - last >= task.split_config.purge_minutes
-
-
-def test_the_check_passes_on_honest_splits_and_counts(task: Any, prepared: Any) -> None:
-    checked = check_leakage(task.parts(prepared))
-    assert checked["train_windows"] > 1000
-    assert checked["pairs_of_people"] > 0
-
-
-def test_the_check_catches_one_person_under_two_names(task: Any, prepared: Any) -> None:
-    held = prepared.splits.loc[prepared.splits["group"] == HELD_OUT, "subject_id"].iloc[0]
-    seen = prepared.splits.loc[prepared.splits["group"] == SEEN, "subject_id"].iloc[0]
-    twin = prepared.rows[prepared.rows["subject_id"] == seen].assign(subject_id=held)
-    rows = pd.concat([prepared.rows[prepared.rows["subject_id"] != held], twin])
-    with pytest.raises(LeakageError, match="they are one person"):
-        check_leakage(task.parts(dataclasses.replace(prepared, rows=rows)))
-
-
-def test_the_check_catches_parts_that_overlap(task: Any, prepared: Any) -> None:
-    splits = prepared.splits.assign(test_start=prepared.splits["valid_start"])
-    with pytest.raises(LeakageError, match="two parts"):
-        check_leakage(Parts(task.parts(prepared).panel, splits))
 
 
 def test_every_stratum_gives_people() -> None:

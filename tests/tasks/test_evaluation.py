@@ -47,7 +47,7 @@ def test_every_rival_is_scored(evaluation: Evaluation) -> None:
 
 
 def _chosen(evaluation: Evaluation) -> str:
-    candidates: dict[str, float] = evaluation.notes["candidates"]
+    candidates: dict[str, float] = evaluation.notes["loss on valid"]
     return min(candidates, key=lambda name: candidates[name])
 
 

@@ -6,11 +6,11 @@ The table: subject_id (text), timestamp (local wall-clock time, no zone), glucos
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from hallmark.contracts import Clean, Raw
 from hallmark.errors import DataError
+from hallmark.read.panel import means_of_runs, nearest_slots
 from hallmark.read.validation import Ledger, ValidationLimits, require_columns
 
 LOWEST, HIGHEST = 10.0, 600.0  # mg/dL; outside it is no reading of any sensor on the market
@@ -176,9 +176,7 @@ def _order(frame: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
 
 def _merge(frame: pd.DataFrame, step_minutes: int, ledger: Ledger) -> pd.DataFrame:
     """Merge readings of one grid step: equal ones to one, different ones to their mean."""
-    seconds = frame["timestamp"].to_numpy().astype("datetime64[s]").astype(np.int64)
-    slot = np.floor(seconds / (60 * step_minutes) + 0.5).astype(np.int64)
-    frame = frame.assign(slot=slot)
+    frame = frame.assign(slot=nearest_slots(frame["timestamp"].to_numpy(), step_minutes))
     again = frame.duplicated(["subject_id", "slot"], keep="first").to_numpy()
     if again.any():
         exact = frame.duplicated(["subject_id", "timestamp", "glucose_mg_dl"], keep="first").to_numpy()
@@ -186,9 +184,9 @@ def _merge(frame: pd.DataFrame, step_minutes: int, ledger: Ledger) -> pd.DataFra
         ledger.count("merged", "exact duplicate", frame.loc[again & exact, "subject_id"])
         ledger.count("merged", "same time, another value (mean taken)", frame.loc[again & stamp & ~exact, "subject_id"])
         ledger.count("merged", f"closer than {step_minutes} min (mean taken)", frame.loc[again & ~stamp, "subject_id"])
-        unique = frame.loc[~(again & exact)]
-        mean = unique.groupby(["subject_id", "slot"], sort=False)["glucose_mg_dl"].mean().to_numpy()
-        frame = frame.loc[~again].assign(glucose_mg_dl=mean.astype("float32"))
+        unique = ~(again & exact)
+        mean = means_of_runs(frame["glucose_mg_dl"].to_numpy()[unique], again[unique])
+        frame = frame.loc[~again].assign(glucose_mg_dl=mean)
     return frame.drop(columns="slot")
 
 

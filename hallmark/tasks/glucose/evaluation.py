@@ -18,7 +18,7 @@ from hallmark.judge.forecasts import Row, forecast_metrics, score_events, score_
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_calibration, draw_errors, draw_fans, draw_gains, draw_grid
 from hallmark.judge.trees import Trees
-from hallmark.learn.base import Base, load_base
+from hallmark.learn.base_forecaster import Base, load_base
 from hallmark.learn.intervals import pairs
 from hallmark.learn.trainer import seed_everything
 from hallmark.read.panel import Floats, Integers
@@ -64,8 +64,15 @@ class GlucoseEvaluation:
         """The horizons that tables show, minutes."""
         return [str(m) for m in self.marks_minutes]
 
+    @property
+    def segmentations(self) -> Sequence[str]:
+        """Groups of people, range of the last reading, time of day."""
+        return (*GROUPS, "range", "time")
+
     def metrics(self, task: "GlucoseTask") -> Mapping[str, Metric]:
-        """Every metric that is reported, by name."""
+        """Every metric that is reported, by name; ValueError for a horizon that the grid does not have."""
+        for minutes in (*self.marks_minutes, self.event_minutes):
+            task.grid.index_of(minutes)
         found = forecast_metrics("mg/dL", task.forecast.quantile_levels)
         return found | {name: Metric(name, "", "higher") for name in CLINICAL}
 
@@ -108,15 +115,16 @@ class GlucoseEvaluation:
         scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
         summary = summarise(scores, self.seed)
         pictures = _draw(self, task, out, scores, summary, shown, np.concatenate(cloud))
+        training = read_json(model / "training.json")
         notes = {
-            "test windows": len(origins),
-            "people": len(cloud),
-            "inputs of every rival": INPUTS,
-            "interpolated share of input readings": round(parts.panel.interpolated_share, 5),
-            "candidates": {k: v["valid_loss"] for k, v in read_json(model / "training.json")["candidates"].items()},
+            "hallmark is": f"{training['chosen']}, the best of {len(training['candidates'])} candidates on valid",
+            "loss on valid": {name: round(c["valid_loss"], 4) for name, c in training["candidates"].items()},
+            "test": f"{len(origins):,} windows of {len(cloud)} people",
+            "interpolated share of input readings": f"{parts.panel.interpolated_share:.2%}",
+            "what every model is given": INPUTS,
         }
         timings = _timings(parts, predictor, origins)
-        return Evaluation(scores, summary, pictures, notes, timings, (*GROUPS, "range", "time"))
+        return Evaluation(scores, summary, pictures, notes, timings)
 
     def _trees(self, task: "GlucoseTask", parts: Parts, predictor: GlucosePredictor) -> dict[str, list[Trees]]:
         """Fit the trees: seven quantiles on the recent window, the mean on the same and on every input."""
@@ -287,7 +295,7 @@ def _draw(
     found = {}
     if fans:
         draw_fans(out / "fans.png", fans, task.grid.horizons_minutes, levels, "mg/dL")
-        found["fans.png"] = "Forecasts of three held-out people with their 50, 80 and 90% intervals"
+        found["fans.png"] = f"Forecasts of held-out people ({len(fans)} of them) with their 50, 80 and 90% intervals"
     draw_errors(out / "errors.png", summary, marks, "mg/dL")
     found["errors.png"] = "RMSE on held-out people with 95% bootstrap intervals over people"
     ours = summary[(summary["model"] == OURS) & (summary["segment"] == "all")]

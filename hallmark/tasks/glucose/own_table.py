@@ -26,14 +26,14 @@ class OwnTable:
         unit: `mg/dL` or `mmol/L`.
         columns: our names → the file's.
         timestamp_format: of the timestamps in a CSV, as strptime takes it; None reads ISO.
-        subjects_path: a second file with subject_id and age_band, sex, diabetes_type, device, or None.
+        subjects_path: a second file with subject_id and age_band, sex, diabetes_type, device; it may describe nobody.
     """
 
     path: str
     unit: str
     columns: Mapping[str, str]
     timestamp_format: str | None
-    subjects_path: str | None
+    subjects_path: str
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -61,21 +61,19 @@ class OwnTable:
         )
         people = rows["subject_id"].dropna().astype(str).str.strip().unique()
         subjects = pd.DataFrame({"subject_id": people})
-        origin = {"file": path.name, "sha256": sha256(path), "unit": self.unit}
-        if self.subjects_path is not None:
-            other = _read(Path(self.subjects_path), "subject_id")
-            require_columns(other, ("subject_id",), self.subjects_path)
-            other = other.assign(subject_id=other["subject_id"].astype(str).str.strip())
-            if not other["subject_id"].isin(people).any():
-                raise SourceError(f"{self.subjects_path} describes none of the subjects of {path}: do the ids agree?")
-            subjects = subjects.merge(other, on="subject_id", how="left")
-            origin["subjects_sha256"] = sha256(Path(self.subjects_path))
-        return Raw(rows, subjects, origin)
+        other = _read(Path(self.subjects_path), "subject_id", "data.subjects_path")
+        require_columns(other, ("subject_id",), self.subjects_path)
+        other = other.assign(subject_id=other["subject_id"].astype(str).str.strip())
+        if len(other) and not other["subject_id"].isin(people).any():
+            raise SourceError(f"{self.subjects_path} describes none of the subjects of {path}: do the ids agree?")
+        subjects = subjects.merge(other, on="subject_id", how="left")
+        files = {"sha256": sha256(path), "subjects_sha256": sha256(Path(self.subjects_path))}
+        return Raw(rows, subjects, {"file": path.name, "unit": self.unit, **files})
 
 
-def _read(path: Path, subject: str) -> pd.DataFrame:
+def _read(path: Path, subject: str, key: str = "data.path") -> pd.DataFrame:
     if not path.is_file():
-        raise SourceError(f"{path} is not there: set data.path to a CSV or Parquet file")
+        raise SourceError(f"{path} is not there: set {key} to a CSV or Parquet file")
     if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty: it needs the columns subject_id, timestamp, glucose")
     try:

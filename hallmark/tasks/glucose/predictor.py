@@ -12,11 +12,11 @@ from safetensors.numpy import load_file, save_file
 
 from hallmark.errors import BundleError
 from hallmark.files import read_json, sha256, write_json
-from hallmark.learn.base import Base, load_base
+from hallmark.learn.base_forecaster import Base, load_base
 from hallmark.learn.history import History, stack
 from hallmark.learn.intervals import Calibration, pairs, widen
 from hallmark.learn.personal import People, directory_of
-from hallmark.read.panel import MINUTES_A_DAY, Floats, Integers, Panel, build_panel
+from hallmark.read.panel import MINUTES_A_DAY, Floats, Integers, Panel, build_panel, means_of_runs, nearest_slots
 from hallmark.tasks.glucose.messages import (
     DISCLAIMER,
     Forecast,
@@ -75,16 +75,14 @@ class GlucosePredictor:
             Mean (B, H) and calibrated quantiles (B, H, Q), mg/dL, within the range of sensors.
         """
         day = minute // MINUTES_A_DAY
-        name = subject_id or ""
-        if not self.knows(subject_id, day):  # of nobody that this model knows today: the base, for a newcomer
+        known = subject_id if self.knows(subject_id, day) else None
+        if known is None:
             mean, quantiles = self.base.forecast(context, minute, None, None)
-            offset = np.broadcast_to(self.calibration.population, (len(day), *self.calibration.population.shape))
         else:
             assert self.history is not None
-            rows = self.history.rows(np.full(len(day), self.codes[name]), day)
-            mean, quantiles = self.people.forecast(name, context, minute, self.history, rows)
-            offset = self.calibration.of(name, day)
-        quantiles = widen(quantiles, offset, self.levels)
+            rows = self.history.rows(np.full(len(day), self.codes[known]), day)
+            mean, quantiles = self.people.forecast(known, context, minute, self.history, rows)
+        quantiles = widen(quantiles, self.calibration.of(known, day), self.levels)
         return np.clip(mean, LOWEST_MG_DL, HIGHEST_MG_DL), np.clip(quantiles, LOWEST_MG_DL, HIGHEST_MG_DL)
 
     def knows(self, subject_id: str | None, day: Integers) -> bool:
@@ -102,14 +100,12 @@ class GlucosePredictor:
         times = np.array([r.timestamp for r in request.readings], dtype="datetime64[s]")
         values = np.array([r.glucose_mg_dl for r in request.readings], dtype=np.float32)
         age = (request.asked_at - request.readings[-1].timestamp).total_seconds() / 60
-        seconds = times.astype(np.int64)
-        slot = np.floor(seconds / (60 * grid.step_minutes) + 0.5).astype(np.int64)
+        slot = nearest_slots(times, grid.step_minutes)
         used = slot > slot[-1] - grid.context_length
         times, values, slot = times[used], values[used], slot[used]
         # As in cleaning: readings of one grid step become their mean, at the time of the first.
-        _, first, step = np.unique(slot, return_index=True, return_inverse=True)
-        values = (np.bincount(step, values) / np.bincount(step)).astype(np.float32)
-        times = times[first]
+        again = np.diff(slot, prepend=slot[0] - 1) == 0
+        times, values = times[~again], means_of_runs(values, again)
         panel = build_panel(pd.DataFrame({"subject_id": "", "timestamp": times, "glucose": values}), "glucose", grid)
         reason = self._refusal(age, panel)
         provenance = _provenance(times, values, panel)

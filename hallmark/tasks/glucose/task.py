@@ -15,7 +15,7 @@ from hallmark.contracts import Clean, Prepared, Progress, Raw
 from hallmark.errors import BundleError, ConfigError, LeakageError
 from hallmark.files import write_json
 from hallmark.learn.assemble import Assembler
-from hallmark.learn.base import (
+from hallmark.learn.base_forecaster import (
     Base,
     ForecastConfig,
     fit_assembler,
@@ -30,8 +30,9 @@ from hallmark.learn.intervals import CalibrateConfig, Calibration, nightly, offs
 from hallmark.learn.personal import PersonaliseConfig, personalise
 from hallmark.learn.trainer import TrainConfig, quiet, seed_everything
 from hallmark.models.forecaster import BodyConfig
+from hallmark.read.leakage import check_leakage
 from hallmark.read.panel import MINUTES_A_DAY, Grid, Integers, Panel, build_panel, describe
-from hallmark.read.splits import HELD_OUT, SEEN, Parts, SplitConfig, check_leakage, split
+from hallmark.read.splits import HELD_OUT, SEEN, Parts, SplitConfig, split
 from hallmark.read.validation import ValidationLimits
 from hallmark.tasks.glucose.cleaning import GROUPS, clean
 from hallmark.tasks.glucose.messages import DISCLAIMER, GlucoseRequest, GlucoseResponse
@@ -111,8 +112,8 @@ class GlucoseTask:
         return Parts(build_panel(prepared.rows, VALUE, self.grid), prepared.splits)
 
     def check_leakage(self, prepared: Prepared) -> dict[str, int]:
-        """Check people, times, targets and twins."""
-        return check_leakage(self.parts(prepared))
+        """Check people, times, inputs, targets and twins; see hallmark/read/leakage.py."""
+        return check_leakage(prepared, self.parts(prepared), VALUE, self.split_config.purge_minutes)
 
     def fit(
         self,
@@ -176,7 +177,7 @@ class GlucoseTask:
     ) -> dict[str, Any]:
         """Let every person's gate choose an adapter; write them all into `model/people`."""
         quiet()
-        seed_everything(config.seed, 1)
+        seed_everything(config.lora.seed, 1)
         parts, base = self.parts(prepared), load_base(model / "base")
         history = self._history(base.assembler, parts.panel)
         out = model / "people"

@@ -237,8 +237,8 @@ def _initialise(
         keep = part["known"]
         for known_mask in (keep, torch.zeros_like(keep)):  # with and without a history, so the skip serves both
             z = model.standardise(part["x"], known_mask, known_mask)
-            trust = (model.trust[0] + model.trust[1] * part["maturity"][:, None]) * known_mask[:, None]
-            rest = part["target"] - part["anchor"] - trust * part["correction"]
+            correction = model.trusted(part["correction"], known_mask, part["maturity"])
+            rest = part["target"] - part["anchor"] - correction
             equations.add(z.numpy(), (rest / model.horizon_scale).numpy())
             if forecast.history_dropout == 0:
                 break
