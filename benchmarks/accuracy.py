@@ -22,6 +22,7 @@ import resource
 import shutil
 import tempfile
 import time
+from math import erf
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +168,18 @@ def score(
                 error = forecast[inside][there, h] - y[there]
                 rows.append({**base, "model": name, "rmse": float(np.sqrt(np.mean(error**2)))})
             q = quantiles[inside][there, h]
-            covered = float(np.mean((y[there] >= q[:, low]) & (y[there] <= q[:, high])))
-            width = float(np.mean(q[:, high] - q[:, low]))
-            rows.append({**base, "model": "interval", "coverage": covered, "width": width})
+            covered = (y[there] >= q[:, low]) & (y[there] <= q[:, high])
+            found = {"coverage": float(covered.mean()), "width": float(np.mean(q[:, high] - q[:, low]))}
+            error = clustered_error(covered.astype(float), panel.day[test[inside][there]])
+            rows.append({**base, "model": "interval", **found, "coverage_error": error})
     return rows
+
+
+def clustered_error(values: Any, day: Any) -> float:
+    """Standard error of a mean whose values resemble each other within a day."""
+    days, number = np.unique(day, return_inverse=True)
+    sums = np.bincount(number, values - values.mean())
+    return float(np.sqrt((sums**2).sum() * len(days) / max(len(days) - 1, 1)) / len(values))
 
 
 def in_chunks(base: Any, panel: Any, origins: Any, history: Any, rows: Any) -> Any:
@@ -210,7 +219,9 @@ def show(rows: pd.DataFrame) -> None:
     for mark, group in intervals.groupby("at"):
         share = group["coverage"].between(0.86, 0.94).mean()
         mean, width = group["coverage"].mean(), group["width"].mean()
-        print(f"  @{mark}: {mean:.3f}, within 86–94% for {share:.0%} of {len(group)} people, width {width:.0f} mg/dL")
+        chance = np.mean([erf(0.04 / max(e, 1e-6) / 2**0.5) for e in group["coverage_error"]])
+        print(f"  @{mark}: {mean:.3f}, within 86–94% for {share:.0%} of {len(group)} people, width {width:.0f} mg/dL;")
+        print(f"    exactly right intervals would be within for {chance:.0%}, by the errors of so few test days")
 
 
 PAIRS = (

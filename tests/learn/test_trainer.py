@@ -1,5 +1,7 @@
 """The trainer: deterministic, resumed after kill -9 with the same bytes, and it keeps the best average."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -36,9 +39,9 @@ def config(**changes: object) -> TrainConfig:
 class Toy(nn.Module):
     """A regression with dropout, so that the generators matter."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.3) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.3), nn.GELU(), nn.Linear(16, 1))
+        self.body = nn.Sequential(nn.Linear(8, 16), nn.Dropout(dropout), nn.GELU(), nn.Linear(16, 1))
 
     def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
         return {"loss": ((self.body(x) - target) ** 2).mean()}
@@ -56,10 +59,10 @@ def data(seed: int, delay: float = 0.0) -> tuple[int, object]:
     return 256, make
 
 
-def trained(where: Path, delay: float = 0.0, **changes: object) -> dict[str, Tensor]:
+def trained(where: Path, delay: float = 0.0, dropout: float = 0.3, **changes: object) -> dict[str, Tensor]:
     quiet()
     torch.manual_seed(0)
-    model, _ = fit(Toy(), data(1, delay), data(2), config(**changes), where)  # type: ignore[arg-type]
+    model, _ = fit(Toy(dropout), data(1, delay), data(2), config(**changes), where)  # type: ignore[arg-type]
     return model.state_dict()
 
 
@@ -135,3 +138,29 @@ def test_the_average_is_evaluated_and_the_weights_are_trained() -> None:
     averaged.update()
     moved = averaged.average.body[0].weight - before
     torch.testing.assert_close(moved, torch.full_like(moved, 0.1), rtol=1e-3, atol=1e-3)
+
+
+def test_accumulated_gradients_are_those_of_the_large_batch(tmp_path: Path) -> None:
+    steady = {"dropout": 0.0}
+    whole = trained(tmp_path / "whole", **steady)
+    halves = trained(tmp_path / "halves", batch_size=16, gradient_accumulation=2, **steady)
+    for name in whole:
+        torch.testing.assert_close(halves[name], whole[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler: install g++")
+def test_a_compiled_model_learns_the_same_and_keeps_its_names(tmp_path: Path) -> None:
+    plain, compiled = trained(tmp_path / "plain", dropout=0.0), trained(tmp_path / "c", compile=True, dropout=0.0)
+    assert set(plain) == set(compiled)
+    for name in plain:
+        torch.testing.assert_close(compiled[name], plain[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: training on a GPU is not run here")
+def test_training_on_a_gpu_ends_near_training_on_a_cpu(tmp_path: Path) -> None:
+    code = "from tests.learn.test_trainer import trained; from pathlib import Path; import torch; "
+    code += f"torch.save(trained(Path({str(tmp_path / 'cpu')!r}), dropout=0.0), {str(tmp_path / 'cpu.pt')!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, check=True)
+    expected = torch.load(tmp_path / "cpu.pt", weights_only=True)
+    for name, value in trained(tmp_path / "gpu", dropout=0.0).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-3)

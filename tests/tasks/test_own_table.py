@@ -1,0 +1,51 @@
+"""A table of one's own: units, column names, and a second table that describes the people."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hallmark.errors import SourceError
+from hallmark.tasks.glucose.own_table import OwnTable
+from tests.conftest import ROOT
+
+NOBODY = str(ROOT / "conf" / "data" / "nobody.csv")
+COLUMNS = {"subject_id": "id", "timestamp": "time", "glucose": "sgv"}
+
+
+def source(where: Path, unit: str = "mg/dL", subjects: str = NOBODY) -> OwnTable:
+    path = where / "mine.csv"
+    pd.DataFrame({"id": ["007", "007", "b"], "time": ["2024-01-01 00:00"] * 3, "sgv": ["5.5", "Low", "6"]}).to_csv(
+        path, index=False
+    )
+    return OwnTable(str(path), unit, COLUMNS, None, subjects)
+
+
+def test_ids_keep_their_zeros_and_text_is_left_for_cleaning(tmp_path: Path) -> None:
+    rows = source(tmp_path).load().rows
+    assert rows["subject_id"].tolist() == ["007", "007", "b"]
+    assert rows["glucose"].tolist() == ["5.5", "Low", "6"]
+
+
+def test_mmol_is_converted_and_text_stays(tmp_path: Path) -> None:
+    values = source(tmp_path, "mmol/L").load().rows["glucose"].tolist()
+    assert values[0] == pytest.approx(99.088)
+    assert values[1] == "Low"
+
+
+def test_a_second_table_gives_people_their_groups(tmp_path: Path) -> None:
+    people = tmp_path / "people.csv"
+    pd.DataFrame({"subject_id": ["007"], "sex": ["female"]}).to_csv(people, index=False)
+    found = source(tmp_path, subjects=str(people)).load()
+    assert found.subjects.set_index("subject_id")["sex"]["007"] == "female"
+    assert found.subjects["sex"].isna().tolist() == [False, True]
+    assert found.origin["subjects_sha256"] != source(tmp_path).load().origin["subjects_sha256"]
+
+
+def test_a_second_table_of_other_people_is_refused(tmp_path: Path) -> None:
+    people = tmp_path / "people.csv"
+    pd.DataFrame({"subject_id": ["zz"], "sex": ["female"]}).to_csv(people, index=False)
+    with pytest.raises(SourceError, match="describes none of the subjects"):
+        source(tmp_path, subjects=str(people)).load()
+    with pytest.raises(SourceError, match=r"set data\.subjects_path"):
+        source(tmp_path, subjects=str(tmp_path / "none.csv")).load()
