@@ -140,7 +140,8 @@ class Forecaster(nn.Module):
             target: (B, H) what came, NaN where nobody knows.
 
         Returns:
-            mean (B, H) and quantiles (B, H, Q) in the value's unit; loss when scored.
+            mean (B, H) and quantiles (B, H, Q) in the value's unit; when scored the loss, and every row's share of it:
+            the loss of any rows is the sum of their row_loss over the sum of their row_weight, (B,) each.
         """
         known, adapted = self.mask(known, adapted)
         z = self.standardise(x, known, adapted)
@@ -152,7 +153,8 @@ class Forecaster(nn.Module):
             "quantiles": anchor[..., None] + q.mean(0) * self.horizon_scale[:, None],
         }
         if target is not None:
-            result["loss"] = self._loss(step, q, (target - anchor) / self.horizon_scale)
+            losses, weights = self._losses(step, q, (target - anchor) / self.horizon_scale)
+            result |= {"row_loss": losses, "row_weight": weights, "loss": losses.sum() / weights.sum().clamp_min(1.0)}
         return result
 
     def standardise(self, x: Tensor, known: Tensor, adapted: Tensor) -> Tensor:
@@ -173,11 +175,11 @@ class Forecaster(nn.Module):
         below = middle - gaps[..., :m].flip(-1).cumsum(-1).flip(-1)
         return torch.cat([below, middle, middle + gaps[..., m:].cumsum(-1)], dim=-1)
 
-    def _loss(self, step: Tensor, q: Tensor, y: Tensor) -> Tensor:
+    def _losses(self, step: Tensor, q: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         there = ~torch.isnan(y)
         y = torch.where(there, y, 0.0)
         weight = there * self.horizon_weight
         error = y[..., None] - q
         pinball = torch.maximum(self.levels * error, (self.levels - 1) * error).mean(-1)
         loss = ((y - step) ** 2 + self.pinball_weight * pinball).mean(0)
-        return (loss * weight).sum() / weight.sum().clamp_min(1.0)
+        return (loss * weight).sum(dim=1), weight.sum(dim=1)

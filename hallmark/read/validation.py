@@ -13,7 +13,7 @@ from hallmark.errors import DataError
 
 Mask = npt.NDArray[np.bool_]
 
-ACTIONS = ("dropped", "merged", "changed", "noted")
+ACTIONS = ("excluded", "dropped", "merged", "changed", "noted")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ValidationLimits:
     """When cleaning becomes a failure.
 
     Attributes:
-        max_dropped_share: largest share of rows that may be dropped.
+        max_dropped_share: largest share of rows that may be dropped; who is excluded by configuration does not count.
         max_changed_share: largest share that may be merged or changed.
         minimum_days: a subject whose first and last reading are fewer days apart is dropped.
         earliest: readings before this ISO date are dropped.
@@ -57,9 +57,9 @@ class Ledger:
             for subject, rows in subject_ids.astype(str).value_counts().items():
                 entry[str(subject)] = entry.get(str(subject), 0) + int(rows)
 
-    def drop(self, frame: pd.DataFrame, bad: Mask, reason: str) -> pd.DataFrame:
-        """Drop rows and count them."""
-        self.count("dropped", reason, frame.loc[bad, "subject_id"])
+    def drop(self, frame: pd.DataFrame, bad: Mask, reason: str, action: str = "dropped") -> pd.DataFrame:
+        """Drop rows and count them; `excluded` for those that somebody chose to leave out."""
+        self.count(action, reason, frame.loc[bad, "subject_id"])
         return frame if not bad.any() else frame.loc[~bad]
 
     def total(self, *actions: str) -> int:
@@ -89,16 +89,17 @@ class Ledger:
                 "max_changed_share",
             ),
         )
+        read = self.rows_read - self.total("excluded")
         for actions, limit, key in checks:
             rows = self.total(*actions)
-            if rows > limit * self.rows_read:
+            if rows > limit * read:
                 why = "; ".join(
                     f"{reason} {sum(by.values()):,} rows of {len(by)} subjects"
                     for (action, reason), by in sorted(self.entries.items())
                     if action in actions
                 )
                 raise DataError(
-                    f"{rows:,} of {self.rows_read:,} rows {'/'.join(actions)} ({rows / max(self.rows_read, 1):.0%}), "
+                    f"{rows:,} of {read:,} rows {'/'.join(actions)} ({rows / max(read, 1):.0%}), "
                     f"task.limits.{key} allows {limit:.0%}: {why}. Mend the data or raise the limit"
                 )
 
@@ -130,6 +131,7 @@ def render_html(report: Mapping[str, Any], title: str) -> str:
         "<style>body{font:14px system-ui;margin:2rem;max-width:60rem}td,th{padding:.3rem .8rem;text-align:left;"
         "border-bottom:1px solid #ddd;vertical-align:top}</style>"
         f"<h1>{html.escape(title)}</h1><p>{report['rows_read']:,} rows read, {report['rows_kept']:,} kept; "
-        f"{report['dropped']:,} dropped, {report['merged']:,} merged, {report['changed']:,} changed.</p>"
+        f"{report['excluded']:,} excluded, {report['dropped']:,} dropped, {report['merged']:,} merged, "
+        f"{report['changed']:,} changed.</p>"
         f"<table><tr><th>action<th>reason<th>rows<th>subjects<th></tr>{rows}</table><ul>{notes}</ul>"
     )

@@ -130,7 +130,7 @@ def test_a_time_zone_is_dropped_and_counted() -> None:
 def test_an_excluded_subject_is_counted_with_its_reason() -> None:
     rows = pd.concat([readings("a"), readings("b")])
     found = cleaned(rows, excluded={"b": "a twin"})
-    assert counts(found.report) == {("dropped", "excluded: a twin"): 576}
+    assert counts(found.report) == {("excluded", "a twin"): 576}
 
 
 def test_two_subjects_of_one_id_are_refused() -> None:

@@ -40,7 +40,7 @@ def clean(raw: Raw, limits: ValidationLimits, sensor_text: Mapping[str, float], 
     frame = frame.assign(subject_id=frame["subject_id"].astype("string").str.strip().fillna(""))
     frame = ledger.drop(frame, _mask(frame["subject_id"] == ""), "no subject_id")
     for person, why in raw.excluded.items():
-        frame = ledger.drop(frame, _mask(frame["subject_id"] == person), f"excluded: {why}")
+        frame = ledger.drop(frame, _mask(frame["subject_id"] == person), why, "excluded")
     if (long := frame["subject_id"].str.len() > LONGEST_ID).any():
         raise DataError(f"{int(long.sum())} rows have a subject_id of more than {LONGEST_ID} characters: shorten them")
     frame = _times(frame, limits, ledger)

@@ -1,0 +1,82 @@
+"""Who sits in a bank: subjects' adapters are fetched when asked for, the least recently used make room.
+
+A subject without a usable adapter gets slot 0, the base model, with the reason; never somebody else's adapter.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hallmark.errors import BundleError
+from hallmark.learn.adapter_files import AdapterStore
+from hallmark.learn.bank import BASE, AdapterBank
+
+
+class Residents:
+    """A bank and the subjects in its slots.
+
+    Args:
+        bank: with all slots free.
+        store: where adapters come from.
+    """
+
+    def __init__(self, bank: AdapterBank, store: AdapterStore) -> None:
+        self.bank, self.store = bank, store
+        self._slots: OrderedDict[str, int] = OrderedDict()  # least recently used first
+        self._free = list(range(bank.slots, 0, -1))
+        self._lock = Lock()
+
+    @property
+    def subjects(self) -> list[str]:
+        """Who is resident, the least recently used first."""
+        with self._lock:
+            return list(self._slots)
+
+    def forward(self, subjects: Sequence[str | None], *args: Any, **inputs: Any) -> tuple[Any, list[str]]:
+        """Run one batch, row i for subjects[i]; None is the base. One batch at a time.
+
+        Returns:
+            What the model returns, and for every row why the base spoke, empty where the adapter did.
+        """
+        with self._lock:
+            rows, reasons = self._seat(subjects)
+            return self.bank(rows if bool(rows.any()) else None, *args, **inputs), reasons
+
+    def forget(self, subject_id: str) -> None:
+        """Drop a subject, whose adapter has changed or must go; the next request fetches it anew."""
+        with self._lock:
+            slot = self._slots.pop(subject_id, None)
+            if slot is not None:
+                self._free.append(slot)
+
+    def _seat(self, subjects: Sequence[str | None]) -> tuple[Tensor, list[str]]:
+        why: dict[str | None, str] = {None: "no subject was named"}
+        wanted = dict.fromkeys(s for s in subjects if s is not None)
+        for subject_id in wanted:
+            if subject_id in self._slots:
+                self._slots.move_to_end(subject_id)
+        for subject_id in wanted:
+            if subject_id not in self._slots:
+                why[subject_id] = self._fetch(subject_id, wanted)
+        slots = [self._slots.get(s, BASE) if s is not None else BASE for s in subjects]
+        reasons = ["" if slot else why[s] for s, slot in zip(subjects, slots, strict=True)]
+        return torch.tensor(slots, dtype=torch.int64, device=self.bank.device), reasons
+
+    def _fetch(self, subject_id: str, keep: dict[str, None]) -> str:
+        """Fetch one subject; returns why not."""
+        if not self._free and next(iter(self._slots)) in keep:
+            return f"the bank's {self.bank.slots} slots are all taken by this batch"
+        try:
+            row = self.store.read(subject_id)
+        except KeyError:
+            return "the subject has no adapter"
+        except BundleError as error:
+            return str(error)
+        slot = self._free.pop() if self._free else self._slots.popitem(last=False)[1]
+        self.bank.put(slot, row[None])
+        self._slots[subject_id] = slot
+        return ""
