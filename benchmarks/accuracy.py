@@ -109,7 +109,7 @@ def run_fold(
     same = {**params, "model": {"candidates": nodes}}
     plain = fit_model(plain_task, same, prepared, work / "plain", cost, base_only=True)
     forecasts["plain"] = in_chunks(load_base(plain / "base"), panel, test, None, newcomer)
-    baselines = fit_baselines(parts, train, task.scale, task.forecast.ridge_penalty)
+    baselines = fit_baselines(parts, train, valid, task.scale, task.forecast.ridge_penalties)
     fitted = [
         baselines.forecast(parts, part, predictor.history, task.scale)
         for part in np.array_split(test, max(1, len(test) // 4096))

@@ -45,7 +45,8 @@ def main() -> None:
     clean = task.clean(build(params["data"]).load())
     parts = task.parts(Prepared(clean.rows, clean.subjects, task.split(clean)))
     train = parts.origins("train", SEEN)
-    assembler = fit_assembler(parts, train, task.scale, task.history, task.forecast)
+    valid = parts.origins("valid", SEEN)[:: task.forecast.valid_stride]
+    assembler = fit_assembler(parts, train, valid, task.scale, task.history, task.forecast)
     history = build_history(parts.panel, task.history, task.scale, population_forecast(assembler, parts.panel))
     make = batches(assembler, parts, "train", history, train)
     shape = Shape(

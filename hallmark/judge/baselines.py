@@ -4,17 +4,17 @@ Each is fitted on train windows only and forecasts the same origins as the model
 Legend of shapes: B windows, C context, H horizons.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hallmark.learn.history import BINS, History
+from hallmark.learn.history import History
 from hallmark.learn.inputs import Scale
 from hallmark.learn.ridge import NormalEquations
-from hallmark.read.panel import MINUTES_A_DAY, Floats, Integers
+from hallmark.read.panel import Floats, Integers
 from hallmark.read.splits import Parts
 
 Array = npt.NDArray[Any]
@@ -52,15 +52,17 @@ class Baselines:
         }
 
 
-def fit_baselines(parts: Parts, origins: Integers, scale: Scale, penalty: float) -> Baselines:
-    """Fit the baselines on train origins, streamed."""
+def fit_baselines(
+    parts: Parts, train: Integers, valid: Integers, scale: Scale, penalties: Sequence[float]
+) -> Baselines:
+    """Fit the baselines on train origins, streamed; the ridge's penalties are chosen on valid, as our own are."""
     panel = parts.panel
     dampings = np.round(np.arange(0.5, 1.0, 0.05), 2)
     errors = np.zeros(len(dampings))
     short = panel.grid.steps <= 24
     equations: NormalEquations | None = None
-    for start in range(0, len(origins), CHUNK):
-        part = origins[start : start + CHUNK]
+    for start in range(0, len(train), CHUNK):
+        part = train[start : start + CHUNK]
         context = panel.context(part)
         change = parts.target(part, "train") - context[:, -1:]
         x = ridge_lags(context, panel.grid.recent_length, scale)
@@ -72,7 +74,14 @@ def fit_baselines(parts: Parts, origins: Integers, scale: Scale, penalty: float)
             errors[i] += float(np.nansum(miss.astype(np.float64) ** 2))
     if equations is None:
         raise ValueError("no train window to fit the baselines on")
-    weights, intercept = equations.solve(penalty)
+
+    def looks() -> Iterator[tuple[Array, Array]]:
+        for start in range(0, len(valid), CHUNK):
+            part = valid[start : start + CHUNK]
+            context = panel.context(part)
+            yield ridge_lags(context, panel.grid.recent_length, scale), parts.target(part, "valid") - context[:, -1:]
+
+    weights, intercept = equations.solve_best(penalties, looks())
     return Baselines(float(dampings[int(np.argmin(errors))]), weights, intercept)
 
 
@@ -89,11 +98,7 @@ def profile_forecast(parts: Parts, origins: Integers, history: History, scale: S
     """The person's own mean of the last days at the time of day of each horizon, (B, H)."""
     panel = parts.panel
     rows = history.rows(panel.subject[origins], panel.day[origins])
-    minute = panel.minute[origins].astype(np.int64)[:, None] + np.asarray(panel.grid.horizons_minutes)
-    bins = (minute % MINUTES_A_DAY) // (MINUTES_A_DAY // BINS)
-    mean = history.statistics[rows, :1] * scale.spread + scale.center
-    forecast: Floats = (mean + history.profile[rows[:, None], bins] * scale.spread).astype(np.float32)
-    return forecast
+    return history.habit(rows, panel.minute[origins].astype(np.int64), panel.grid.horizons_minutes, scale)
 
 
 def _reach(damping: float, steps: Integers) -> Array:

@@ -243,7 +243,7 @@ class _Chunk:
             return
         from safetensors import safe_open
 
-        with safe_open(str(self.file), framework="pt") as opened:  # type: ignore[no-untyped-call]
+        with safe_open(str(self.file), framework="pt") as opened:
             metadata = opened.metadata()
         if json.loads(metadata["people"]) != self._names():
             return

@@ -4,6 +4,7 @@ Training gathers contexts from a panel, serving from a request; both call `Assem
 Legend of shapes: B windows, C context, F inputs, H horizons.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from hallmark.read.splits import Parts
 Array = npt.NDArray[Any]
 
 STATISTICS = 5  # columns of History.statistics; the last tells how many days are known
+CHUNK = 8192  # windows held at once
 MATURE_DAYS = 60  # of history, after which more does not make the online ridge more trusted
 
 
@@ -65,10 +67,11 @@ class Assembler:
         marks = [self.grid.index_of(m) for m in self.history.input_horizons_minutes]
         if history is None or rows is None:
             personal = np.zeros((len(context), self.personal_size), dtype=np.float32)
-            correction = np.zeros_like(anchor)
+            correction, habit = np.zeros_like(anchor), anchor
             known = maturity = np.zeros(len(context), dtype=np.float32)
         else:
             personal, correction, known = self._personal(context, minute, last, history, rows, marks)
+            habit = history.habit(np.maximum(rows, 0), minute, self.grid.horizons_minutes, self.scale)
             maturity = np.minimum(personal[:, STATISTICS - 1] / np.float32(np.log1p(MATURE_DAYS)), 1)
         hint = change[:, marks] / self.scale.spread
         recent = (context[:, -self.grid.recent_length :] - last) / self.scale.spread
@@ -78,6 +81,7 @@ class Assembler:
             "recent": recent.astype(np.float32),
             "anchor": anchor.astype(np.float32),
             "correction": correction.astype(np.float32),
+            "habit": (habit - anchor).astype(np.float32),
             "known": known,
             "adapted": known.copy(),
             "maturity": maturity,
@@ -145,9 +149,16 @@ def _rowwise(features: Floats, weights: Floats, rows: Integers) -> Floats:
 
 
 def fit_population_ridge(
-    parts: Parts, origins: Integers, scale: Scale, penalty: float, chunk: int = 8192
+    parts: Parts, train: Integers, valid: Integers, scale: Scale, penalties: Sequence[float]
 ) -> tuple[Floats, Floats]:
-    """Fit the population ridge on train origins: window inputs → change from the last reading, streamed.
+    """Fit the population ridge: window inputs → change from the last reading, streamed.
+
+    Args:
+        parts: readings and their splits.
+        train: origins to learn from.
+        valid: origins that choose among the penalties, horizon by horizon.
+        scale: units.
+        penalties: ascending.
 
     Returns:
         Weights (P, H) and intercepts (H,), in the value's unit.
@@ -155,14 +166,20 @@ def fit_population_ridge(
     Raises:
         DataError: no window to learn from.
     """
+    if not len(train):
+        raise DataError("no gap-free window in anybody's train time: add readings or shorten task.grid.recent_length")
     panel = parts.panel
+
+    def chunks(origins: Integers, part: str) -> Iterator[tuple[Floats, Floats]]:
+        for start in range(0, len(origins), CHUNK):
+            here = origins[start : start + CHUNK]
+            minute = panel.minute[here].astype(np.int64)
+            x = window_inputs(panel.context(here), minute, panel.grid.recent_length, scale)
+            yield x, parts.target(here, part) - panel.values[here][:, None]
+
     equations: NormalEquations | None = None
-    for start in range(0, len(origins), chunk):
-        part = origins[start : start + chunk]
-        x = window_inputs(panel.context(part), panel.minute[part].astype(np.int64), panel.grid.recent_length, scale)
-        y = parts.target(part, "train") - panel.values[part][:, None]
+    for x, y in chunks(train, "train"):
         equations = equations or NormalEquations(x.shape[1], y.shape[1])
         equations.add(x, y)
-    if equations is None:
-        raise DataError("no gap-free window in anybody's train time: add readings or shorten task.grid.recent_length")
-    return equations.solve(penalty)
+    assert equations is not None
+    return equations.solve_best(penalties, chunks(valid, "valid"))

@@ -4,7 +4,7 @@ A base is a directory: `ridge.safetensors`, `model.safetensors`, `spec.json`. Lo
 `Assembler` and a `Forecaster`, which is all that training, evaluation and serving need.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from hallmark.models.forecaster import BodyConfig, Forecaster, Shape
 from hallmark.read.panel import Floats, Grid, Integers, Panel
 from hallmark.read.splits import Parts
 
+BLEND_PRIOR = 0.02  # pulls the blend to the network alone, as a variance in units of the horizon's own
+
 
 @dataclass(frozen=True)
 class ForecastConfig:
@@ -36,8 +38,8 @@ class ForecastConfig:
 
     Attributes:
         quantile_levels: ascending, with 0.5.
-        ridge_penalty: of the population ridge.
-        skip_penalty: of the ridge that the network's skip starts from.
+        ridge_penalties: of the population ridge, ascending; valid chooses one for every horizon.
+        skip_penalties: of the ridge that the network's skip starts from, chosen alike.
         skip_rows: windows that this second ridge sees.
         history_dropout: share of training windows that lose all personal inputs.
         adapter_dropout: share that lose the online ridge only.
@@ -48,8 +50,8 @@ class ForecastConfig:
     """
 
     quantile_levels: tuple[float, ...]
-    ridge_penalty: float
-    skip_penalty: float
+    ridge_penalties: tuple[float, ...]
+    skip_penalties: tuple[float, ...]
     skip_rows: int
     history_dropout: float
     adapter_dropout: float
@@ -60,6 +62,11 @@ class ForecastConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "quantile_levels", tuple(self.quantile_levels))
+        for name in ("ridge_penalties", "skip_penalties"):
+            found = tuple(getattr(self, name))
+            object.__setattr__(self, name, found)
+            if not found or found[0] <= 0 or list(found) != sorted(found):
+                raise ValueError(f"{name}={found} must be positive and ascending")
         for name in ("history_dropout", "adapter_dropout", "short_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie within 0…1")
@@ -110,10 +117,10 @@ def as_tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def fit_assembler(
-    parts: Parts, origins: Integers, scale: Scale, history: HistoryConfig, forecast: ForecastConfig
+    parts: Parts, train: Integers, valid: Integers, scale: Scale, history: HistoryConfig, forecast: ForecastConfig
 ) -> Assembler:
-    """Fit the population ridge on the training windows."""
-    weights, intercept = fit_population_ridge(parts, origins, scale, forecast.ridge_penalty)
+    """Fit the population ridge on the training windows; valid ones choose its penalties."""
+    weights, intercept = fit_population_ridge(parts, train, valid, scale, forecast.ridge_penalties)
     return Assembler(parts.panel.grid, scale, history, weights, intercept)
 
 
@@ -166,7 +173,7 @@ def fit_base(
         parts: readings and their splits.
         history: everybody's past.
         train: origins to learn from.
-        valid: origins for early stopping.
+        valid: origins for early stopping and for the blend.
         forecast: what all candidates share.
         config: how to train.
         checkpoints: this run's own directory.
@@ -183,23 +190,19 @@ def fit_base(
     model = make_forecaster(body, shape, forecast)
     make = batches(assembler, parts, "train", history, train)
     generator = np.random.default_rng(config.seed)
+    look = batches(assembler, parts, "valid", history, valid)
     sample = np.sort(generator.choice(len(train), size=min(len(train), forecast.skip_rows), replace=False))
-    _initialise(
-        model,
-        [make(part.tolist()) for part in np.array_split(sample, max(1, len(sample) // 4096))],
-        assembler,
-        forecast,
-    )
-    average, result = fit(
-        model,
-        (len(train), make),
-        (len(valid), batches(assembler, parts, "valid", history, valid)),
-        config,
-        checkpoints,
-        progress,
-    )
+    learned = [make(part.tolist()) for part in np.array_split(sample, max(1, len(sample) // 4096))]
+    _initialise(model, learned, _chunks(look, len(valid)), assembler, forecast)
+    average, result = fit(model, (len(train), make), (len(valid), look), config, checkpoints, progress)
     assert isinstance(average, Forecaster)
+    _fit_blend(average, _chunks(look, len(valid)))
     return Base(assembler, average), result
+
+
+def _chunks(make: Callable[[list[int]], dict[str, Tensor]], count: int) -> Iterator[dict[str, Tensor]]:
+    for start in range(0, count, 4096):
+        yield make(list(range(start, min(start + 4096, count))))
 
 
 def make_forecaster(body: BodyConfig, shape: Shape, forecast: ForecastConfig) -> Forecaster:
@@ -216,9 +219,13 @@ def make_forecaster(body: BodyConfig, shape: Shape, forecast: ForecastConfig) ->
 
 @torch.no_grad()
 def _initialise(
-    model: Forecaster, parts: list[dict[str, Tensor]], assembler: Assembler, forecast: ForecastConfig
+    model: Forecaster,
+    parts: list[dict[str, Tensor]],
+    valid: Iterable[dict[str, Tensor]],
+    assembler: Assembler,
+    forecast: ForecastConfig,
 ) -> None:
-    """Set scales, trust and the ridge-initialised skip from a sample of training batches."""
+    """Set scales, trust and the ridge-initialised skip from a sample of training batches; valid chooses penalties."""
     x = torch.cat([part["x"] for part in parts])
     model.x_mean.copy_(x.mean(0))
     model.x_sd.copy_(x.std(0).clamp_min(1e-3))
@@ -232,17 +239,21 @@ def _initialise(
     maturity = torch.cat([part["maturity"] for part in parts])
     model.trust.copy_(_fit_trust(known, correction * there, maturity))
     model.horizon_weight.copy_(_horizon_weight(assembler.grid, forecast))
+
+    def rests(batches: Iterable[dict[str, Tensor]]) -> Iterator[tuple[Any, Any]]:
+        for part in batches:
+            keep = part["known"]
+            for mask in (keep, torch.zeros_like(keep)):  # with and without a history, so the skip serves both
+                z = model.standardise(part["x"], mask, mask)
+                rest = part["target"] - part["anchor"] - model.trusted(part["correction"], mask, part["maturity"])
+                yield z.numpy(), (rest / model.horizon_scale).numpy()
+                if forecast.history_dropout == 0:
+                    break
+
     equations = NormalEquations(x.shape[1], residual.shape[1])
-    for part in parts:
-        keep = part["known"]
-        for known_mask in (keep, torch.zeros_like(keep)):  # with and without a history, so the skip serves both
-            z = model.standardise(part["x"], known_mask, known_mask)
-            correction = model.trusted(part["correction"], known_mask, part["maturity"])
-            rest = part["target"] - part["anchor"] - correction
-            equations.add(z.numpy(), (rest / model.horizon_scale).numpy())
-            if forecast.history_dropout == 0:
-                break
-    weights, intercept = equations.solve(forecast.skip_penalty)
+    for z, rest in rests(parts):
+        equations.add(z, rest)
+    weights, intercept = equations.solve_best(forecast.skip_penalties, rests(valid))
     model.skip.weight.copy_(torch.from_numpy(weights.T.copy()))
     model.skip.bias.copy_(torch.from_numpy(intercept))
 
@@ -259,6 +270,32 @@ def _fit_trust(residual: Tensor, correction: Tensor, maturity: Tensor) -> Tensor
     found = torch.stack([(c * u - b * v) / determinant, (a * v - b * u) / determinant])
     young = found[0].clamp(0.0, 1.0)
     return torch.stack([young, (found[0] + found[1]).clamp(0.0, 1.0) - young])
+
+
+@torch.no_grad()
+def _fit_blend(model: Forecaster, parts: Iterable[dict[str, Tensor]]) -> None:
+    """Fit how far the network and the person's habit are to be believed, by least squares at every horizon on valid.
+
+    What the network learned from its own training people is worth less on others, at long horizons most of all.
+    """
+    horizons = model.shape.horizons
+    a, b, c, u, v = torch.zeros(5, horizons, dtype=torch.float64)
+    for part in parts:
+        inputs = {name: value for name, value in part.items() if name != "target"}
+        linear = model.trusted(part["correction"], part["adapted"], part["maturity"])
+        network = (model(**inputs)["mean"] - part["anchor"] - linear) / model.horizon_scale
+        usual = (part["habit"] - linear) / model.horizon_scale
+        rest = (part["target"] - part["anchor"] - linear) / model.horizon_scale
+        there = (~torch.isnan(rest) & (part["known"][:, None] > 0)).double()
+        rest = torch.where(there > 0, rest, 0.0).double()
+        network, usual = network.double() * there, usual.double() * there
+        prior = BLEND_PRIOR * there.sum(0)
+        a, b, c = a + (network**2).sum(0) + prior, b + (network * usual).sum(0), c + (usual**2).sum(0) + prior
+        u, v = u + (rest * network).sum(0) + prior, v + (rest * usual).sum(0)
+    determinant = (a * c - b * b).clamp_min(1e-9)
+    found = torch.stack([(c * u - b * v) / determinant, (a * v - b * u) / determinant])
+    known = (a > 0).expand(2, -1)  # without a single known valid window the network speaks as it is
+    model.blend.copy_(torch.where(known, found.clamp(0.0, 1.0).float(), model.blend))
 
 
 def _horizon_weight(grid: Grid, forecast: ForecastConfig) -> Tensor:

@@ -7,7 +7,7 @@ residuals over all of the subject's past windows whose targets had ended.
 Legend of shapes: S subjects, R rows (subject-days), K ridge features, H horizons, B windows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -87,6 +87,21 @@ class History:
         """Look up the row of each (subject, day); after the last day the last row holds."""
         ahead = np.clip(day - self.first_day[subject], 0, self.days[subject] - 1)
         return (self.first_row[subject] + ahead).astype(np.int64)
+
+    def habit(self, rows: Integers, minute: Array, horizons_minutes: Sequence[int], scale: Scale) -> Floats:
+        """Look up the person's own mean of the last days at the time of day of each horizon, (B, H).
+
+        Args:
+            rows: (B,) of this history.
+            minute: (B,) local wall-clock minute of the last reading.
+            horizons_minutes: (H,) ahead.
+            scale: units; the result is in the value's.
+        """
+        ahead = minute[:, None] + np.asarray(horizons_minutes)
+        bins = (ahead % MINUTES_A_DAY) // (MINUTES_A_DAY // BINS)
+        usual = self.statistics[rows, :1] + self.profile[rows[:, None], bins]
+        found: Floats = (usual * scale.spread + scale.center).astype(np.float32)
+        return found
 
     def tensors(self) -> dict[str, Array]:
         """Return the arrays by name, for safetensors."""

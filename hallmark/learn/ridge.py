@@ -1,5 +1,6 @@
 """Ridge regression from streamed normal equations: memory is the square of the inputs, never the rows."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,3 +50,25 @@ class NormalEquations:
         cross = self.cross * (self.rows / np.maximum(self.seen, 1.0))
         solution = np.linalg.solve(self.gram + np.diag(ridge), cross)
         return solution[:-1].astype(np.float32), solution[-1].astype(np.float32)
+
+    def solve_best(self, penalties: Sequence[float], valid: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
+        """Solve for several penalties and keep, target by target, the one that errs least on other rows.
+
+        Args:
+            penalties: ascending; a target that the other rows never show gets the last, the most cautious.
+            valid: chunks of (x, y) as in `add`.
+
+        Returns:
+            As `solve`.
+        """
+        weights, intercepts = (np.stack(part) for part in zip(*map(self.solve, penalties), strict=True))
+        errors, seen = np.zeros((len(penalties), self.outputs)), np.zeros(self.outputs)
+        for x, y in valid:
+            there = ~np.isnan(y)
+            seen += there.sum(axis=0)
+            for i in range(len(penalties)):
+                miss = np.where(there, x @ weights[i] + intercepts[i] - y, 0.0)
+                errors[i] += (miss.astype(np.float64) ** 2).sum(axis=0)
+        best = np.where(seen > 0, errors.argmin(axis=0), len(penalties) - 1)
+        columns = np.arange(self.outputs)
+        return np.ascontiguousarray(weights[best, :, columns].T), intercepts[best, columns]

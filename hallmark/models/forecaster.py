@@ -2,7 +2,9 @@
 
 mean = anchor + trust(maturity) × correction + skip(inputs) + body(inputs); quantiles are the mean plus
 a median offset and cumulative positive spacings, so they never cross. The anchor is the population
-ridge, the correction the person's online ridge; `skip` starts at its own ridge solution.
+ridge, the correction the person's online ridge; `skip` starts at its own ridge solution. After training the
+network's part is shrunk, and mixed with the person's time-of-day mean, by two weights a horizon fitted on valid
+(stacking: Breiman 1996, "Stacked Regressions"); a newcomer gets the network's part as it is.
 Legend of shapes: B windows, F inputs, P of them personal (the last ones), T recent readings, H horizons, Q quantiles;
 the body's own outputs have the members of an ensemble in front.
 """
@@ -73,6 +75,7 @@ class Forecaster(nn.Module):
     adapter_columns: Tensor
     levels: Tensor
     gap_bias: Tensor
+    blend: Tensor
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class Forecaster(nn.Module):
         self.register_buffer("x_mean", torch.zeros(shape.inputs))
         self.register_buffer("x_sd", torch.ones(shape.inputs))
         self.register_buffer("adapter_columns", torch.zeros(shape.inputs))
+        self.register_buffer("blend", torch.tensor([[1.0], [0.0]]).repeat(1, shape.horizons))
         self.register_buffer("levels", torch.tensor(shape.quantile_levels), persistent=False)
         self.median = shape.quantile_levels.index(0.5)
         # Spacings that make the untrained quantiles those of a normal distribution with the horizon's scale.
@@ -122,6 +126,7 @@ class Forecaster(nn.Module):
         recent: Tensor,
         anchor: Tensor,
         correction: Tensor,
+        habit: Tensor,
         known: Tensor,
         adapted: Tensor,
         maturity: Tensor,
@@ -134,6 +139,7 @@ class Forecaster(nn.Module):
             recent: (B, T) recent readings minus the last one, in units of the spread.
             anchor: (B, H) population forecast, in the value's unit.
             correction: (B, H) the online ridge's correction, same unit.
+            habit: (B, H) the person's mean at the horizons' times of day minus the anchor, same unit.
             known: (B,) 1 where the person has a history.
             adapted: (B,) 1 where the person's online ridge is in use.
             maturity: (B,) 0…1, how much history the online ridge was fitted on.
@@ -146,7 +152,10 @@ class Forecaster(nn.Module):
         known, adapted = self.mask(known, adapted)
         z = self.standardise(x, known, adapted)
         out = self.body(z, recent).float().view(-1, len(x), self.shape.horizons, 1 + len(self.levels))
-        step = self.trusted(correction, adapted, maturity) / self.horizon_scale + self.skip(z) + out[..., 0]
+        linear = self.trusted(correction, adapted, maturity) / self.horizon_scale
+        network, usual = self.skip(z) + out[..., 0], habit / self.horizon_scale - linear
+        known = known[:, None]
+        step = linear + network * (1 + known * (self.blend[0] - 1)) + usual * known * self.blend[1]
         q = self._quantiles(step, out[..., 1:])
         result = {
             "mean": anchor + step.mean(0) * self.horizon_scale,

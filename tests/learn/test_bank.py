@@ -40,7 +40,13 @@ def forecaster(body: Any) -> Case:
 
     def batch(rows: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(rows)
-        sizes = {"x": (rows, 20), "recent": (rows, 24), "anchor": (rows, 3), "correction": (rows, 3)}
+        sizes = {
+            "x": (rows, 20),
+            "recent": (rows, 24),
+            "anchor": (rows, 3),
+            "correction": (rows, 3),
+            "habit": (rows, 3),
+        }
         found = {name: torch.randn(size, generator=g) for name, size in sizes.items()}
         return found | {name: torch.ones(rows) for name in ("known", "adapted", "maturity")}
 

@@ -13,12 +13,12 @@ from hallmark.learn.base_forecaster import ForecastConfig, _fit_trust, load_base
 from hallmark.models.forecaster import Shape
 
 SHAPE = Shape(20, 6, 24, 5, (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95))
-FORECAST = ForecastConfig(SHAPE.quantile_levels, 1, 1, 100, 0.5, 0.5, 2, 1, 120, 0.7)
+FORECAST = ForecastConfig(SHAPE.quantile_levels, (1,), (1,), 100, 0.5, 0.5, 2, 1, 120, 0.7)
 
 
 def batch(rows: int = 16) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    sizes = {"x": 20, "recent": 24, "anchor": 5, "correction": 5}
+    sizes = {"x": 20, "recent": 24, "anchor": 5, "correction": 5, "habit": 5}
     found = {k: torch.randn(rows, n, generator=generator) for k, n in sizes.items()}
     ones = torch.ones(rows)
     return {**found, "known": ones, "adapted": ones.clone(), "maturity": 0.5 * ones}

@@ -92,7 +92,8 @@ class GlucoseEvaluation:
         origins = parts.origins("test")[:: self.stride]
         others: dict[str, Base] = {p.name: load_base(p) for p in sorted((model / "rivals").glob("*")) if p.is_dir()}
         rival = task.open_for_test(champion, parts) if champion is not None else None
-        baselines = fit_baselines(parts, parts.origins("train", SEEN), task.scale, task.forecast.ridge_penalty)
+        train, valid = parts.origins("train", SEEN), parts.origins("valid", SEEN)[:: task.forecast.valid_stride]
+        baselines = fit_baselines(parts, train, valid, task.scale, task.forecast.ridge_penalties)
         trees = self._trees(task, parts, predictor) if self.trees else {}
         groups = _groups(prepared)
         rows: list[tuple[Any, ...]] = []

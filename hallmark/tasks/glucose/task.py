@@ -136,7 +136,7 @@ class GlucoseTask:
         origins = parts.origins("train", SEEN)
         valid = parts.origins("valid", SEEN)[:: self.forecast.valid_stride]
         progress("population ridge", 0, 1, f"{len(origins):,} windows")
-        assembler = fit_assembler(parts, origins, self.scale, self.history, self.forecast)
+        assembler = fit_assembler(parts, origins, valid, self.scale, self.history, self.forecast)
         progress("personal context", 0, 1, f"{len(parts.panel.subjects)} people")
         history = self._history(assembler, parts.panel)
         self._check_past_only(assembler, parts.panel, history)
