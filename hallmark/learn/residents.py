@@ -46,6 +46,15 @@ class Residents:
             rows, reasons = self._seat(subjects)
             return self.bank(rows if bool(rows.any()) else None, *args, **inputs), reasons
 
+    def warm(self, subjects: Sequence[str]) -> dict[str, str]:
+        """Fetch many subjects before they are asked for; returns who could not be seated, and why."""
+        failed = {}
+        with self._lock:
+            for subject_id in subjects:
+                if subject_id not in self._slots and (why := self._fetch(subject_id, {})):
+                    failed[subject_id] = why
+        return failed
+
     def forget(self, subject_id: str) -> None:
         """Drop a subject, whose adapter has changed or must go; the next request fetches it anew."""
         with self._lock:
