@@ -2,6 +2,9 @@
 
 import copy
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,18 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
-from hallmark.learn.adapter_files import flatten, unflatten
-from hallmark.learn.adapter_training import LoraSettings, Person, Trained, draw, initial_row, train_adapters
+from hallmark.learn.adapter_files import PackedStore, flatten, unflatten
+from hallmark.learn.adapter_training import (
+    LoraSettings,
+    Person,
+    Trained,
+    draw,
+    initial_row,
+    train_adapters,
+    train_shared,
+)
 from hallmark.learn.bank import AdapterBank, spec_of
+from tests.conftest import ROOT
 from tests.learn.test_bank import CASES
 
 SETTINGS = LoraSettings(2, 4, 6, 8, 5e-3, 0.01, 2, 100, 3, 0)
@@ -148,3 +160,26 @@ def test_checkpoints_of_other_people_are_not_taken_up(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         [t.row for t in world.train(people=others, checkpoints=tmp_path)], [t.row for t in world.train(people=others)]
     )
+
+
+def train_here(out: str) -> None:
+    """One process of a training that torchrun may have split."""
+    torch.set_num_threads(1)
+    world = World("residual_mlp")
+    bank = AdapterBank(world.model, world.spec, SETTINGS.people)
+    train_shared(bank, world.people, world.batch, SETTINGS, Path(out))
+
+
+def test_two_processes_make_the_same_file_as_one(tmp_path: Path) -> None:
+    one, two, script = tmp_path / "one.safetensors", tmp_path / "two.safetensors", tmp_path / "run.py"
+    train_here(str(one))
+    script.write_text(f"from tests.learn.test_adapter_training import train_here\ntrain_here({str(two)!r})\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (PackedStore(file, World("residual_mlp").spec) for file in (one, two))
+    assert first.subjects == second.subjects
+    for subject in first.subjects:
+        np.testing.assert_allclose(second.read(subject), first.read(subject), rtol=0, atol=1e-6)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.safetensors", "run.py", "two.safetensors"]
