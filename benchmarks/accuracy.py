@@ -42,6 +42,7 @@ from hallmark.read.splits import HELD_OUT, SEEN
 SETS = ("AZT1D", "T1D-UOM", "PhysioCGM", "Hall_2018")
 MARKS = (30, 60, 120, 240, 1440)
 LEAST = 30  # scored windows of a person that counts
+LEAST_PEOPLE = 5  # of a set that counts in a mean of sets
 
 
 def main() -> None:
@@ -200,7 +201,7 @@ def show(rows: pd.DataFrame) -> None:
     people = points[points["model"] == "hallmark"].groupby(["set", "at"])["subject_id"].nunique().unstack("at")
     print(f"\nPeople with at least {LEAST} scored windows:\n{people.to_string()}")
     wide = points.pivot_table(index=["set", "subject_id", "at"], columns="model", values="rmse")
-    print("\nChange of the mean RMSE, mean of the sets (mean over people, 95% bootstrap):")
+    print(f"\nChange of the mean RMSE, mean of the sets with {LEAST_PEOPLE} people (mean over people, 95% bootstrap):")
     for name, rival in PAIRS:
         if name in wide and rival in wide:
             print(f"  {name} against {rival}: " + "  ".join(_change(wide, name, rival, mark) for mark in MARKS))
@@ -238,7 +239,8 @@ PAIRS = (
 
 def _change(wide: pd.DataFrame, name: str, rival: str, mark: int) -> str:
     here = wide.xs(mark, level="at")[[name, rival]].dropna()
-    by_set = here.groupby("set").mean()
+    groups = here.groupby("set")
+    by_set = groups.mean()[groups.size() >= LEAST_PEOPLE]
     ratio = (here[name] / here[rival] - 1) * 100
     low, high = interval(ratio.to_numpy())
     mean = ((by_set[name] / by_set[rival] - 1) * 100).mean()
