@@ -78,10 +78,12 @@ class _Choice:
     Attributes:
         rows: (B,) slot of every row; None where the base speaks for all, or where `groups` says it.
         groups: the batch is this many equal blocks of rows, block i using slot i + 1; 0 if not.
+        one: every row uses this slot; 0 if not.
     """
 
     rows: Tensor | None = None
     groups: int = 0
+    one: int = 0
 
 
 class BankedLinear(nn.Module):
@@ -108,7 +110,10 @@ class BankedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, …, I) → (N, …, O)."""
         y: Tensor = self.linear(x)
-        groups, rows = self.choice.groups, self.choice.rows
+        groups, rows, one = self.choice.groups, self.choice.rows, self.choice.one
+        if one:
+            inner = nn.functional.linear(x, self.a[one].to(x.dtype))
+            return y + torch.matmul(inner, self.b[one].to(inner.dtype)) * self.scaling
         if groups:
             return _grouped(x, y, self.a[1 : groups + 1], self.b[1 : groups + 1], self.scaling)
         if rows is None:
@@ -180,12 +185,14 @@ class AdapterBank(nn.Module):
         """
         if isinstance(rows, int):
             self.choice.groups = rows
+        elif rows is not None and len(rows) == 1:
+            self.choice.one = int(rows)
         else:
             self.choice.rows = rows
         try:
             return self.model(*args, **inputs)
         finally:
-            self.choice.rows, self.choice.groups = None, 0
+            self.choice.rows, self.choice.groups, self.choice.one = None, 0, 0
 
     @property
     def device(self) -> torch.device:

@@ -157,6 +157,20 @@ def test_blocks_of_rows_are_the_rows_one_by_one(case: Case) -> None:
 
 
 @torch.no_grad()
+def test_one_row_alone_is_what_it_is_among_others(case: Case) -> None:
+    model, targets, batch, look = case
+    spec = spec_of(model, targets, "base", 2, 4)
+    bank = AdapterBank(copy.deepcopy(model), spec, 3)
+    bank.put(1, drawn(spec, 3))
+    inputs = batch(4)
+    rows = torch.tensor([2, 0, 3, 1])
+    together = look(bank(rows, **inputs))
+    for i in range(4):
+        alone = look(bank(rows[i : i + 1], **{name: value[i : i + 1] for name, value in inputs.items()}))
+        torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
 def test_half_precision_storage_and_autocast_stay_near(case: Case) -> None:
     model, targets, batch, look = case
     spec = spec_of(model, targets, "base", 2, 4)
