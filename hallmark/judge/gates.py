@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 
 from hallmark.contracts import Evaluation, Metric, Verdict
 from hallmark.errors import ConfigError, GateError
+from hallmark.judge.bootstrap import interval
 
 OURS = "hallmark"
 CHAMPION = "champion"
@@ -81,6 +83,49 @@ class Beats:
         gain = metric.gain(ours, theirs) / max(abs(theirs), 1e-9)
         passed = gain >= self.margin
         return Verdict(name, passed, ours, theirs, metric.unit, f"{gain:+.1%} better, {self.margin:+.1%} needed")
+
+
+@dataclass(frozen=True)
+class NotWorse:
+    """Our metric must not be worse than a rival's by more than a margin, beyond chance.
+
+    For rivals that nothing beats by much: at parity a comparison of means would fail every other time. Subjects are
+    compared with themselves; the gate fails when the 95% bootstrap interval of the mean gain lies wholly below it.
+
+    Attributes:
+        metric: its name.
+        at: which horizon or part, as in the summary.
+        rival: model to hold ours against.
+        margin: share of the rival's figure that ours may be worse.
+        segment: whom to look at.
+    """
+
+    metric: str
+    at: str
+    rival: str
+    margin: float
+    segment: str
+
+    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
+        """The metric must be known."""
+        _check_metric(metrics, self.metric)
+
+    def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
+        """Compare subject by subject."""
+        metric = metrics[self.metric]
+        name = f"{self.metric}@{self.at} not worse than {self.rival}"
+        s = evaluation.scores
+        mine = s[(s["metric"] == self.metric) & (s["at"] == self.at) & (s["segment"] == self.segment)]
+        wide = mine[mine["model"].isin([OURS, self.rival])].pivot(index="subject_id", columns="model", values="value")
+        if wide.shape[1] < 2 or (wide := wide.dropna()).empty:
+            return _missing(name, f"{self.metric}@{self.at} of {OURS} and {self.rival}")
+        pairs = zip(wide[OURS], wide[self.rival], strict=True)
+        gains = np.asarray([metric.gain(ours, theirs) / max(abs(theirs), 1e-9) for ours, theirs in pairs])
+        low, high = interval(gains)
+        found = f"{gains.mean():+.1%} better ({low:+.1%}…{high:+.1%}, {len(gains)} people)"
+        reason = f"{found}, failed when all of it lies below {-self.margin:+.1%}"
+        bound = float(wide[self.rival].mean())
+        return Verdict(name, high >= -self.margin, float(wide[OURS].mean()), bound, metric.unit, reason)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from hallmark.contracts import Evaluation, Metric
 from hallmark.errors import ConfigError, GateError
 from hallmark.judge.bootstrap import summarise
-from hallmark.judge.gates import Beats, EachWithin, FairBetween, FastEnough, Within, enforce, judge
+from hallmark.judge.gates import Beats, EachWithin, FairBetween, FastEnough, NotWorse, Within, enforce, judge
 
 METRICS = {
     "rmse": Metric("rmse", "mg/dL", "lower"),
@@ -60,6 +60,23 @@ def test_no_champion_yet_passes_and_says_so() -> None:
     verdict = Beats("rmse", "60", "champion", -0.01, "all").judge(found, METRICS)
     assert verdict.passed
     assert verdict.reason == "there is no champion yet"
+
+
+def gains(*shares: float) -> Evaluation:
+    rows = [(f"p{i}", "ridge", "rmse", "all", 10.0, 1) for i in range(len(shares))]
+    return evaluation(*rows, *((f"p{i}", "hallmark", "rmse", "all", 10 - 10 * g, 1) for i, g in enumerate(shares)))
+
+
+def test_not_worse_asks_for_proof_of_being_worse() -> None:
+    gate = NotWorse("rmse", "60", "ridge", 0.005, "all")
+    assert gate.judge(gains(0.02, 0.01), METRICS).passed
+    by_chance = gate.judge(gains(-0.10, 0.06, -0.05, 0.05, -0.04), METRICS)
+    assert by_chance.passed  # worse by 1.6% in the mean, but two of five people say otherwise
+    proven = gate.judge(gains(-0.03, -0.02, -0.025, -0.03, -0.02), METRICS)
+    assert not proven.passed
+    assert proven.reason.startswith("-2.5% better (-2.8%…-2.1%, 5 people), failed")
+    assert not gate.judge(gains(-0.02), METRICS).passed
+    assert not gate.judge(evaluation(("a", "hallmark", "rmse", "all", 9.0, 1)), METRICS).passed
 
 
 def test_each_person_counts_and_nobody_is_named() -> None:
