@@ -19,14 +19,10 @@ def register(response: Any, facts: dict[str, Any]) -> Hallmark:
     """Record the bundle's version with its metadata, and the run that made it."""
     from zenml import log_metadata
     from zenml.client import Client
-    from zenml.exceptions import EntityExistsError
 
     hallmark, digest = open_bundle(Path(BUNDLE))
     client = Client()
-    with suppress(EntityExistsError):
-        client.create_model(name=hallmark.task, description=f"Hallmark bundles of the task {hallmark.task}")
-    with suppress(EntityExistsError):  # the same content packaged again is the same version
-        client.create_model_version(hallmark.task, name=hallmark.version, description=hallmark.reason)
+    _ensure_version(client, hallmark)
     log_metadata(
         {
             "hallmark_sha256": digest,
@@ -43,6 +39,16 @@ def register(response: Any, facts: dict[str, Any]) -> Hallmark:
     return hallmark
 
 
+def _ensure_version(client: Any, hallmark: Hallmark) -> None:
+    """Make the model and its version where this store does not know them, as for a bundle that was pulled."""
+    from zenml.exceptions import EntityExistsError
+
+    with suppress(EntityExistsError):
+        client.create_model(name=hallmark.task, description=f"Hallmark bundles of the task {hallmark.task}")
+    with suppress(EntityExistsError):  # the same content packaged again is the same version
+        client.create_model_version(hallmark.task, name=hallmark.version, description=hallmark.reason)
+
+
 def _link(client: Any, version: Any, run: Any) -> None:
     """Tie the run and what it made to the version: its name is known only now, so the run could not start with it."""
     from zenml.models import ModelVersionArtifactRequest, ModelVersionPipelineRunRequest
@@ -55,11 +61,18 @@ def _link(client: Any, version: Any, run: Any) -> None:
 
 
 def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
-    """Make a bundle the champion, here and in the registry; the version before it is archived."""
+    """Make a bundle the champion, here and in the registry; the version before it is archived.
+
+    Raises:
+        BundleError: no gate judged it, or one refused it; nothing is changed.
+    """
     from zenml.client import Client
 
-    hallmark = make_champion(bundle, release, champion)
-    Client().update_model_version(hallmark.task, hallmark.version, stage=PRODUCTION, force=True)
+    hallmark, _ = open_bundle(bundle)
+    client = Client()
+    _ensure_version(client, hallmark)  # first, so that a store that fails leaves the champion as it was
+    make_champion(bundle, release, champion)
+    client.update_model_version(hallmark.task, hallmark.version, stage=PRODUCTION, force=True)
     return hallmark
 
 

@@ -44,11 +44,18 @@ print(json.dumps([runs, versions, shown, linked], default=str))
 """
 
 
+# What no gate judged cannot be promoted.
+GATE = (
+    "evaluate.gates=[{_target_: hallmark.judge.gates.Within, metric: rmse, at: '60', low: 0.0, high: 999.0, "
+    "segment: all}]"
+)
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository on which the toy ran once."""
     where = copy_repository(tmp_path_factory.mktemp("repro") / "repository")
-    assert run(where, "python", "-m", "pipelines.compose", "experiment=toy", "package.bento=true").returncode == 0
+    assert run(where, "python", "-m", "pipelines.compose", "experiment=toy", GATE, "package.bento=true").returncode == 0
     done = run(where, "dvc", "repro")
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     return where
@@ -183,7 +190,7 @@ def test_promotion_makes_the_next_model_answer_to_the_champion(repository: Path)
     release = json.loads((repository / "release.json").read_text())
     assert release["version"] == "1.0.0"
     assert "path: champion" in (repository / "champion.dvc").read_text()
-    compose = run(repository, "python", "-m", "pipelines.compose", "experiment=toy", "train.seed=1")
+    compose = run(repository, "python", "-m", "pipelines.compose", "experiment=toy", GATE, "train.seed=1")
     assert compose.returncode == 0, compose.stderr
     done = run(repository, "dvc", "repro")
     assert done.returncode == 0, done.stderr[-2000:]

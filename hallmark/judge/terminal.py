@@ -39,11 +39,15 @@ def show(bundle: Path, evaluation: Path) -> None:
     gates = Table(title="Gates", title_justify="left")
     for column in ("gate", "verdict", "why"):
         gates.add_column(column)
-    for verdict in read_json(evaluation / "verdicts.json"):
+    verdicts = read_json(evaluation / "verdicts.json")
+    for verdict in verdicts:
         mark = "[green]passed[/]" if verdict["passed"] else "[red]FAILED[/]"
         gates.add_row(verdict["gate"], mark, verdict["reason"])
-    console.print(gates)
-    if (bundle / "hallmark.json").is_file():
+    console.print(gates if verdicts else "no gates are set: nothing was judged")
+    failed = [v for v in verdicts if not v["passed"]]
+    if failed:
+        console.print(f"[red]not packaged[/]: {len(failed)} gates failed; {bundle} is what was there before")
+    elif (bundle / "hallmark.json").is_file():
         manifest = read_json(bundle / "hallmark.json")
         console.print(f"version  {manifest['task']} {manifest['version']} ({manifest['reason']})")
     console.print(

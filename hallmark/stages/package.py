@@ -50,8 +50,16 @@ def package(
 
 
 def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
-    """Make a bundle the champion: later models must not be worse, and versions count from it."""
+    """Make a bundle the champion: later models must not be worse, and versions count from it.
+
+    Raises:
+        BundleError: no gate judged it, or one refused it; the champion stays.
+    """
     hallmark, digest = open_bundle(bundle)
+    if not hallmark.verdicts:
+        raise BundleError(f"{bundle} was judged by no gate (evaluate.gates was empty): it cannot be promoted")
+    if refused := [v["gate"] for v in hallmark.verdicts if not v["passed"]]:
+        raise BundleError(f"{bundle} was refused by gate {refused[0]!r}: it cannot be promoted")
     with replacing(champion) as fresh:
         shutil.copytree(bundle, fresh, dirs_exist_ok=True)
     write_json(release, {"version": hallmark.version, "digests": dict(hallmark.digests), "hallmark_sha256": digest})

@@ -1,9 +1,15 @@
 """Semantic versions: derived, never chosen."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from hallmark.contracts import Verdict
 from hallmark.errors import BundleError
+from hallmark.prove.bundle import make_bundle
 from hallmark.prove.versions import next_version
+from hallmark.stages.package import promote
 
 WAS = {"schema": "a", "weights": "b", "bundle": "c"}
 
@@ -28,3 +34,17 @@ def test_the_first_version_is_one() -> None:
 def test_a_release_with_a_strange_version_is_refused() -> None:
     with pytest.raises(BundleError, match=r"'v1' is not of the form 1\.2\.3"):
         next_version({**WAS, "weights": "x"}, {"version": "v1", "digests": WAS})
+
+
+@pytest.mark.parametrize(("passed", "message"), [(None, "was judged by no gate"), (False, "was refused by gate 'g'")])
+def test_only_what_gates_passed_is_promoted(
+    passed: bool | None, message: str, trained: Path, params: Any, task: Any, tmp_path: Path
+) -> None:
+    verdicts = [] if passed is None else [Verdict("g", passed, 1.0, 2.0, "", "why")]
+    made = tmp_path / "bundle"
+    make_bundle(trained, made, task.name, params["task"], {}, {"data": "toy"}, {}, verdicts, "# toy\n", None)
+    (tmp_path / "champion").mkdir()
+    with pytest.raises(BundleError, match=message):
+        promote(made, tmp_path / "release.json", tmp_path / "champion")
+    assert not list((tmp_path / "champion").iterdir())
+    assert not (tmp_path / "release.json").exists()

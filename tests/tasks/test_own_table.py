@@ -49,3 +49,18 @@ def test_a_second_table_of_other_people_is_refused(tmp_path: Path) -> None:
         source(tmp_path, subjects=str(people)).load()
     with pytest.raises(SourceError, match=r"set data\.subjects_path"):
         source(tmp_path, subjects=str(tmp_path / "none.csv")).load()
+
+
+def test_two_columns_that_claim_one_name_are_refused(tmp_path: Path) -> None:
+    here = source(tmp_path)
+    frame = pd.read_csv(here.path).assign(glucose=1.0)
+    frame.to_csv(here.path, index=False)
+    with pytest.raises(SourceError, match=r"the columns 'glucose' and 'sgv', data\.columns\.glucose names the second"):
+        here.load()
+
+
+def test_tabs_are_named(tmp_path: Path) -> None:
+    here = source(tmp_path)
+    pd.read_csv(here.path).to_csv(here.path, index=False, sep="\t")
+    with pytest.raises(SourceError, match="separated by tabs"):
+        here.load()

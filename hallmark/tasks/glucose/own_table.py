@@ -43,6 +43,12 @@ class OwnTable:
         """Read the file; values in mmol/L are converted, text is left for cleaning to count."""
         path = Path(self.path)
         frame = _read(path, self.columns.get("subject_id", "subject_id"))
+        for ours, theirs in self.columns.items():
+            if ours != theirs and {ours, theirs} <= set(frame.columns):
+                raise SourceError(
+                    f"{path} has the columns {ours!r} and {theirs!r}, data.columns.{ours} names the second: "
+                    "drop or rename the one that is not meant"
+                )
         frame = frame.rename(columns={theirs: ours for ours, theirs in self.columns.items()})
         require_columns(frame, ("subject_id", "timestamp", "glucose"), str(path))
         if self.timestamp_format is not None:
@@ -83,6 +89,7 @@ def _read(path: Path, subject: str, key: str = "data.path") -> pd.DataFrame:
     except (ValueError, OSError, UnicodeDecodeError) as error:
         line = str(error).splitlines()[0]
         raise SourceError(f"{path} cannot be read as {path.suffix or 'a table'}: {line}") from error
-    if len(frame.columns) == 1 and ";" in str(frame.columns[0]):
-        raise SourceError(f"{path} is separated by semicolons: save it with commas")
+    for name, sign in (("semicolons", ";"), ("tabs", "\t")):
+        if len(frame.columns) == 1 and sign in str(frame.columns[0]):
+            raise SourceError(f"{path} is separated by {name}: save it with commas")
     return frame
