@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hallmark.learn.adapter_files import PackedStore, write_packed
-from hallmark.learn.bank import AdapterBank
+from hallmark.learn.bank import AdapterBank, AdapterSpec
+from hallmark.learn.lora import LoraSettings
 from hallmark.read.panel import Floats, Integers
 
 Batch = Callable[[Integers, str], dict[str, Tensor]]
@@ -27,35 +28,24 @@ Batch = Callable[[Integers, str], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class LoraSettings:
-    """How LoRA adapters are trained.
+class JointSettings(LoraSettings):
+    """How LoRA adapters are trained together; the rest as for one alone.
 
     Attributes:
-        rank: of their matrices.
-        alpha: their scale.
-        steps: of AdamW, at most.
-        batch_size: examples a person and step; a subject with fewer gets no adapter.
-        learning_rate: constant.
         weight_decay: of AdamW.
         evaluate_every: steps between two looks at a subject's valid examples; the best look is kept.
         patience: looks without improvement before a subject stops.
         people: trained at once.
-        seed: of initial weights and batches.
     """
 
-    rank: int
-    alpha: int
-    steps: int
-    batch_size: int
-    learning_rate: float
     weight_decay: float
     evaluate_every: int
     patience: int
     people: int
-    seed: int
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "steps", "batch_size", "evaluate_every", "patience", "people"):
+        super().__post_init__()
+        for name in ("evaluate_every", "patience", "people"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
@@ -94,19 +84,19 @@ class Trained:
     step: int
 
 
-def initial_row(bank: AdapterBank, seed: int) -> Floats:
+def initial_row(spec: AdapterSpec, seed: int) -> Floats:
     """Draw the factors that every adapter starts from, (F,): lora_A as PEFT draws it, lora_B zero."""
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for outputs, inputs in bank.spec.shapes.values():
-        a = torch.empty(bank.spec.rank, inputs)
+    for outputs, inputs in spec.shapes.values():
+        a = torch.empty(spec.rank, inputs)
         torch.nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
-        parts += [a.reshape(-1), torch.zeros(outputs * bank.spec.rank)]
+        parts += [a.reshape(-1), torch.zeros(outputs * spec.rank)]
     found: Floats = torch.cat(parts).numpy()
     return found
 
 
-def draw(person: Person, settings: LoraSettings, step: int) -> Integers:
+def draw(person: Person, settings: JointSettings, step: int) -> Integers:
     """Draw one step's examples of one person; the same whoever else is trained, and after a restart."""
     generator = np.random.default_rng((settings.seed, step))
     found: Integers = generator.choice(person.train, settings.batch_size)
@@ -117,7 +107,7 @@ def train_adapters(
     bank: AdapterBank,
     people: Sequence[Person],
     batch: Batch,
-    settings: LoraSettings,
+    settings: JointSettings,
     checkpoints: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Trained]:
@@ -146,10 +136,10 @@ class _Chunk:
     """The people trained at once, their factors in the slots 1 … P of the bank."""
 
     def __init__(
-        self, bank: AdapterBank, people: Sequence[Person], batch: Batch, settings: LoraSettings, file: Path | None
+        self, bank: AdapterBank, people: Sequence[Person], batch: Batch, settings: JointSettings, file: Path | None
     ) -> None:
         self.bank, self.people, self.batch, self.settings, self.file = bank, people, batch, settings, file
-        first = np.repeat(initial_row(bank, settings.seed)[None], len(people), axis=0)
+        first = np.repeat(initial_row(bank.spec, settings.seed)[None], len(people), axis=0)
         bank.put(1, first)
         self.factors = [p for layer in bank.layers.values() for p in (layer.a, layer.b)]
         self.moments = [torch.zeros_like(p) for p in self.factors]
@@ -269,7 +259,7 @@ def train_shared(
     bank: AdapterBank,
     people: Sequence[Person],
     batch: Batch,
-    settings: LoraSettings,
+    settings: JointSettings,
     out: Path,
     checkpoints: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,

@@ -69,32 +69,26 @@ def channels() -> Case:
     )
 
 
+SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+def tokens(rows: int) -> dict[str, Tensor]:
+    return {"input_ids": torch.randint(0, 50, (rows, 9), generator=torch.Generator().manual_seed(rows))}
+
+
 def encoder() -> Case:
     from transformers import BertConfig, BertModel
 
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    model = BertModel(BertConfig(vocab_size=50, **sizes)).eval()
-    g = torch.Generator().manual_seed(0)
-    return (
-        model,
-        r".*\.(query|value|intermediate\.dense)",
-        lambda rows: {"input_ids": torch.randint(0, 50, (rows, 9), generator=g.manual_seed(rows))},
-        lambda out: out.last_hidden_state,
-    )
+    model = BertModel(BertConfig(**SIZES)).eval()
+    return model, r".*\.(query|value|intermediate\.dense)", tokens, lambda out: out.last_hidden_state
 
 
 def causal() -> Case:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=50, **sizes)).eval()
-    g = torch.Generator().manual_seed(0)
-    return (
-        model,
-        r".*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
-        lambda rows: {"input_ids": torch.randint(0, 50, (rows, 9), generator=g.manual_seed(rows))},
-        lambda out: out.logits,
-    )
+    model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    targets = r".*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    return model, targets, tokens, lambda out: out.logits
 
 
 CASES: dict[str, Callable[[], Case]] = {
