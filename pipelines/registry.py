@@ -8,6 +8,7 @@ from typing import Any
 
 from hallmark.errors import HallmarkError
 from hallmark.prove.bundle import Hallmark, open_bundle
+from hallmark.stages.package import open_judged
 from hallmark.stages.package import promote as make_champion
 from pipelines import store
 from pipelines.paths import BUNDLE, CHAMPION, RELEASE
@@ -68,7 +69,7 @@ def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
     """
     from zenml.client import Client
 
-    hallmark, _ = open_bundle(bundle)
+    hallmark, _ = open_judged(bundle)
     client = Client()
     _ensure_version(client, hallmark)  # first, so that a store that fails leaves the champion as it was
     make_champion(bundle, release, champion)

@@ -39,36 +39,41 @@ def find(summary: pd.DataFrame, model: str, metric: str, at: str, segment: str) 
     return None if hit.empty else float(hit["mean"].iloc[0])
 
 
-def _check_metric(metrics: Mapping[str, Metric], name: str) -> None:
-    if name not in metrics:
-        raise ConfigError(f"evaluate.gates: metric {name!r} is unknown; the task has {', '.join(metrics)}")
-
-
 def _missing(gate: str, what: str) -> Verdict:
     return Verdict(gate, False, None, None, "", f"{what} was not measured")
 
 
 @dataclass(frozen=True)
-class Beats:
-    """Our metric must be better than a rival's by a relative margin (negative: not worse beyond it).
+class _OnMetric:
+    """What every gate on one figure says: which metric, and where.
 
     Attributes:
         metric: its name.
         at: which horizon or part, as in the summary.
+    """
+
+    metric: str
+    at: str
+
+    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
+        """The metric must be known."""
+        if self.metric not in metrics:
+            raise ConfigError(f"evaluate.gates: metric {self.metric!r} is unknown; the task has {', '.join(metrics)}")
+
+
+@dataclass(frozen=True)
+class Beats(_OnMetric):
+    """Our metric must be better than a rival's by a relative margin (negative: not worse beyond it).
+
+    Attributes:
         rival: model to beat.
         margin: share of the rival's figure.
         segment: whom to look at.
     """
 
-    metric: str
-    at: str
     rival: str
     margin: float
     segment: str
-
-    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
-        """The metric must be known."""
-        _check_metric(metrics, self.metric)
 
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare both means."""
@@ -86,29 +91,21 @@ class Beats:
 
 
 @dataclass(frozen=True)
-class NotWorse:
+class NotWorse(_OnMetric):
     """Our metric must not be worse than a rival's by more than a margin, beyond chance.
 
     For rivals that nothing beats by much: at parity a comparison of means would fail every other time. Subjects are
     compared with themselves; the gate fails when the 95% bootstrap interval of the mean gain lies wholly below it.
 
     Attributes:
-        metric: its name.
-        at: which horizon or part, as in the summary.
         rival: model to hold ours against.
         margin: share of the rival's figure that ours may be worse.
         segment: whom to look at.
     """
 
-    metric: str
-    at: str
     rival: str
     margin: float
     segment: str
-
-    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
-        """The metric must be known."""
-        _check_metric(metrics, self.metric)
 
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare subject by subject."""
@@ -129,18 +126,12 @@ class NotWorse:
 
 
 @dataclass(frozen=True)
-class Within:
+class Within(_OnMetric):
     """Our mean must lie within bounds."""
 
-    metric: str
-    at: str
     low: float
     high: float
     segment: str
-
-    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
-        """The metric must be known."""
-        _check_metric(metrics, self.metric)
 
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare the mean with the bounds."""
@@ -155,23 +146,17 @@ class Within:
 
 
 @dataclass(frozen=True)
-class EachWithin:
+class EachWithin(_OnMetric):
     """Every subject with enough examples must lie within bounds.
 
     Attributes:
         minimum_examples: fewer than this say nothing about a subject.
     """
 
-    metric: str
-    at: str
     low: float
     high: float
     segment: str
     minimum_examples: int
-
-    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
-        """The metric must be known."""
-        _check_metric(metrics, self.metric)
 
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare the subject that lies worst."""
@@ -192,7 +177,7 @@ class EachWithin:
 
 
 @dataclass(frozen=True)
-class FairBetween:
+class FairBetween(_OnMetric):
     """The groups of one segmentation may differ by at most a share of the overall mean.
 
     Attributes:
@@ -201,15 +186,13 @@ class FairBetween:
         minimum_people: smaller groups are reported but not judged.
     """
 
-    metric: str
-    at: str
     by: str
     bound: float
     minimum_people: int
 
     def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
         """The metric and the segmentation must be known."""
-        _check_metric(metrics, self.metric)
+        super().check(metrics, segmentations)
         if self.by not in segmentations:
             known = ", ".join(segmentations)
             raise ConfigError(f"evaluate.gates: there is no segmentation {self.by!r}; the task has {known}")

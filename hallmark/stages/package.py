@@ -49,17 +49,27 @@ def package(
     return make_bundle(model, out, task.name, params["task"], schema, provenance, metrics, verdicts, card, released)
 
 
-def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
-    """Make a bundle the champion: later models must not be worse, and versions count from it.
+def open_judged(bundle: Path) -> tuple[Hallmark, str]:
+    """Open a bundle that may be promoted, with its digest.
 
     Raises:
-        BundleError: no gate judged it, or one refused it; the champion stays.
+        BundleError: no gate judged it, or one refused it.
     """
     hallmark, digest = open_bundle(bundle)
     if not hallmark.verdicts:
         raise BundleError(f"{bundle} was judged by no gate (evaluate.gates was empty): it cannot be promoted")
     if refused := [v["gate"] for v in hallmark.verdicts if not v["passed"]]:
         raise BundleError(f"{bundle} was refused by gate {refused[0]!r}: it cannot be promoted")
+    return hallmark, digest
+
+
+def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
+    """Make a bundle the champion: later models must not be worse, and versions count from it.
+
+    Raises:
+        BundleError: no gate judged it, or one refused it; the champion stays.
+    """
+    hallmark, digest = open_judged(bundle)
     with replacing(champion) as fresh:
         shutil.copytree(bundle, fresh, dirs_exist_ok=True)
     write_json(release, {"version": hallmark.version, "digests": dict(hallmark.digests), "hallmark_sha256": digest})
