@@ -87,7 +87,7 @@ def run_fold(
     """Fit everything once and score the held-out people."""
     parts = task.parts(prepared)
     panel = parts.panel
-    train, valid = parts.origins("train", SEEN), parts.origins("valid", SEEN)[:: task.forecast.valid_stride]
+    train, valid = task.origins_to_fit(parts)
     test = parts.origins(scored, HELD_OUT)[::3]
     cost: dict[str, Any] = {"train_windows": len(train), "test_windows": len(test)}
     work = Path(tempfile.mkdtemp(prefix="accuracy-"))

@@ -28,7 +28,6 @@ from hallmark.learn.base_forecaster import batches, fit_assembler, make_forecast
 from hallmark.learn.history import build_history
 from hallmark.learn.trainer import Averaged, fit, quiet, seed_everything, steps_within
 from hallmark.models.forecaster import Shape
-from hallmark.read.splits import SEEN
 
 
 def main() -> None:
@@ -44,8 +43,7 @@ def main() -> None:
     seed_everything(0, 1)
     clean = task.clean(build(params["data"]).load())
     parts = task.parts(Prepared(clean.rows, clean.subjects, task.split(clean)))
-    train = parts.origins("train", SEEN)
-    valid = parts.origins("valid", SEEN)[:: task.forecast.valid_stride]
+    train, valid = task.origins_to_fit(parts)
     assembler = fit_assembler(parts, train, valid, task.scale, task.history, task.forecast)
     history = build_history(parts.panel, task.history, task.scale, population_forecast(assembler, parts.panel))
     make = batches(assembler, parts, "train", history, train)

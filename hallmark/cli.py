@@ -46,15 +46,16 @@ def predict(
 
     hallmark, digest = open_bundle(bundle)
     task = build(hallmark.spec, "task")
+    example = "an example: examples/request.json"
     try:
-        parsed = task.request_type().model_validate_json(request.read_text(encoding="utf-8"))
-    except (ValidationError, OSError, UnicodeDecodeError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        parsed = task.request_type().model_validate_json(request.read_bytes())
+    except OSError as error:
+        raise RequestError(f"{request} cannot be read ({error.strerror}): give a JSON file, {example}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
         # pydantic's words about a missing, extra or ill-typed field name the rule, never the value.
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else "unreadable"
-        raise RequestError(
-            f"{request} is no request for {hallmark.task}: {why} (an example: examples/request.json)"
-        ) from None
+        why = " ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise RequestError(f"{request} is no request for {hallmark.task}: {why} ({example})") from None
     [response] = task.predictor(bundle, hallmark.version, digest).predict([parsed])
     typer.echo(response.model_dump_json(indent=1))
 

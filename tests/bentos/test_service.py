@@ -107,6 +107,8 @@ BAD: list[tuple[int, Any]] = [
     (422, {"readings": [{"timestamp": CANARY, "glucose_mg_dl": 100}]}),
     (422, {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": CANARY}]}),
     (422, {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": 1e999}]}),
+    (422, {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": "100"}]}),
+    (422, {"readings": [{"timestamp": "9999-01-01T00:00:00", "glucose_mg_dl": 100}]}),
     (422, {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": 100, "note": CANARY}]}),
 ]
 

@@ -57,7 +57,7 @@ def test_every_row_is_accounted_for() -> None:
         ("dropped", "text in the glucose column"): 1,
         ("dropped", "no glucose value"): 1,
         ("dropped", "outside 10–600 mg/dL"): 1,
-        ("dropped", "timestamp missing, or not YYYY-MM-DD HH:MM (data.timestamp_format)"): 1,
+        ("dropped", "timestamp missing, or not as data.timestamp_format says (null: YYYY-MM-DD HH:MM)"): 1,
         ("dropped", "in the future (after 2030-01-01)"): 1,
         ("merged", "exact duplicate"): 2,
         ("merged", "same time, another value (mean taken)"): 1,

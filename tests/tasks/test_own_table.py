@@ -64,3 +64,17 @@ def test_tabs_are_named(tmp_path: Path) -> None:
     pd.read_csv(here.path).to_csv(here.path, index=False, sep="\t")
     with pytest.raises(SourceError, match="separated by tabs"):
         here.load()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"id,time,sgv\n", r"a header and no rows: set data\.path"),
+        ("id,time,sgv\n1,2024-01-01 00:00,100\n".encode("utf-16"), "is not UTF-8 text .* save it as UTF-8"),
+    ],
+)
+def test_a_file_that_holds_no_table_is_named_with_the_remedy(tmp_path: Path, content: bytes, told: str) -> None:
+    here = source(tmp_path)
+    Path(here.path).write_bytes(content)
+    with pytest.raises(SourceError, match=told):
+        here.load()

@@ -141,7 +141,10 @@ def test_answers_do_not_depend_on_neighbours(predictor: GlucosePredictor, window
         {"surprise": 1},
         {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": float("nan")}]},
         {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": 5}]},
+        {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": "100"}]},
         {"readings": [{"timestamp": "2024-01-01T00:00:00Z", "glucose_mg_dl": 100}]},
+        {"readings": [{"timestamp": "9999-01-01T00:00:00", "glucose_mg_dl": 100}]},
+        {"asked_at": "9999-01-01T00:00:00"},
         {"readings": [{"timestamp": f"2024-01-01T00:0{m}:00", "glucose_mg_dl": 100} for m in (5, 0)]},
     ],
 )

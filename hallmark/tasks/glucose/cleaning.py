@@ -124,7 +124,7 @@ def _times(frame: pd.DataFrame, limits: ValidationLimits, ledger: Ledger) -> pd.
     frame = ledger.drop(
         frame,
         frame["timestamp"].isna().to_numpy(),
-        "timestamp missing, or not YYYY-MM-DD HH:MM (data.timestamp_format)",
+        "timestamp missing, or not as data.timestamp_format says (null: YYYY-MM-DD HH:MM)",
     )
     frame = ledger.drop(frame, _mask(frame["timestamp"] < pd.Timestamp(limits.earliest)), f"before {limits.earliest}")
     latest = pd.Timestamp.now() + pd.Timedelta(days=1) if limits.latest == "today" else pd.Timestamp(limits.latest)

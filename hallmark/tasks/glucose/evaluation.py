@@ -92,7 +92,7 @@ class GlucoseEvaluation:
         origins = parts.origins("test")[:: self.stride]
         others: dict[str, Base] = {p.name: load_base(p) for p in sorted((model / "rivals").glob("*")) if p.is_dir()}
         rival = task.open_for_test(champion, parts) if champion is not None else None
-        train, valid = parts.origins("train", SEEN), parts.origins("valid", SEEN)[:: task.forecast.valid_stride]
+        train, valid = task.origins_to_fit(parts)
         baselines = fit_baselines(parts, train, valid, task.scale, task.forecast.ridge_penalties)
         trees = self._trees(task, parts, predictor) if self.trees else {}
         groups = _groups(prepared)
@@ -129,7 +129,7 @@ class GlucoseEvaluation:
 
     def _trees(self, task: "GlucoseTask", parts: Parts, predictor: GlucosePredictor) -> dict[str, list[Trees]]:
         """Fit the trees: seven quantiles on the recent window, the mean on the same and on every input."""
-        train, valid = parts.origins("train", SEEN), parts.origins("valid", SEEN)[:: task.forecast.valid_stride]
+        train, valid = task.origins_to_fit(parts)
         assembler, history = predictor.base.assembler, predictor.history
         assert history is not None
         levels: Sequence[float | None] = task.forecast.quantile_levels

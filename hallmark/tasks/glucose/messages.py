@@ -4,7 +4,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 Disclaimer = Literal[
@@ -16,7 +16,9 @@ DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 MOST_READINGS = 1200  # over four days at 5 minutes
 
-Local = Annotated[datetime, Field(description="local wall-clock time without a zone")]
+EARLIEST, LATEST = datetime(1970, 1, 1), datetime(2200, 1, 1)  # minutes since 1970 are counted in 32 bits
+
+Local = Annotated[NaiveDatetime, Field(ge=EARLIEST, lt=LATEST, description="local wall-clock time without a zone")]
 
 
 class Reading(BaseModel):
@@ -24,7 +26,7 @@ class Reading(BaseModel):
 
     model_config = STRICT
     timestamp: Local
-    glucose_mg_dl: Annotated[float, Field(ge=10, le=600, description="mg/dL")]
+    glucose_mg_dl: Annotated[float, Field(ge=10, le=600, strict=True, description="mg/dL")]
 
 
 class GlucoseRequest(BaseModel):
@@ -38,18 +40,9 @@ class GlucoseRequest(BaseModel):
     @field_validator("readings")
     @classmethod
     def _ascending(cls, readings: list[Reading]) -> list[Reading]:
-        if any(reading.timestamp.tzinfo is not None for reading in readings):
-            raise PydanticCustomError("hallmark_zone", "timestamps are local wall-clock times without a zone")
         if any(later.timestamp <= earlier.timestamp for earlier, later in pairwise(readings)):
             raise PydanticCustomError("hallmark_unordered", "readings must ascend in time")
         return readings
-
-    @field_validator("asked_at")
-    @classmethod
-    def _local(cls, asked_at: datetime) -> datetime:
-        if asked_at.tzinfo is not None:
-            raise PydanticCustomError("hallmark_zone", "asked_at is a local wall-clock time without a zone")
-        return asked_at
 
 
 class Provenance(BaseModel):

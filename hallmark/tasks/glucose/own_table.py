@@ -51,6 +51,8 @@ class OwnTable:
                 )
         frame = frame.rename(columns={theirs: ours for ours, theirs in self.columns.items()})
         require_columns(frame, ("subject_id", "timestamp", "glucose"), str(path))
+        if frame.empty:
+            raise SourceError(f"{path} has a header and no rows: set data.path to a file with readings")
         if self.timestamp_format is not None:
             frame["timestamp"] = pd.to_datetime(frame["timestamp"], format=self.timestamp_format, errors="coerce")
         glucose: pd.Series[Any] = frame["glucose"]
@@ -86,7 +88,11 @@ def _read(path: Path, subject: str, key: str = "data.path") -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         frame = pd.read_csv(path, dtype={subject: str}, encoding="utf-8-sig")
-    except (ValueError, OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
+        ) from error
+    except (ValueError, OSError) as error:
         line = str(error).splitlines()[0]
         raise SourceError(f"{path} cannot be read as {path.suffix or 'a table'}: {line}") from error
     for name, sign in (("semicolons", ";"), ("tabs", "\t")):

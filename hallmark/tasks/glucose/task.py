@@ -111,6 +111,10 @@ class GlucoseTask:
         """Put the readings on the grid."""
         return Parts(build_panel(prepared.rows, VALUE, self.grid), prepared.splits)
 
+    def origins_to_fit(self, parts: Parts) -> tuple[Integers, Integers]:
+        """Origins that models learn from, and those that choose and stop; nobody held out is among them."""
+        return parts.origins("train", SEEN), parts.origins("valid", SEEN)[:: self.forecast.valid_stride]
+
     def check_leakage(self, prepared: Prepared) -> dict[str, int]:
         """Check people, times, inputs, targets and twins; see hallmark/read/leakage.py."""
         return check_leakage(prepared, self.parts(prepared), VALUE, self.split_config.purge_minutes)
@@ -133,8 +137,7 @@ class GlucoseTask:
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"two of model.candidates are named {twice.pop()!r}: give one another `name`")
         parts = self.parts(prepared)
-        origins = parts.origins("train", SEEN)
-        valid = parts.origins("valid", SEEN)[:: self.forecast.valid_stride]
+        origins, valid = self.origins_to_fit(parts)
         progress("population ridge", 0, 1, f"{len(origins):,} windows")
         assembler = fit_assembler(parts, origins, valid, self.scale, self.history, self.forecast)
         progress("personal context", 0, 1, f"{len(parts.panel.subjects)} people")
