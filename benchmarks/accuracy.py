@@ -112,15 +112,17 @@ def run_fold(
     forecasts["plain"] = in_chunks(load_base(plain / "base"), panel, test, None, newcomer)
     baselines = fit_baselines(parts, train, valid, task.scale, task.forecast.ridge_penalties)
     fitted = [
-        baselines.forecast(parts, part, predictor.history, task.scale)
+        baselines.forecast(parts, part, predictor.pasts.history, task.scale)
         for part in np.array_split(test, max(1, len(test) // 4096))
     ]
     forecasts |= {name: np.concatenate([f[name] for f in fitted]) for name in fitted[0]}
     if trees:
         clock = time.process_time()
         for name, every_input in (("lightgbm_12h", False), ("lightgbm_all", True)):
-            rival = Trees(predictor.base.assembler, MARKS, every_input).fit(parts, predictor.history, train, valid)
-            forecasts[name] = rival.forecast(parts, test, predictor.history)
+            rival = Trees(predictor.base.assembler, MARKS, every_input).fit(
+                parts, predictor.pasts.history, train, valid
+            )
+            forecasts[name] = rival.forecast(parts, test, predictor.pasts.history)
         cost["trees_cpu_s"] = round(time.process_time() - clock, 1)
     cost["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     shutil.rmtree(work)
@@ -141,7 +143,7 @@ def fit_model(
     cost[f"{out.name}_valid"] = {name: c["valid_loss"] for name, c in record["candidates"].items()}
     if not base_only:
         clock = time.process_time()
-        cost["ways"] = task.personalise(prepared, out, build(params["personalise"]), silent)["ways"]
+        cost["ways"] = task.personalise(prepared, out, build(params["personalise"]), out / "scratch", silent)["ways"]
         cost["personalise_cpu_s"] = round(time.process_time() - clock, 1)
         clock = time.process_time()
         task.calibrate(prepared, out, build(params["calibrate"]), silent)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hallmark.learn.adapter_files import PackedStore, unflatten, write_packed, write_peft
 from hallmark.learn.bank import AdapterBank, spec_of
-from hallmark.learn.residents import Residents
+from hallmark.learn.residents import ResidentAdapters
 from hallmark.models.forecaster import Forecaster, Shape
 from hallmark.models.patchtst import PatchTSTBodyConfig
 
@@ -150,14 +150,14 @@ def residents(case: Case, seconds: float) -> dict[str, Any]:
         inputs = batch(64)
         seats = {}
         for size in (1, 100, many):
-            seats[size] = Residents(AdapterBank(copy.deepcopy(model), spec, size), PackedStore(file, spec))
+            seats[size] = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, size), PackedStore(file, spec))
             seats[size].warm([f"p{i}" for i in range(size)])
         calls = {}
         for size, here in seats.items():
             asked = [f"p{i % size}" for i in np.random.default_rng(1).integers(0, size, 64)]
             calls[str(size)] = lambda here=here, asked=asked: here.forward(asked, **inputs)  # type: ignore[misc]
         found["ms at residents"] = {name: round(ms, 2) for name, ms in alternate(calls, seconds).items()}
-        small = Residents(AdapterBank(copy.deepcopy(model), spec, 64), PackedStore(file, spec))
+        small = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, 64), PackedStore(file, spec))
         misses = []
         for i in range(400):
             start = time.perf_counter()
@@ -182,7 +182,7 @@ def loading(case: Case) -> dict[str, Any]:
         for i in range(few):
             write_peft(unflatten(block[i], spec), spec, Path(scratch) / str(i), targets)
         start = time.process_time()
-        Residents(AdapterBank(copy.deepcopy(model), spec, many), PackedStore(file, spec)).warm(
+        ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, many), PackedStore(file, spec)).warm(
             [f"p{i}" for i in range(many)]
         )
         ours = time.process_time() - start

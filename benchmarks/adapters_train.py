@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.adapters_serve import ALPHA, RANK, forecaster, patchtst
 from hallmark.learn.adapter_files import flatten, unflatten
-from hallmark.learn.adapter_training import JointSettings, Person, draw, initial_row, train_adapters
+from hallmark.learn.adapter_training import LoraSettings, Person, draw, initial_row, train_adapters
 from hallmark.learn.bank import AdapterBank, spec_of
 
 WINDOWS = 200  # a person
@@ -75,11 +75,11 @@ def compare(
     def batch(examples: Any, part: str) -> dict[str, Tensor]:
         return {key: value[examples] for key, value in inputs.items()}
 
-    settings = JointSettings(RANK, ALPHA, arguments.steps, rows, 2e-4, 0, 0.01, arguments.steps, 9, 1)
+    settings = LoraSettings(RANK, ALPHA, arguments.steps, rows, 2e-4, 0.01, 0, arguments.steps, 9, 1)
     alone, theirs = sequential(model, targets, spec, people, batch, settings)
     found = []
     for chunk in arguments.chunk:
-        settings = JointSettings(RANK, ALPHA, arguments.steps, rows, 2e-4, 0, 0.01, arguments.steps, 9, chunk)
+        settings = LoraSettings(RANK, ALPHA, arguments.steps, rows, 2e-4, 0.01, 0, arguments.steps, 9, chunk)
         bank = AdapterBank(copy.deepcopy(model), spec, chunk)
         start = time.process_time()
         together = np.stack([t.row for t in train_adapters(bank, people, batch, settings)])
@@ -99,7 +99,7 @@ def compare(
 
 
 def sequential(
-    model: Any, targets: str, spec: Any, people: list[Person], batch: Any, settings: JointSettings
+    model: Any, targets: str, spec: Any, people: list[Person], batch: Any, settings: LoraSettings
 ) -> tuple[Any, float]:
     """PEFT, one person after the other; returns the factors and CPU seconds."""
     from peft import LoraConfig, get_peft_model

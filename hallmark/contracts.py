@@ -185,8 +185,10 @@ class Task(Protocol):
         `look` is called with (step, loss) after every look at valid, and may raise to stop.
         """
 
-    def personalise(self, prepared: Prepared, model: Path, config: Any, progress: Progress) -> dict[str, Any]:
-        """Fit what each subject's gate keeps into `model/people`, one directory a subject."""
+    def personalise(
+        self, prepared: Prepared, model: Path, config: Any, scratch: Path, progress: Progress
+    ) -> dict[str, Any]:
+        """Fit what each subject's gate keeps into `model/people`, one directory a subject; `scratch` as in `fit`."""
 
     def calibrate(self, prepared: Prepared, model: Path, config: Any, progress: Progress) -> dict[str, Any]:
         """Learn honest intervals into `model/calibration`."""

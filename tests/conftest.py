@@ -51,7 +51,7 @@ def trained(params: dict[str, Any], task: Any, prepared: Any, tmp_path_factory: 
     candidates = build(params["model"]["candidates"])
     train = build(params["train"])
     task.fit(prepared, candidates, params["model"]["candidates"], train, out, out / "scratch", silent)
-    task.personalise(prepared, out, build(params["personalise"]), silent)
+    task.personalise(prepared, out, build(params["personalise"]), out / "scratch", silent)
     task.calibrate(prepared, out, build(params["calibrate"]), silent)
     return out
 

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from hallmark.learn.adapter_files import PackedStore, write_packed
 from hallmark.learn.bank import AdapterBank, AdapterSpec
-from hallmark.learn.lora import LoraSettings
 from hallmark.read.panel import Floats, Integers
 
 Batch = Callable[[Integers, str], dict[str, Tensor]]
@@ -28,24 +27,35 @@ Batch = Callable[[Integers, str], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class JointSettings(LoraSettings):
-    """How LoRA adapters are trained together; the rest as for one alone.
+class LoraSettings:
+    """How LoRA adapters are trained.
 
     Attributes:
+        rank: of their matrices.
+        alpha: their scale.
+        steps: of AdamW, at most.
+        batch_size: examples of every subject a step.
+        learning_rate: constant, unless a subject has its own.
         weight_decay: of AdamW.
-        evaluate_every: steps between two looks at a subject's valid examples; the best look is kept.
+        seed: of initial factors and batches.
+        evaluate_every: steps between two looks at a subject's valid examples, if it has any; the best look is kept.
         patience: looks without improvement before a subject stops.
         people: trained at once.
     """
 
+    rank: int
+    alpha: int
+    steps: int
+    batch_size: int
+    learning_rate: float
     weight_decay: float
+    seed: int
     evaluate_every: int
     patience: int
     people: int
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("evaluate_every", "patience", "people"):
+        for name in ("rank", "alpha", "steps", "batch_size", "evaluate_every", "patience", "people"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
@@ -96,7 +106,7 @@ def initial_row(spec: AdapterSpec, seed: int) -> Floats:
     return found
 
 
-def draw(person: Person, settings: JointSettings, step: int) -> Integers:
+def draw(person: Person, settings: LoraSettings, step: int) -> Integers:
     """Draw one step's examples of one person; the same whoever else is trained, and after a restart."""
     generator = np.random.default_rng((settings.seed, step))
     found: Integers = generator.choice(person.train, settings.batch_size)
@@ -107,7 +117,7 @@ def train_adapters(
     bank: AdapterBank,
     people: Sequence[Person],
     batch: Batch,
-    settings: JointSettings,
+    settings: LoraSettings,
     checkpoints: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Trained]:
@@ -136,7 +146,7 @@ class _Chunk:
     """The people trained at once, their factors in the slots 1 … P of the bank."""
 
     def __init__(
-        self, bank: AdapterBank, people: Sequence[Person], batch: Batch, settings: JointSettings, file: Path | None
+        self, bank: AdapterBank, people: Sequence[Person], batch: Batch, settings: LoraSettings, file: Path | None
     ) -> None:
         self.bank, self.people, self.batch, self.settings, self.file = bank, people, batch, settings, file
         first = np.repeat(initial_row(bank.spec, settings.seed)[None], len(people), axis=0)
@@ -259,7 +269,7 @@ def train_shared(
     bank: AdapterBank,
     people: Sequence[Person],
     batch: Batch,
-    settings: JointSettings,
+    settings: LoraSettings,
     out: Path,
     checkpoints: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hallmark.errors import DataError
-from hallmark.learn.history import BINS, HOURS, History, HistoryConfig
+from hallmark.learn.history import BINS, HOURS, STATISTICS, History, HistoryConfig
 from hallmark.learn.inputs import Scale, ridge_features, window_inputs
 from hallmark.learn.ridge import NormalEquations
 from hallmark.read.panel import MINUTES_A_DAY, Floats, Grid, Integers
@@ -20,7 +20,6 @@ from hallmark.read.splits import Parts
 
 Array = npt.NDArray[Any]
 
-STATISTICS = 5  # columns of History.statistics; the last tells how many days are known
 CHUNK = 8192  # windows held at once
 MATURE_DAYS = 60  # of history, after which more does not make the online ridge more trusted
 
@@ -64,7 +63,7 @@ class Assembler:
         change = self.population(window)
         last = context[:, -1:]
         anchor = last + change
-        marks = [self.grid.index_of(m) for m in self.history.input_horizons_minutes]
+        marks = [self.grid.index_of(m) for m in self.history.ridge.input_horizons_minutes]
         if history is None or rows is None:
             personal = np.zeros((len(context), self.personal_size), dtype=np.float32)
             correction, habit = np.zeros_like(anchor), anchor
@@ -90,18 +89,18 @@ class Assembler:
     @property
     def personal_size(self) -> int:
         """How many inputs are personal: they stand last."""
-        marks = len(self.history.input_horizons_minutes)
-        return STATISTICS + 1 + HOURS + 2 + marks * (2 + len(self.history.other_penalties))
+        marks = len(self.history.ridge.input_horizons_minutes)
+        return STATISTICS + 1 + HOURS + 2 + marks * (2 + len(self.history.ridge.other_penalties))
 
     @property
     def adapter_size(self) -> int:
         """How many of the personal inputs come from the online ridge: they stand last of all."""
-        return len(self.history.input_horizons_minutes) * (2 + len(self.history.other_penalties))
+        return len(self.history.ridge.input_horizons_minutes) * (2 + len(self.history.ridge.other_penalties))
 
     @property
     def input_size(self) -> int:
         """How many inputs there are."""
-        return len(self.weights) + len(self.history.input_horizons_minutes) + self.personal_size
+        return len(self.weights) + len(self.history.ridge.input_horizons_minutes) + self.personal_size
 
     def _personal(
         self, context: Floats, minute: Array, last: Array, history: History, rows: Integers, marks: list[int]

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from hallmark.build import build
 from hallmark.errors import BundleError
-from hallmark.files import read_json, write_json
+from hallmark.files import read_json, sha256, write_json
 from hallmark.learn.assemble import Assembler, fit_population_ridge
 from hallmark.learn.history import History, HistoryConfig
 from hallmark.learn.inputs import Scale
+from hallmark.learn.online_ridge import OnlineRidgeConfig
 from hallmark.learn.ridge import NormalEquations
 from hallmark.learn.trainer import Progress, TrainConfig, TrainResult, fit
 from hallmark.models.forecaster import BodyConfig, Forecaster, Shape
@@ -74,10 +75,17 @@ class ForecastConfig:
 
 @dataclass(frozen=True)
 class Base:
-    """A trained base: what turns contexts into forecasts."""
+    """A trained base: what turns contexts into forecasts.
+
+    Attributes:
+        assembler: the preprocessing.
+        forecaster: the network.
+        digest: sha256 of the network's file, which adapters name; empty before it was saved.
+    """
 
     assembler: Assembler
     forecaster: Forecaster
+    digest: str = ""
 
     @torch.no_grad()
     def forecast(
@@ -86,7 +94,6 @@ class Base:
         minute: Any,
         history: History | None,
         rows: Integers | None,
-        adapted: Floats | None = None,
     ) -> tuple[Floats, Floats]:
         """Forecast some windows.
 
@@ -95,7 +102,6 @@ class Base:
             minute: (B,) local wall-clock minute of the last reading.
             history: past of the people in the batch.
             rows: (B,) row of each window in it, -1 for a newcomer.
-            adapted: (B,) 0 where the online ridge must stay silent; None uses it wherever there is one.
 
         Returns:
             Mean (B, H) and quantiles (B, H, Q), in the value's unit.
@@ -104,10 +110,7 @@ class Base:
             shape = self.forecaster.shape
             empty = np.empty((0, shape.horizons, len(shape.quantile_levels)), dtype=np.float32)
             return empty[..., 0], empty
-        batch = self.assembler.batch(context, minute, history, rows)
-        if adapted is not None:
-            batch["adapted"] = adapted.astype(np.float32)
-        out = self.forecaster(**as_tensors(batch))
+        out = self.forecaster(**as_tensors(self.assembler.batch(context, minute, history, rows)))
         return out["mean"].numpy(), out["quantiles"].numpy()
 
 
@@ -347,14 +350,15 @@ def load_base(directory: Path) -> Base:
 
 def _load(directory: Path) -> Base:
     spec = read_json(directory / "spec.json")
+    past = {**spec["history"], "ridge": OnlineRidgeConfig(**spec["history"]["ridge"])}
     arrays = load_file(str(directory / "ridge.safetensors"))
     assembler = Assembler(
         Grid(**spec["grid"]),
         Scale(**spec["scale"]),
-        HistoryConfig(**spec["history"]),
+        HistoryConfig(**past),
         arrays["weights"],
         arrays["intercept"],
     )
     model = make_forecaster(build(spec["body"], "model"), Shape(**spec["shape"]), ForecastConfig(**spec["forecast"]))
     model.load_state_dict(load_torch(str(directory / "model.safetensors")))
-    return Base(assembler, model.eval())
+    return Base(assembler, model.eval(), sha256(directory / "model.safetensors"))

@@ -2,25 +2,27 @@
 
 Row r of a `History` belongs to one subject and one day and was computed from readings before that
 day's midnight. A forecast at any time of the day uses that day's row. It holds statistics of the last
-14 days and a linear adapter: the online ridge, refitted every midnight on the population model's
-residuals over all of the subject's past windows whose targets had ended.
+14 days and the linear adapter as it stood that midnight (hallmark/learn/online_ridge.py).
 Legend of shapes: S subjects, R rows (subject-days), K ridge features, H horizons, B windows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hallmark.learn.inputs import Scale, ridge_features
-from hallmark.read.panel import MINUTES_A_DAY, Floats, Integers, Panel
+from hallmark.learn.online_ridge import Forecast, OnlineRidge, OnlineRidgeConfig, lessons
+from hallmark.read.panel import MINUTES_A_DAY, Floats, Grid, Integers, Panel
 
 Array = npt.NDArray[Any]
 
 BINS = 48  # half hours of a day
 HOURS = 24
+STATISTICS = 5  # columns of `History.statistics`; the last tells how many days are known
+TOGETHER = 64  # subjects whose online ridges are taught together
 
 
 @dataclass(frozen=True)
@@ -29,32 +31,13 @@ class HistoryConfig:
 
     Attributes:
         days: how far back the statistics look.
-        penalty: of the online ridge's main solution, for windows every `stride` grid points.
-        other_penalties: of further solutions, offered to the network at `input_horizons_minutes`.
-        input_horizons_minutes: horizons at which corrections are inputs of the network.
-        stride: grid points between two windows that the online ridge learns from.
-        short_minutes: horizons up to here learn from a window as soon as they have passed; longer
-            ones wait for the longest horizon.
-        clip: largest residual that the online ridge learns from, in the value's unit.
         profile_shrinkage: readings at the overall mean that every half hour of the profile starts with.
-        young_days: up to this much history the penalties are divided by three.
+        ridge: how the linear adapter learns.
     """
 
     days: int
-    penalty: float
-    other_penalties: tuple[float, ...]
-    input_horizons_minutes: tuple[int, ...]
-    stride: int
-    short_minutes: int
-    clip: float
     profile_shrinkage: float
-    young_days: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "other_penalties", tuple(self.other_penalties))
-        object.__setattr__(self, "input_horizons_minutes", tuple(self.input_horizons_minutes))
-        if self.penalty <= 0 or any(p <= 0 for p in self.other_penalties):
-            raise ValueError(f"penalties must be positive, got {self.penalty} and {self.other_penalties}")
+    ridge: OnlineRidgeConfig
 
 
 @dataclass(frozen=True)
@@ -121,14 +104,27 @@ class History:
         return np.asarray((ahead >= 0) & (ahead < self.days[subject] + longest_days))
 
 
+def row_sizes(grid: Grid, config: HistoryConfig, scale: Scale) -> dict[str, tuple[int, ...]]:
+    """Tell the shape of one row of every array of a `History`."""
+    nobody = np.empty((0, grid.context_length), dtype=np.float32)
+    size = ridge_features(nobody, np.empty(0, dtype=np.int64), grid.recent_length, scale).shape[1]
+    further = len(config.ridge.other_penalties) * len(config.ridge.input_horizons_minutes)
+    horizons = len(grid.steps)
+    return {
+        "statistics": (STATISTICS,),
+        "profile": (BINS,),
+        "change": (BINS, 2),
+        "weights": (size, horizons),
+        "other_weights": (size, further),
+        "residual": (horizons,),
+    }
+
+
 def stack(histories: list[History]) -> History:
     """Put several subjects' histories behind one another."""
     rows = np.cumsum([0] + [int(h.days.sum()) for h in histories])[:-1]
     arrays = {f.name: np.concatenate([getattr(h, f.name) for h in histories]) for f in fields(History)[1:]}
     return History(np.concatenate([h.first_row + r for h, r in zip(histories, rows, strict=True)]), **arrays)
-
-
-Forecast = Callable[[Integers], Floats]
 
 
 def build_history(panel: Panel, config: HistoryConfig, scale: Scale, population: Forecast) -> History:
@@ -140,11 +136,19 @@ def build_history(panel: Panel, config: HistoryConfig, scale: Scale, population:
         panel: the readings.
         config: how the past is summarised.
         scale: units.
-        population: forecast of the population model at some origins, (B, H), in the value's unit.
+        population: what the online ridge mends.
     """
-    spans = list(_spans(panel))
-    histories = [_subject_history(panel, low, high, config, scale, population) for low, high in spans]
-    return stack(histories)
+    spans = np.asarray(list(_spans(panel)), dtype=np.int64)
+    first_day = panel.day[spans[:, 0]].astype(np.int64)
+    days = panel.day[spans[:, 1] - 1] - first_day + 2  # one row more: tomorrow
+    first_row = np.cumsum(days) - days
+    summaries = [
+        _statistics(_daily_sums(panel, low, high, int(count), scale), config, scale)
+        for (low, high), count in zip(spans, days, strict=True)
+    ]
+    statistics, profile, change = (np.concatenate(part) for part in zip(*summaries, strict=True))
+    ridges = _ridges(panel, spans, (first_row, first_day, days), config.ridge, scale, population)
+    return History(first_row, first_day, days, statistics, profile, change, *ridges)
 
 
 def _spans(panel: Panel) -> Iterator[tuple[int, int]]:
@@ -156,30 +160,44 @@ def _spans(panel: Panel) -> Iterator[tuple[int, int]]:
         yield int(block[0]), int(block[-1]) + 1
 
 
-def _subject_history(
-    panel: Panel, low: int, high: int, config: HistoryConfig, scale: Scale, population: Forecast
-) -> History:
+def _ridges(
+    panel: Panel,
+    spans: Integers,
+    rows: tuple[Integers, Integers, Integers],
+    config: OnlineRidgeConfig,
+    scale: Scale,
+    population: Forecast,
+) -> tuple[Floats, Floats, Floats]:
+    """Teach everybody's online ridge and keep how it stood at every midnight: weights, others, residual."""
+    first_row, first_day, days = rows
+    kept: list[Floats] = []
+    for start in range(0, len(spans), TOGETHER):
+        here = slice(start, start + TOGETHER)
+        low, high = np.searchsorted(panel.origins, [spans[here][0, 0], spans[here][-1, 1]])
+        taught = lessons(panel, panel.origins[low:high], config, scale, population)
+        taught = replace(taught, subject=taught.subject - start)
+        state = OnlineRidge(config, panel.grid, len(spans[here]), taught.x.shape[1])
+        if not kept:
+            shapes = [state.weights.shape[1:], state.others.shape[1:], state.squares.shape[1:]]
+            kept = [np.empty((int(days.sum()), *shape), dtype=np.float32) for shape in shapes]
+        for now in state.replay(taught, first_day[here], int(days[here].max())):
+            open_ = np.flatnonzero(days[here] > now)
+            for place, found in zip(kept, (state.weights, state.others, state.residual(scale)), strict=True):
+                place[first_row[here][open_] + now] = found[open_]
+    weights, others, residual = kept
+    return weights, others, residual
+
+
+def _daily_sums(panel: Panel, low: int, high: int, days: int, scale: Scale) -> dict[str, Array]:
+    """Sum what the statistics need by day and half hour, from one subject's grid points."""
     inside = panel.subject[low:high] >= 0
     minute = panel.minute[low:high][inside].astype(np.int64)
     values = panel.values[low:high][inside].astype(np.float64)
-    first = int(minute[0] // MINUTES_A_DAY)
-    days = int(minute[-1] // MINUTES_A_DAY) - first + 2  # one row more: tomorrow
-    day = minute // MINUTES_A_DAY - first
-    sums = _daily_sums(day, minute, values, days, scale, panel.grid.step_minutes)
-    statistics, profile, change = _statistics(sums, config, scale)
-    origins = panel.origins[np.searchsorted(panel.origins, low) : np.searchsorted(panel.origins, high)]
-    origins = origins[origins % config.stride == 0]
-    weights, others, residual = _online_ridge(panel, origins, first, days, config, scale, population)
-    whole = np.asarray([0], dtype=np.int64)
-    return History(whole, whole + first, whole + days, statistics, profile, change, weights, others, residual)
-
-
-def _daily_sums(day: Array, minute: Array, values: Array, days: int, scale: Scale, step: int) -> dict[str, Array]:
-    """Sum what the statistics need by day and half hour."""
+    day = minute // MINUTES_A_DAY - minute[0] // MINUTES_A_DAY
     bins = (minute % MINUTES_A_DAY) // (MINUTES_A_DAY // BINS)
     there = ~np.isnan(values)
     cell = day * BINS + bins
-    hour = 60 // step
+    hour = 60 // panel.grid.step_minutes
     later = np.full_like(values, np.nan)
     if len(values) > hour:
         later[:-hour] = np.where(minute[hour:] - minute[:-hour] == 60, values[hour:], np.nan)
@@ -230,59 +248,3 @@ def _before(daily: Array, days: int | None) -> Array:
     index = np.arange(len(daily))
     start = np.zeros_like(index) if days is None else np.maximum(index - days, 0)
     return np.asarray(run[index] - run[start])
-
-
-def _online_ridge(
-    panel: Panel, origins: Integers, first: int, days: int, config: HistoryConfig, scale: Scale, population: Forecast
-) -> tuple[Floats, Floats, Floats]:
-    """Accumulate normal equations day by day and solve them at every midnight."""
-    grid = panel.grid
-    horizons = len(grid.steps)
-    places = [grid.index_of(m) for m in config.input_horizons_minutes]
-    features = ridge_features(panel.context(origins), panel.minute[origins], grid.recent_length, scale)
-    known = panel.target(origins) - panel.values[origins][:, None] - population(origins)
-    known = np.clip(known, -config.clip, config.clip)
-    size = features.shape[1]
-    weights = np.zeros((days, size, horizons), dtype=np.float32)
-    others = np.zeros((days, size, len(config.other_penalties) * len(places)), dtype=np.float32)
-    residual = np.zeros((days, horizons), dtype=np.float32)
-    short = np.asarray(grid.horizons_minutes) <= config.short_minutes
-    minute = panel.minute[origins].astype(np.int64)
-    for group in (np.flatnonzero(short), np.flatnonzero(~short)):
-        if not len(group):
-            continue
-        # A window teaches at the first midnight after its whole group of targets has ended.
-        wait = grid.horizons_minutes[int(group[-1])]
-        ready = (minute + wait) // MINUTES_A_DAY - first + 1
-        gram = np.zeros((size, size))
-        cross = np.zeros((size, len(group)))
-        seen = np.zeros(len(group))
-        squares, counted, rows, taught = np.zeros(len(group)), np.zeros(len(group)), 0, 0
-        decay = 0.5 ** (1.0 / config.days)
-        for today in range(days):
-            new = slice(int(np.searchsorted(ready, today)), int(np.searchsorted(ready, today, side="right")))
-            if new.stop > new.start:
-                x, y = features[new].astype(np.float64), known[new][:, group].astype(np.float64)
-                there = ~np.isnan(y)
-                y = np.where(there, y, 0.0)
-                # The error of yesterday's weights on windows that they have not seen.
-                errors = np.where(there, y - x @ weights[max(today - 1, 0)][:, group], 0.0)
-                squares = squares * decay + (errors**2).sum(axis=0)
-                counted = counted * decay + there.sum(axis=0)
-                gram += x.T @ x
-                cross += x.T @ y
-                seen += there.sum(axis=0)
-                rows += new.stop - new.start
-                taught += 1
-            if rows:
-                young = 3.0 if taught <= config.young_days else 1.0
-                scaled = cross * (rows / np.maximum(seen, 1.0))
-                eye = np.eye(size)
-                weights[today][:, group] = np.linalg.solve(gram + eye * (config.penalty / young), scaled)
-                inside = [i for i, place in enumerate(places) if place in group]
-                columns = [int(np.searchsorted(group, places[i])) for i in inside]
-                for p, penalty in enumerate(config.other_penalties):
-                    solved = np.linalg.solve(gram + eye * (penalty / young), scaled[:, columns])
-                    others[today][:, [p * len(places) + i for i in inside]] = solved
-                residual[today][group] = np.sqrt(squares / np.maximum(counted, 1.0)) / scale.spread
-    return weights, others, residual

@@ -1,15 +1,16 @@
 """Personalisation: for every subject the adapter that its own validation gate keeps, or none.
 
 Three ways, in rising cost: `none` (personal statistics only), `online_ridge` (the linear adapter of
-hallmark/learn/history.py) and `lora` (PEFT on the base, on top of the linear adapter). Everybody starts
+hallmark/learn/online_ridge.py) and `lora` (factors in the bank, on top of the linear adapter). Everybody starts
 with the configured default; with enough history and valid days a gate may prefer another way: one whose errors on
 the subject's own valid days fall by a margin and by more than chance (hallmark/learn/choice.py).
 Legend of shapes: B windows, H horizons, Q quantiles.
 """
 
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,16 +21,18 @@ import torch
 
 from hallmark.errors import BundleError
 from hallmark.files import sha256
+from hallmark.learn.adapter_files import PeftStore, unflatten, write_peft
+from hallmark.learn.adapter_training import LoraSettings, Person, train_adapters
+from hallmark.learn.bank import AdapterBank, AdapterSpec, spec_of
 from hallmark.learn.base_forecaster import Base, as_tensors
 from hallmark.learn.choice import compare
 from hallmark.learn.history import History
-from hallmark.learn.lora import LoraSettings, fit_lora, load_lora
-from hallmark.models.forecaster import Forecaster
+from hallmark.learn.residents import ResidentAdapters
 from hallmark.read.panel import Floats, Integers
 from hallmark.read.splits import Parts
 
 WAYS = ("none", "online_ridge", "lora")
-MOST_LOADED = 32  # adapters that stay merged in memory, a copy of the network each
+SEATS = 256  # adapters that stay in memory while serving
 
 
 @dataclass(frozen=True)
@@ -81,36 +84,63 @@ class People:
         ways: subject_id → the way that its gate chose; a subject without an entry is a newcomer.
         adapters: directory of the LoRA adapters, one directory a subject.
         digests: subject_id → sha256 of its LoRA directory.
+        spec: what the LoRA adapters share.
     """
 
     base: Base
     ways: dict[str, str]
     adapters: Path
     digests: dict[str, str]
-    _loaded: dict[str, Forecaster] = field(default_factory=dict, repr=False, compare=False)
+    spec: AdapterSpec
+
+    @cached_property
+    def residents(self) -> ResidentAdapters:
+        """The bank, and who sits in it."""
+        mine = [subject_id for subject_id, way in self.ways.items() if way == "lora"]
+        bank = AdapterBank(copy.deepcopy(self.base.forecaster), self.spec, max(1, min(SEATS, len(mine))))
+        directories = {subject_id: lora_directory(self.adapters, subject_id) for subject_id in mine}
+        return ResidentAdapters(bank, PeftStore(directories, self.digests, self.spec))
+
+    @torch.no_grad()
+    def answer(self, subjects: Sequence[str | None], batch: dict[str, Any]) -> tuple[Floats, Floats, list[str]]:
+        """Answer an assembled batch, row i the way of subjects[i], or all rows that of a single subject.
+
+        Returns:
+            Mean (B, H) and quantiles (B, H, Q) in the value's unit, and for every subject why its LoRA adapter is
+            silent although its gate chose it, else empty.
+        """
+        ways = [self.ways.get(subject_id or "", "none") for subject_id in subjects]
+        wanted = [subject_id if way == "lora" else None for subject_id, way in zip(subjects, ways, strict=True)]
+        adapted = batch["adapted"] * np.asarray([way != "none" for way in ways], dtype=np.float32)
+        inputs = as_tensors({**batch, "adapted": adapted})
+        reasons = [""] * len(subjects)
+        if any(wanted):
+            out, why = self.residents.forward(wanted, **inputs)
+            reasons = ["" if who is None else reason for who, reason in zip(wanted, why, strict=True)]
+        else:
+            out = self.base.forecaster(**inputs)
+        return out["mean"].numpy(), out["quantiles"].numpy(), reasons
 
     def forecast(
         self, subject_id: str, context: Floats, minute: Any, history: History | None, rows: Integers | None
     ) -> tuple[Floats, Floats]:
-        """Forecast one subject's windows its own way; see `Base.forecast`."""
-        way = self.ways.get(subject_id, "none")
-        base = self.base if way != "lora" else Base(self.base.assembler, self._adapted(subject_id))
-        return base.forecast(context, minute, history, rows, np.full(len(context), way != "none", dtype=np.float32))
+        """Forecast one subject's windows its own way; see `Base.forecast`.
 
-    def _adapted(self, subject_id: str) -> Forecaster:
-        """Load a subject's adapter once; the most recently used MOST_LOADED stay."""
-        if subject_id not in self._loaded:
-            self._loaded[subject_id] = self._load(subject_id)
-        self._loaded[subject_id] = found = self._loaded.pop(subject_id)  # dicts keep their order: now the newest
-        while len(self._loaded) > MOST_LOADED:
-            del self._loaded[next(iter(self._loaded))]
-        return found
+        Raises:
+            BundleError: its LoRA adapter is missing, changed or made for another base.
+        """
+        if not len(context):
+            return self.base.forecast(context, minute, history, rows)
+        batch = self.base.assembler.batch(context, minute, history, rows)
+        mean, quantiles, [why] = self.answer([subject_id], batch)
+        if why:
+            raise BundleError(f"subject {subject_id!r}: {why}; run `dvc repro train`")
+        return mean, quantiles
 
-    def _load(self, subject_id: str) -> Forecaster:
-        directory = self.adapters / directory_of(subject_id) / "lora"
-        if not directory.is_dir() or sha256(directory) != self.digests.get(subject_id):
-            raise BundleError(f"adapter of subject {subject_id!r} is missing or changed: run `dvc repro train`")
-        return load_lora(self.base.forecaster, directory)
+
+def lora_directory(people: Path, subject_id: str) -> Path:
+    """Where a subject's LoRA adapter lies, in PEFT's format."""
+    return people / directory_of(subject_id) / "lora"
 
 
 def personalise(
@@ -119,22 +149,36 @@ def personalise(
     history: History,
     config: PersonaliseConfig,
     out: Path,
+    checkpoints: Path,
     progress: Callable[[int, int], None],
-) -> pd.DataFrame:
-    """Let every subject's gate choose, and write the adapters that were chosen.
+) -> tuple[pd.DataFrame, AdapterSpec]:
+    """Let every subject's gate choose, and write the LoRA adapters that were chosen.
+
+    LoRA adapters are trained together, `config.lora.people` at once.
+
+    Args:
+        base: what is personalised.
+        parts: readings and their splits.
+        history: everybody's past, the linear adapters among it.
+        config: how.
+        out: directory of the adapters.
+        checkpoints: of this run alone.
+        progress: called with people done, and of how many.
 
     Returns:
         One row a subject: way, reason, days of history, days with valid windows, valid score of every way tried
         (mean squared error of all horizons, weighted as in training, in units of the population ridge's), sha256 of
-        the LoRA directory.
+        the LoRA directory; and what the LoRA adapters share.
     """
     panel = parts.panel
+    forecaster = base.forecaster
+    spec = spec_of(forecaster, forecaster.lora_targets, base.digest, config.lora.rank, config.lora.alpha)
     train, valid = parts.origins("train"), parts.origins("valid")
     valid = valid[:: config.stride]
     out.mkdir(parents=True, exist_ok=True)
-    table = []
+    table: dict[str, dict[str, Any]] = {}
+    subjects: dict[str, _Subject] = {}
     for code, subject_id in enumerate(panel.subjects):
-        progress(code, len(panel.subjects))
         looks = valid[panel.subject[valid] == code]
         days, valid_days = _days(parts, history, looks), len(np.unique(panel.day[looks]))
         row: dict[str, Any] = {"subject_id": subject_id, "days": round(days, 1), "valid_days": valid_days}
@@ -144,12 +188,21 @@ def personalise(
         elif valid_days < config.minimum_valid_days:
             row["reason"] = f"{valid_days} valid days, a gate needs {config.minimum_valid_days}"
         else:
-            subject = _Subject(base, parts, history, train[panel.subject[train] == code], looks)
-            row |= _choose(subject, config, out / directory_of(subject_id))
-        table.append(row)
+            subjects[subject_id] = _Subject(base, parts, history, train[panel.subject[train] == code], looks)
+        table[subject_id] = row
+    bank = AdapterBank(copy.deepcopy(forecaster), spec, 1)
+    for subject_id, factors in _trained(subjects, base, spec, config, checkpoints, progress):
+        if factors is not None:
+            bank.put(1, factors[None])
+        choice = _choose(subjects[subject_id], config, None if factors is None else bank)
+        if choice["way"] == "lora" and factors is not None:
+            directory = lora_directory(out, subject_id)
+            write_peft(unflatten(factors, spec), spec, directory, forecaster.lora_targets)
+            choice["sha256"] = sha256(directory)
+        table[subject_id] |= choice
     progress(len(panel.subjects), len(panel.subjects))
     columns = ["subject_id", "way", "reason", "days", "valid_days", *(f"valid_{w}" for w in WAYS), "sha256"]
-    return pd.DataFrame(table).reindex(columns=columns)
+    return pd.DataFrame(list(table.values())).reindex(columns=columns), spec
 
 
 def _days(parts: Parts, history: History, looks: Integers) -> float:
@@ -157,6 +210,31 @@ def _days(parts: Parts, history: History, looks: Integers) -> float:
         return 0.0
     rows = history.rows(parts.panel.subject[looks[:1]], parts.panel.day[looks[:1]])
     return float(np.expm1(history.statistics[rows[0], -1]))
+
+
+def _trained(
+    subjects: dict[str, "_Subject"],
+    base: Base,
+    spec: AdapterSpec,
+    config: PersonaliseConfig,
+    checkpoints: Path,
+    progress: Callable[[int, int], None],
+) -> Iterator[tuple[str, Floats | None]]:
+    """Train LoRA factors together; no valid window is looked at, they are the gate's.
+
+    Yields:
+        Every subject with its factors, or None where LoRA is not tried or there is not a whole batch to learn from.
+    """
+    nothing = np.empty(0, dtype=np.int64)
+    tried = subjects if "lora" in config.ways else {}
+    people = [Person(s, v.train, nothing) for s, v in tried.items() if len(v.train) >= config.lora.batch_size]
+    learning = {person.subject_id for person in people}
+    yield from ((subject_id, None) for subject_id in subjects if subject_id not in learning)
+    if people:
+        bank = AdapterBank(copy.deepcopy(base.forecaster), spec, min(config.lora.people, len(people)))
+        batch = subjects[people[0].subject_id].batch  # of any windows, whosever they are
+        for trained in train_adapters(bank, people, batch, config.lora, checkpoints, progress):
+            yield trained.subject_id, trained.row
 
 
 @dataclass(frozen=True)
@@ -177,37 +255,40 @@ class _Subject:
         return as_tensors({**batch, "target": self.parts.target(origins, part)})
 
     @torch.no_grad()
-    def errors(self, model: Forecaster, adapted: float) -> tuple[Floats, float]:
+    def errors(self, model: Callable[..., dict[str, torch.Tensor]], adapted: float) -> tuple[Floats, float]:
         """Weighted squared errors of every look, summed over horizons, (B,), and the sum of all weights."""
         found, weights = [], 0.0
+        forecaster = self.base.forecaster
         for start in range(0, len(self.looks), 2048):
             batch = self.batch(self.looks[start : start + 2048], "valid")
             batch["adapted"] = batch["adapted"] * adapted
             target = batch.pop("target")
             there = ~torch.isnan(target)
-            error = torch.where(there, (model(**batch)["mean"] - target) / model.horizon_scale, 0.0)
-            found.append((error**2 * model.horizon_weight).sum(dim=1).numpy())
-            weights += float((there * model.horizon_weight).sum())
+            error = torch.where(there, (model(**batch)["mean"] - target) / forecaster.horizon_scale, 0.0)
+            found.append((error**2 * forecaster.horizon_weight).sum(dim=1).numpy())
+            weights += float((there * forecaster.horizon_weight).sum())
         return np.concatenate(found), weights
 
 
-def _choose(subject: _Subject, config: PersonaliseConfig, directory: Path) -> dict[str, Any]:
-    """Start from the default way; a challenger must convince on the subject's own valid days."""
+def _choose(subject: _Subject, config: PersonaliseConfig, bank: AdapterBank | None) -> dict[str, Any]:
+    """Start from the default way; a challenger must convince on the subject's own valid days.
+
+    Args:
+        subject: whose gate it is.
+        config: what it asks for.
+        bank: with the subject's factors in slot 1, if it has any.
+    """
     forecaster, day = subject.base.forecaster, subject.parts.panel.day[subject.looks]
     errors = {"none": subject.errors(forecaster, 0.0)}
     if "online_ridge" in {*config.ways, config.default_way}:
         errors["online_ridge"] = subject.errors(forecaster, 1.0)
-    lora = directory / "lora"
-    if "lora" in config.ways and len(subject.train) >= config.lora.batch_size:
-        adapted = fit_lora(forecaster, lambda o: subject.batch(o, "train"), subject.train, config.lora, lora)
-        errors["lora"] = subject.errors(adapted, 1.0)
+    if bank is not None:
+        errors["lora"] = subject.errors(partial(bank, torch.tensor([1])), 1.0)
     way, notes = config.default_way, []
     for challenger in (w for w in WAYS if w in errors and w != config.default_way):
         found = compare(errors[way][0], errors[challenger][0], day)
         notes.append(f"{challenger} against {way}: {found}")
         if found.convinces(config.margin, config.sureness):
             way = challenger
-    if way != "lora":
-        shutil.rmtree(directory, ignore_errors=True)
     scores = {f"valid_{w}": round(float(e.sum()) / max(weight, 1.0), 6) for w, (e, weight) in errors.items()}
-    return {"way": way, "reason": "; ".join(notes), "sha256": sha256(lora) if way == "lora" else "", **scores}
+    return {"way": way, "reason": "; ".join(notes), **scores}

@@ -4,19 +4,34 @@ A subject without a usable adapter gets slot 0, the base model, with the reason;
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
 
 from hallmark.errors import BundleError
 from hallmark.learn.adapter_files import AdapterStore
 from hallmark.learn.bank import BASE, AdapterBank
+from hallmark.read.panel import Floats
 
 
-class Residents:
+class Bank(Protocol):
+    """Numbered slots that hold one subject each; slot 0 is nobody's."""
+
+    @property
+    def slots(self) -> int:
+        """How many find room beside slot 0."""
+
+    def put(self, slot: int, block: Floats) -> None:
+        """Write adapters into neighbouring slots, the first into `slot`, (P, F)."""
+
+
+B = TypeVar("B", bound=Bank)
+
+
+class Residents(Generic[B]):
     """A bank and the subjects in its slots.
 
     Args:
@@ -24,7 +39,7 @@ class Residents:
         store: where adapters come from.
     """
 
-    def __init__(self, bank: AdapterBank, store: AdapterStore) -> None:
+    def __init__(self, bank: B, store: AdapterStore) -> None:
         self.bank, self.store = bank, store
         self._slots: OrderedDict[str, int] = OrderedDict()  # least recently used first
         self._free = list(range(bank.slots, 0, -1))
@@ -36,15 +51,15 @@ class Residents:
         with self._lock:
             return list(self._slots)
 
-    def forward(self, subjects: Sequence[str | None], *args: Any, **inputs: Any) -> tuple[Any, list[str]]:
-        """Run one batch, row i for subjects[i]; None is the base. One batch at a time.
+    @contextmanager
+    def seated(self, subjects: Sequence[str | None]) -> Iterator[tuple[list[int], list[str]]]:
+        """Seat some subjects for as long as the block runs, one block at a time; None is the base.
 
-        Returns:
-            What the model returns, and for every row why the base spoke, empty where the adapter did.
+        Yields:
+            The slot of each, and why it is slot 0, empty where it is not.
         """
         with self._lock:
-            rows, reasons = self._seat(subjects)
-            return self.bank(rows if bool(rows.any()) else None, *args, **inputs), reasons
+            yield self._seat(subjects)
 
     def warm(self, subjects: Sequence[str]) -> dict[str, str]:
         """Fetch many subjects before they are asked for; returns who could not be seated, and why."""
@@ -62,7 +77,7 @@ class Residents:
             if slot is not None:
                 self._free.append(slot)
 
-    def _seat(self, subjects: Sequence[str | None]) -> tuple[Tensor, list[str]]:
+    def _seat(self, subjects: Sequence[str | None]) -> tuple[list[int], list[str]]:
         why: dict[str | None, str] = {None: "no subject was named"}
         wanted = dict.fromkeys(s for s in subjects if s is not None)
         for subject_id in wanted:
@@ -73,7 +88,7 @@ class Residents:
                 why[subject_id] = self._fetch(subject_id, wanted)
         slots = [self._slots.get(s, BASE) if s is not None else BASE for s in subjects]
         reasons = ["" if slot else why[s] for s, slot in zip(subjects, slots, strict=True)]
-        return torch.tensor(slots, dtype=torch.int64, device=self.bank.device), reasons
+        return slots, reasons
 
     def _fetch(self, subject_id: str, keep: dict[str, None]) -> str:
         """Fetch one subject; returns why not."""
@@ -82,10 +97,24 @@ class Residents:
         try:
             row = self.store.read(subject_id)
         except KeyError:
-            return "the subject has no adapter"
+            return "nobody is known by this id"
         except BundleError as error:
             return str(error)
         slot = self._free.pop() if self._free else self._slots.popitem(last=False)[1]
         self.bank.put(slot, row[None])
         self._slots[subject_id] = slot
         return ""
+
+
+class ResidentAdapters(Residents[AdapterBank]):
+    """People's LoRA adapters, and their model's answers."""
+
+    def forward(self, subjects: Sequence[str | None], *args: Any, **inputs: Any) -> tuple[Any, list[str]]:
+        """Run one batch, row i for subjects[i], or all rows for a single subject; None is the base.
+
+        Returns:
+            What the model returns, and for every subject why the base spoke, empty where the adapter did.
+        """
+        with self.seated(subjects) as (slots, reasons):
+            rows = torch.tensor(slots, dtype=torch.int64, device=self.bank.device) if any(slots) else None
+            return self.bank(rows, *args, **inputs), reasons

@@ -24,30 +24,29 @@ def fit_base(
     progress: Progress,
 ) -> FileRef:
     """Fit the candidates; a killed run's checkpoints are resumed by the next run of the same content."""
-    key = digest_of(
-        [
-            model,
-            repr(task),  # a checkpoint of another configuration must never be resumed
-            describe_machine(),
-            asdict(train),
-            asdict(FileRef.to(prepared)),
-            code_closure(sorted({type(x).__module__ for x in (task, *built)})),
-        ]
-    )
-    task.fit(open_prepared(prepared), built, model["candidates"], train, out, CHECKPOINTS / key[:16], progress)
-    shutil.rmtree(CHECKPOINTS, ignore_errors=True)
+    scratch = _checkpoints(task, prepared, [model, asdict(train)], built)
+    task.fit(open_prepared(prepared), built, model["candidates"], train, out, scratch, progress)
     return FileRef.to(out / "base")
 
 
 def personalise(task: Task, prepared: Path, model: Path, config: Any, progress: Progress) -> FileRef:
-    """Fit what each subject's gate keeps."""
-    task.personalise(open_prepared(prepared), model, config, progress)
+    """Fit what each subject's gate keeps; a killed run goes on as in `fit_base`."""
+    scratch = _checkpoints(task, prepared, [asdict(FileRef.to(model / "base")), repr(config)], [config])
+    task.personalise(open_prepared(prepared), model, config, scratch, progress)
     return FileRef.to(model / "people")
+
+
+def _checkpoints(task: Task, prepared: Path, settings: list[Any], built: Sequence[Any]) -> Path:
+    """Name a directory after all that its checkpoints depend on: those of another content must never be resumed."""
+    code = code_closure(sorted({type(x).__module__ for x in (task, *built)}))
+    key = digest_of([settings, repr(task), describe_machine(), asdict(FileRef.to(prepared)), code])
+    return CHECKPOINTS / key[:16]
 
 
 def calibrate(task: Task, prepared: Path, model: Path, config: Any, progress: Progress) -> FileRef:
     """Learn honest intervals."""
     task.calibrate(open_prepared(prepared), model, config, progress)
+    shutil.rmtree(CHECKPOINTS, ignore_errors=True)  # the last step of training: nothing is left to resume
     return FileRef.to(model / "calibration")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hallmark.learn.adapter_files import PackedStore, flatten, unflatten
 from hallmark.learn.adapter_training import (
-    JointSettings,
+    LoraSettings,
     Person,
     Trained,
     draw,
@@ -28,7 +28,7 @@ from hallmark.learn.bank import AdapterBank, spec_of
 from tests.conftest import ROOT
 from tests.learn.test_bank import CASES
 
-SETTINGS = JointSettings(2, 4, 6, 8, 5e-3, 0, 0.01, 2, 100, 3)
+SETTINGS = LoraSettings(2, 4, 6, 8, 5e-3, 0.01, 0, 2, 100, 3)
 CASES_HERE = ("residual_mlp", "patchtst")
 
 
@@ -54,11 +54,11 @@ class World:
     def batch(self, examples: Any, part: str) -> dict[str, Tensor]:
         return {name: value[examples] for name, value in self.inputs.items()}
 
-    def train(self, settings: JointSettings = SETTINGS, people: Any = None, **more: Any) -> list[Trained]:
+    def train(self, settings: LoraSettings = SETTINGS, people: Any = None, **more: Any) -> list[Trained]:
         bank = AdapterBank(copy.deepcopy(self.model), self.spec, settings.people)
         return list(train_adapters(bank, people or self.people, self.batch, settings, **more))
 
-    def peft(self, person: Person, settings: JointSettings) -> Any:
+    def peft(self, person: Person, settings: LoraSettings) -> Any:
         """PEFT alone, on the same batches from the same start."""
         config = LoraConfig(r=2, lora_alpha=4, target_modules=self.targets, bias="none")
         model = get_peft_model(copy.deepcopy(self.model), config).eval()
@@ -84,7 +84,7 @@ def world(request: pytest.FixtureRequest) -> World:
     return World(request.param)
 
 
-def last_step(settings: JointSettings) -> JointSettings:
+def last_step(settings: LoraSettings) -> LoraSettings:
     """Settings under which the last step is kept: nobody has valid examples to choose another."""
     return dataclasses.replace(settings, evaluate_every=settings.steps)
 

@@ -25,7 +25,7 @@ from hallmark.learn.adapter_files import (
     write_peft,
 )
 from hallmark.learn.bank import AdapterBank, AdapterSpec, spec_of
-from hallmark.learn.residents import Residents
+from hallmark.learn.residents import ResidentAdapters
 from hallmark.models.forecaster import Forecaster, Shape
 from hallmark.models.patchtst import PatchTSTBodyConfig
 from hallmark.models.residual_mlp import ResidualMLPConfig
@@ -204,7 +204,7 @@ def test_the_least_recently_used_makes_room() -> None:
             reads.append(subject_id)
             return block["abcd".index(subject_id)]
 
-    residents = Residents(AdapterBank(copy.deepcopy(model), spec, 2), Memory())
+    residents = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, 2), Memory())
     everyone = AdapterBank(copy.deepcopy(model), spec, 4)
     everyone.put(1, block)
     for subjects in (["a"], ["b", "a"], ["c"], ["a", "a", None], ["d"], ["b"]):
@@ -229,14 +229,14 @@ def test_a_subject_without_a_usable_adapter_gets_the_base_and_the_reason(tmp_pat
     weights = tmp_path / "cut" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     directories = {s: tmp_path / s for s in ("good", "other", "cut", "gone")}
-    residents = Residents(AdapterBank(copy.deepcopy(model), spec, 8), PeftStore(directories, {}, spec))
+    residents = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, 8), PeftStore(directories, {}, spec))
     subjects = ["good", "other", "cut", "gone", "nobody", None]
     inputs = batch(6)
     found, reasons = residents.forward(subjects, **inputs)
     assert reasons[0] == ""
     assert reasons[1].startswith("adapter was made for base cccccccccccc, this one is bbbbbbbbbbbb")
     assert reasons[2].startswith("adapter cannot be read")
-    assert reasons[3:] == ["adapter is missing", "the subject has no adapter", "no subject was named"]
+    assert reasons[3:] == ["adapter is missing", "nobody is known by this id", "no subject was named"]
     torch.testing.assert_close(look(found)[1:], look(model(**inputs))[1:], rtol=0, atol=0)
     assert residents.subjects == ["good"]
 
@@ -250,7 +250,7 @@ def test_a_batch_of_more_people_than_slots_serves_the_rest_by_the_base() -> None
         def read(self, subject_id: str) -> Any:
             return block[int(subject_id)]
 
-    residents = Residents(AdapterBank(copy.deepcopy(model), spec, 2), Memory())
+    residents = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, 2), Memory())
     inputs = batch(3)
     found, reasons = residents.forward(["0", "1", "2"], **inputs)
     assert reasons == ["", "", "the bank's 2 slots are all taken by this batch"]
@@ -265,7 +265,7 @@ def test_threads_never_meet_each_others_adapter() -> None:
         def read(self, subject_id: str) -> Any:
             return block[int(subject_id)]
 
-    residents = Residents(AdapterBank(copy.deepcopy(model), spec, 3), Memory())
+    residents = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, 3), Memory())
     everyone = AdapterBank(copy.deepcopy(model), spec, 6)
     everyone.put(1, block)
     inputs = batch(2)

@@ -51,16 +51,16 @@ def test_the_first_day_knows_nothing(history: Any) -> None:
 def test_the_online_ridge_is_a_ridge_on_the_windows_that_had_ended(task: Any, panel: Any, history: Any) -> None:
     code, ahead = 0, 6
     day = int(history.first_day[code]) + ahead
-    origins = panel.origins[(panel.subject[panel.origins] == code) & (panel.origins % task.history.stride == 0)]
-    ready = (panel.minute[origins] + task.history.short_minutes) // MINUTES_A_DAY + 1
+    origins = panel.origins[(panel.subject[panel.origins] == code) & (panel.origins % task.history.ridge.stride == 0)]
+    ready = (panel.minute[origins] + task.history.ridge.short_minutes) // MINUTES_A_DAY + 1
     past = origins[ready <= day]
     minute = panel.minute[past].astype(np.int64)
     x = ridge_features(panel.context(past), minute, panel.grid.recent_length, task.scale)
     h = panel.grid.index_of(60)
     y = panel.target(past)[:, h] - panel.values[past]
     there = ~np.isnan(y)
-    y = np.clip(y, -task.history.clip, task.history.clip)
-    penalty = task.history.penalty / 3  # a young record
+    y = np.clip(y, -task.history.ridge.clip, task.history.ridge.clip)
+    penalty = task.history.ridge.penalty / 3  # a young record
     share = len(y) / there.sum()
     gram = x.T.astype(float) @ x + penalty * np.eye(x.shape[1])
     expected = np.linalg.solve(gram, x[there].T.astype(float) @ y[there] * share)

@@ -15,11 +15,11 @@ from peft import PeftModel
 from hallmark.build import build
 from hallmark.contracts import silent
 from hallmark.errors import BundleError
-from hallmark.files import read_json
+from hallmark.files import read_json, sha256
 from hallmark.learn.base_forecaster import as_tensors, load_base
-from hallmark.learn.lora import fit_lora, load_lora
-from hallmark.learn.personal import People, _Subject, directory_of
-from hallmark.tasks.glucose.predictor import load_people
+from hallmark.learn.personal import directory_of, lora_directory
+from hallmark.tasks.glucose.predictor import BLOCK, load_people
+from tests.tasks.test_predictor import request_of
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_a_gate_leaves_the_default_only_for_what_was_better(
 ) -> None:
     shutil.copytree(trained / "base", tmp_path / "base")
     node = {**params["personalise"], "default_way": "none", "sureness": 0.0, "margin": 0.01}
-    task.personalise(prepared, tmp_path, build(node), silent)
+    task.personalise(prepared, tmp_path, build(node), tmp_path / "scratch", silent)
     rows = read_json(tmp_path / "people" / "people.json")
     decided = [row for row in rows if row["days"] >= node["minimum_days"]]
     assert decided
@@ -60,39 +60,150 @@ def test_without_enough_days_no_gate_decides(
 ) -> None:
     shutil.copytree(trained / "base", tmp_path / "base")
     config = build({**params["personalise"], key: 99})
-    assert task.personalise(prepared, tmp_path, config, silent)["ways"] == {"online_ridge": len(prepared.subjects)}
+    found = task.personalise(prepared, tmp_path, config, tmp_path / "scratch", silent)
+    assert found["ways"] == {"online_ridge": len(prepared.subjects)}
     assert any(reason in row["reason"] for row in read_json(tmp_path / "people" / "people.json"))
     assert not list((tmp_path / "people").glob("*/lora"))
 
 
-def test_a_lora_adapter_loads_as_peft_loads_it(
-    task: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
-) -> None:
-    base, parts = load_base(trained / "base"), task.parts(prepared)
-    history = task._history(base.assembler, parts.panel)
-    train = parts.origins("train")
-    mine = train[parts.panel.subject[train] == 0]
-    subject = _Subject(base, parts, history, mine, mine)
-    settings = build(params["personalise"]).lora
-    adapted = fit_lora(base.forecaster, lambda o: subject.batch(o, "train"), mine, settings, tmp_path / "lora")
-    assert {p.name for p in (tmp_path / "lora").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
-    oracle = PeftModel.from_pretrained(copy.deepcopy(base.forecaster), str(tmp_path / "lora")).eval()
-    minute = parts.panel.minute[mine[:64]].astype(np.int64)
-    batch = as_tensors(base.assembler.batch(parts.panel.context(mine[:64]), minute, None, None))
+@pytest.fixture(scope="module")
+def everyone_has_lora(task: Any, prepared: Any, trained: Path, params: Any, tmp_path_factory: Any) -> Path:
+    where: Path = tmp_path_factory.mktemp("lora")
+    for part in ("base", "calibration"):
+        shutil.copytree(trained / part, where / part)
+    node = {**params["personalise"], "default_way": "none", "margin": -1.0, "sureness": -100.0}
+    assert task.personalise(prepared, where, build(node), where / "scratch", silent)["ways"]["lora"] > 1
+    return where
+
+
+def test_a_lora_adapter_speaks_as_peft_loads_it(task: Any, prepared: Any, everyone_has_lora: Path) -> None:
+    base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
+    people = load_people(everyone_has_lora / "people", base)
+    subject_id = next(s for s, way in people.ways.items() if way == "lora")
+    directory = lora_directory(everyone_has_lora / "people", subject_id)
+    assert {p.name for p in directory.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    oracle = PeftModel.from_pretrained(copy.deepcopy(base.forecaster), str(directory)).eval()
+    origins = parts.origins("train")[:64]
+    minute = parts.panel.minute[origins].astype(np.int64)
+    batch = base.assembler.batch(parts.panel.context(origins), minute, None, None)
+    _, quantiles, [why] = people.answer([subject_id], batch)
+    assert why == ""
     with torch.no_grad():
-        ours = load_lora(base.forecaster, tmp_path / "lora")(**batch)["quantiles"]
-        torch.testing.assert_close(ours, oracle(**batch)["quantiles"], rtol=1e-5, atol=1e-3)
-        torch.testing.assert_close(ours, adapted(**batch)["quantiles"], rtol=1e-5, atol=1e-3)
-        assert not torch.equal(ours, base.forecaster(**batch)["quantiles"])
+        theirs = oracle(**as_tensors(batch))["quantiles"].numpy()
+        plain = base.forecaster(**as_tensors(batch))["quantiles"].numpy()
+    np.testing.assert_allclose(quantiles, theirs, rtol=1e-5, atol=1e-3)
+    assert not np.array_equal(quantiles, plain)
 
 
-def test_a_changed_adapter_is_refused(trained: Path, tmp_path: Path, table: pd.DataFrame) -> None:
-    base = load_base(trained / "base")
-    people = load_people(trained / "people", base)
-    broken = People(base, {"x": "lora"}, tmp_path, people.digests)
-    (tmp_path / "x" / "lora").mkdir(parents=True)
-    with pytest.raises(BundleError, match="adapter of subject 'x' is missing or changed"):
-        broken.forecast("x", np.zeros((1, 576), dtype=np.float32), np.zeros(1, dtype=np.int64), None, None)
+def test_people_of_one_batch_each_get_their_own_adapter(task: Any, prepared: Any, everyone_has_lora: Path) -> None:
+    base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
+    people = load_people(everyone_has_lora / "people", base)
+    subjects = [*(s for s, way in people.ways.items() if way == "lora"), None, "stranger"]
+    origins = np.repeat(parts.origins("train")[:1], len(subjects))
+    batch = base.assembler.batch(parts.panel.context(origins), parts.panel.minute[origins].astype(np.int64), None, None)
+    means, _, reasons = people.answer(subjects, batch)
+    assert not any(reasons)
+    for i, subject_id in enumerate(subjects):
+        alone = people.answer([subject_id], {name: array[i : i + 1] for name, array in batch.items()})[0]
+        np.testing.assert_allclose(means[i], alone[0], rtol=1e-5, atol=1e-3)
+    assert len({mean.tobytes() for mean in means}) == len(subjects) - 1  # newcomers share the base, nobody else does
+
+
+def test_a_row_of_a_full_block_has_the_same_bits_wherever_it_stands(
+    task: Any, prepared: Any, everyone_has_lora: Path
+) -> None:
+    base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
+    people = load_people(everyone_has_lora / "people", base)
+    subjects = [*people.ways, None]
+    origins = parts.origins("train")[:: len(parts.origins("train")) // BLOCK][:BLOCK]
+    batch = base.assembler.batch(parts.panel.context(origins), parts.panel.minute[origins].astype(np.int64), None, None)
+    who = [subjects[i % len(subjects)] for i in range(BLOCK)]
+    first = people.answer(who, batch)
+    generator = np.random.default_rng(0)
+    for _ in range(5):
+        order = generator.permutation(BLOCK)
+        moved = people.answer([who[i] for i in order], {name: array[order] for name, array in batch.items()})
+        np.testing.assert_array_equal(moved[0], first[0][order])
+        np.testing.assert_array_equal(moved[1], first[1][order])
+
+
+def test_the_bits_of_an_answer_depend_on_its_own_request_alone(
+    task: Any, prepared: Any, everyone_has_lora: Path
+) -> None:
+    predictor = task.predictor(everyone_has_lora, "1.0.0", "0" * 64)
+    panel = task.parts(prepared).panel
+    requests = []
+    for code, subject_id in enumerate(panel.subjects):
+        last = panel.origins[panel.subject[panel.origins] == code][-6:]
+        requests += [request_of(panel, int(o), subject_id=subject_id) for o in last]
+        requests += [request_of(panel, int(o), subject_id=None) for o in last[:1]]
+    assert {predictor.people.ways[s] for s in panel.subjects} >= {"lora"}
+    assert len(requests) > 2 * BLOCK
+    assert len(requests) % BLOCK
+    together = predictor.predict(requests)
+    assert {answer.spoke for answer in together} == {"adapter", "base"}
+    backwards = predictor.predict(requests[::-1])[::-1]
+    alone = [predictor.predict([request])[0] for request in requests]
+    assert together == backwards == alone
+
+
+def test_a_changed_adapter_is_refused_in_evaluation_and_named_in_service(
+    task: Any, prepared: Any, everyone_has_lora: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(everyone_has_lora, tmp_path / "model")
+    predictor = task.predictor(tmp_path / "model", "1.0.0", "0" * 64)
+    subject_id = next(s for s, way in predictor.people.ways.items() if way == "lora")
+    file = lora_directory(tmp_path / "model" / "people", subject_id) / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=f"subject '{subject_id}': adapter was changed after it was made"):
+        task.open_for_test(tmp_path / "model", task.parts(prepared)).forecast(
+            subject_id, *windows_of(task, prepared, subject_id)
+        )
+    panel = task.parts(prepared).panel
+    code = panel.subjects.index(subject_id)
+    origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
+    [answer] = predictor.predict([request_of(panel, origin, subject_id=subject_id)])
+    assert answer.spoke == "adapter"
+    assert answer.fallback == "the linear adapter spoke alone: adapter was changed after it was made (sha256)"
+
+
+def windows_of(task: Any, prepared: Any, subject_id: str) -> tuple[Any, Any]:
+    parts = task.parts(prepared)
+    panel = parts.panel
+    mine = parts.origins("test")
+    mine = mine[panel.subject[mine] == panel.subjects.index(subject_id)][-3:]
+    return panel.context(mine), panel.minute[mine].astype(np.int64)
+
+
+def test_adapters_of_another_base_are_refused(everyone_has_lora: Path) -> None:
+    base = dataclasses.replace(load_base(everyone_has_lora / "base"), digest="f" * 64)
+    with pytest.raises(BundleError, match=r"holds adapters of base .* this is ffffffffffff"):
+        load_people(everyone_has_lora / "people", base)
+
+
+def test_a_run_killed_between_two_chunks_goes_on(
+    task: Any, prepared: Any, trained: Path, everyone_has_lora: Path, params: Any, tmp_path: Path
+) -> None:
+    node = {**params["personalise"], "default_way": "none", "margin": -1.0, "sureness": -100.0}
+    node["lora"] = {**node["lora"], "people": 2}
+    for where in (tmp_path / "killed", tmp_path / "whole"):
+        shutil.copytree(trained / "base", where / "base")
+
+    class Killed(Exception):
+        pass
+
+    def stop(name: str, done: int, total: int, text: str) -> None:
+        if done >= 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        task.personalise(prepared, tmp_path / "killed", build(node), tmp_path / "scratch", stop)
+    assert list((tmp_path / "scratch").rglob("*.safetensors"))
+    task.personalise(prepared, tmp_path / "killed", build(node), tmp_path / "scratch", silent)
+    task.personalise(prepared, tmp_path / "whole", build(node), tmp_path / "other", silent)
+    assert sha256(tmp_path / "killed" / "people") == sha256(tmp_path / "whole" / "people")
 
 
 @pytest.mark.parametrize("subject", ["../../etc", "a/b", "..", ".", "a\\b", "ü ö", "con:1"])
@@ -110,8 +221,11 @@ def test_a_person_without_one_whole_window_is_carried_through(
     sparse = prepared.rows[~mine | (prepared.rows.groupby("subject_id").cumcount() % 12 == 0)]
     holes = dataclasses.replace(prepared, rows=sparse)
     shutil.copytree(trained / "base", tmp_path / "base")
-    task.personalise(holes, tmp_path, build({**params["personalise"], "ways": ["none", "online_ridge"]}), silent)
+    ridge = build({**params["personalise"], "ways": ["none", "online_ridge"]})
+    task.personalise(holes, tmp_path, ridge, tmp_path / "scratch", silent)
     task.calibrate(holes, tmp_path, build(params["calibrate"]), silent)
     ways = {row["subject_id"]: row["way"] for row in read_json(tmp_path / "people" / "people.json")}
     assert ways[first] == "online_ridge"
-    assert task.predictor(tmp_path, "", "").codes[first] == 0
+    with task.predictor(tmp_path, "", "").pasts.of(first) as (past, why):
+        assert past is not None
+        assert why == ""

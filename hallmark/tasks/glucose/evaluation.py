@@ -130,8 +130,7 @@ class GlucoseEvaluation:
     def _trees(self, task: "GlucoseTask", parts: Parts, predictor: GlucosePredictor) -> dict[str, list[Trees]]:
         """Fit the trees: seven quantiles on the recent window, the mean on the same and on every input."""
         train, valid = task.origins_to_fit(parts)
-        assembler, history = predictor.base.assembler, predictor.history
-        assert history is not None
+        assembler, history = predictor.base.assembler, predictor.pasts.history
         levels: Sequence[float | None] = task.forecast.quantile_levels
         wanted = {
             "lightgbm_quantiles": [Trees(assembler, self.marks_minutes, False, level) for level in levels],
@@ -175,21 +174,21 @@ def _person(
     panel, grid, levels = parts.panel, task.grid, task.forecast.quantile_levels
     context, minute = panel.context(origins), panel.minute[origins].astype(np.int64)
     target = parts.target(origins, "test")
-    assert predictor.history is not None
+    history = predictor.pasts.history
     mean, quantiles = predictor.forecast(subject_id, context, minute)
     points: dict[str, Floats] = {OURS: mean}
     spread: dict[str, Floats] = {OURS: quantiles}
     newcomer = -np.ones(len(origins), dtype=np.int64)
     points["no_personal"], spread["no_personal"] = predictor.base.forecast(context, minute, None, newcomer)
-    rows = predictor.history.rows(panel.subject[origins], panel.day[origins])
+    rows = history.rows(panel.subject[origins], panel.day[origins])
     for name, base in others.items():
         # Every base has its own population ridge, but candidates of one run share it, and so the history.
-        points[name], spread[name] = base.forecast(context, minute, predictor.history, rows)
+        points[name], spread[name] = base.forecast(context, minute, history, rows)
     if champion is not None:
         points[CHAMPION], spread[CHAMPION] = champion.forecast(subject_id, context, minute)
-    points |= baselines.forecast(parts, origins, predictor.history, task.scale)
+    points |= baselines.forecast(parts, origins, history, task.scale)
     for name, models in trees.items():
-        forecasts = [model.forecast(parts, origins, predictor.history) for model in models]
+        forecasts = [model.forecast(parts, origins, history) for model in models]
         if len(forecasts) == len(levels):
             spread[name] = np.sort(np.stack(forecasts, axis=-1), axis=-1)
             points[name] = spread[name][..., levels.index(0.5)]

@@ -1,8 +1,10 @@
 """One call for evaluation and serving: windows in, calibrated forecasts out, each its person's own way."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from hallmark.errors import BundleError
-from hallmark.files import read_json, sha256, write_json
+from hallmark.files import read_json, write_json
+from hallmark.learn.assemble import Assembler
+from hallmark.learn.bank import AdapterSpec
 from hallmark.learn.base_forecaster import Base, load_base
-from hallmark.learn.history import History, stack
+from hallmark.learn.history import History, row_sizes
 from hallmark.learn.intervals import Calibration, pairs, widen
-from hallmark.learn.personal import People, directory_of
+from hallmark.learn.linear_bank import HistoryFiles, LinearBank, Past, Pasts, ResidentPasts
+from hallmark.learn.personal import SEATS, People, directory_of
 from hallmark.read.panel import MINUTES_A_DAY, Floats, Integers, Panel, build_panel, means_of_runs, nearest_slots
 from hallmark.tasks.glucose.messages import (
     DISCLAIMER,
@@ -26,7 +31,25 @@ from hallmark.tasks.glucose.messages import (
     Provenance,
 )
 
+BLOCK = 16  # rows of every forward pass that answers requests
 LOWEST_MG_DL, HIGHEST_MG_DL = 10.0, 600.0
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A request that may be answered: its inputs, and what its answer carries.
+
+    Attributes:
+        subject_id: whose way answers; None for a newcomer.
+        day: (1,) of the last reading.
+        batch: one row, assembled.
+        fallback: why a named subject's past is not used, else empty.
+    """
+
+    subject_id: str | None
+    day: Integers
+    batch: dict[str, Any]
+    fallback: str
 
 
 @dataclass(frozen=True)
@@ -34,9 +57,8 @@ class GlucosePredictor:
     """A trained model with its people.
 
     Attributes:
-        people: base and adapters.
-        history: everybody's past; its subjects are numbered by `codes`.
-        codes: subject_id → number in `history`.
+        people: base and LoRA adapters.
+        pasts: everybody's past, the linear adapters among it.
         calibration: offsets of the intervals.
         max_age_minutes: older data are refused.
         max_history_age_days: a history that ended longer before a request is not used: the base model answers.
@@ -45,8 +67,7 @@ class GlucosePredictor:
     """
 
     people: People
-    history: History | None
-    codes: dict[str, int]
+    pasts: Pasts
     calibration: Calibration
     max_age_minutes: float
     max_history_age_days: int
@@ -63,39 +84,75 @@ class GlucosePredictor:
         """Quantile levels."""
         return self.base.forecaster.shape.quantile_levels
 
-    def forecast(self, subject_id: str | None, context: Floats, minute: Integers) -> tuple[Floats, Floats]:
-        """Forecast one person's windows.
+    def forecast(self, subject_id: str, context: Floats, minute: Integers) -> tuple[Floats, Floats]:
+        """Forecast many of one person's windows, for evaluation.
 
         Args:
-            subject_id: None, or one that the model does not know, for a newcomer.
+            subject_id: one that the model does not know is a newcomer.
             context: (B, C) readings, oldest first, mg/dL.
             minute: (B,) local wall-clock minute of the last reading.
 
         Returns:
             Mean (B, H) and calibrated quantiles (B, H, Q), mg/dL, within the range of sensors.
+
+        Raises:
+            BundleError: the person's LoRA adapter is missing or changed.
         """
         day = minute // MINUTES_A_DAY
-        known = subject_id if self.knows(subject_id, day) else None
-        if known is None:
-            mean, quantiles = self.base.forecast(context, minute, None, None)
-        else:
-            assert self.history is not None
-            rows = self.history.rows(np.full(len(day), self.codes[known]), day)
-            mean, quantiles = self.people.forecast(known, context, minute, self.history, rows)
-        quantiles = widen(quantiles, self.calibration.of(known, day), self.levels)
-        return np.clip(mean, LOWEST_MG_DL, HIGHEST_MG_DL), np.clip(quantiles, LOWEST_MG_DL, HIGHEST_MG_DL)
-
-    def knows(self, subject_id: str | None, day: Integers) -> bool:
-        """Tell whether the person's history may speak on all of some days."""
-        if subject_id is None or self.history is None or subject_id not in self.codes:
-            return False
-        return bool(self.history.knows(self.codes[subject_id], day, self.max_history_age_days).all())
+        with self._past(subject_id, day) as (past, _):
+            if past is None:
+                mean, quantiles = self.base.forecast(context, minute, None, None)
+            else:
+                mean, quantiles = self.people.forecast(subject_id, context, minute, past.history, past.rows(day))
+        return self._calibrated(mean, quantiles, subject_id if past else None, day)
 
     def predict(self, requests: Sequence[GlucoseRequest]) -> list[GlucoseResponse]:
-        """Answer every request in order, each alone: nobody's rows meet another's."""
-        return [self._answer(request) for request in requests]
+        """Answer every request in order.
 
-    def _answer(self, request: GlucoseRequest) -> GlucoseResponse:
+        Requests share forward passes of `BLOCK` rows, filled up, so that an answer's bits depend on its own request
+        alone: not on how many came with it, nor on whose they are.
+        """
+        found: list[GlucoseResponse | None] = [None] * len(requests)
+        drafts: list[tuple[int, _Draft, Callable[..., GlucoseResponse]]] = []
+        for i, request in enumerate(requests):
+            read = self._read(request)
+            if isinstance(read, GlucoseResponse):
+                found[i] = read
+            else:
+                drafts.append((i, *read))
+        for start in range(0, len(drafts), BLOCK):
+            part = drafts[start : start + BLOCK]
+            filled = [draft for _, draft, _ in part] + [part[0][1]] * (BLOCK - len(part))
+            batch = {name: np.concatenate([draft.batch[name] for draft in filled]) for name in filled[0].batch}
+            means, quantiles, silent = self.people.answer([draft.subject_id for draft in filled], batch)
+            for row, (i, draft, respond) in enumerate(part):
+                here = slice(row, row + 1)
+                mean, spread = self._calibrated(means[here], quantiles[here], draft.subject_id, draft.day)
+                steps = _steps(mean[0], spread[0], self.base.assembler.grid.horizons_minutes, self.levels)
+                spoke = "adapter" if self.people.ways.get(draft.subject_id or "", "none") != "none" else "base"
+                why = f"the linear adapter spoke alone: {silent[row]}" if silent[row] else draft.fallback
+                found[i] = respond("forecast", spoke=spoke, steps=steps, fallback=why)
+        return [answer for answer in found if answer is not None]
+
+    @contextmanager
+    def _past(self, subject_id: str | None, day: Integers) -> Iterator[tuple[Past | None, str]]:
+        """Hold the past that may speak on some days, or say why there is none."""
+        if subject_id is None:
+            yield None, ""
+            return
+        with self.pasts.of(subject_id) as (past, why):
+            if past is not None and not past.knows(day, self.max_history_age_days):
+                past, why = None, f"the history on file is not of the {self.max_history_age_days} days before"
+            yield past, why
+
+    def _calibrated(
+        self, mean: Floats, quantiles: Floats, subject_id: str | None, day: Integers
+    ) -> tuple[Floats, Floats]:
+        quantiles = widen(quantiles, self.calibration.of(subject_id, day), self.levels)
+        return np.clip(mean, LOWEST_MG_DL, HIGHEST_MG_DL), np.clip(quantiles, LOWEST_MG_DL, HIGHEST_MG_DL)
+
+    def _read(self, request: GlucoseRequest) -> GlucoseResponse | tuple[_Draft, Callable[..., GlucoseResponse]]:
+        """Abstain, or assemble the request and return what makes its response."""
         grid = self.base.assembler.grid
         times = np.array([r.timestamp for r in request.readings], dtype="datetime64[s]")
         values = np.array([r.glucose_mg_dl for r in request.readings], dtype=np.float32)
@@ -107,17 +164,16 @@ class GlucosePredictor:
         again = np.diff(slot, prepend=slot[0] - 1) == 0
         times, values = times[~again], means_of_runs(values, again)
         panel = build_panel(pd.DataFrame({"subject_id": "", "timestamp": times, "glucose": values}), "glucose", grid)
-        reason = self._refusal(age, panel)
-        provenance = _provenance(times, values, panel)
-        if reason:
-            return self._response("abstained", reason, "nobody", [], age, provenance)
+        respond = partial(self._response, age=age, provenance=_provenance(times, values, panel))
+        if reason := self._refusal(age, panel):
+            return respond("abstained", reason=reason)
         origin = panel.origins[-1:]
         context, minute = panel.context(origin), panel.minute[origin].astype(np.int64)
-        mean, quantiles = self.forecast(request.subject_id, context, minute)
-        known = self.knows(request.subject_id, minute // MINUTES_A_DAY)
-        way = self.people.ways.get(request.subject_id or "", "none") if known else "none"
-        steps = _steps(mean[0], quantiles[0], grid.horizons_minutes, self.levels)
-        return self._response("forecast", "", "base" if way == "none" else "adapter", steps, age, provenance)
+        day = minute // MINUTES_A_DAY
+        with self._past(request.subject_id, day) as (past, why):
+            rows = None if past is None else past.rows(day)
+            batch = self.base.assembler.batch(context, minute, None if past is None else past.history, rows)
+        return _Draft(request.subject_id if past else None, day, batch, why), respond
 
     def _refusal(self, age: float, panel: Panel) -> str:
         if age < -1:
@@ -132,13 +188,22 @@ class GlucosePredictor:
         return ""
 
     def _response(
-        self, status: Any, reason: str, spoke: Any, steps: list[Forecast], age: float, provenance: Provenance
+        self,
+        status: Any,
+        *,
+        age: float,
+        provenance: Provenance,
+        reason: str = "",
+        spoke: Any = "nobody",
+        steps: Sequence[Forecast] = (),
+        fallback: str = "",
     ) -> GlucoseResponse:
         return GlucoseResponse(
             status=status,
             reason=reason,
             spoke=spoke,
-            forecast=steps,
+            fallback=fallback,
+            forecast=list(steps),
             data_age_minutes=round(age, 2),
             provenance=provenance,
             model_version=self.version,
@@ -175,39 +240,48 @@ def _provenance(times: Any, values: Floats, panel: Panel) -> Provenance:
     )
 
 
-def save_people(out: Path, table: pd.DataFrame, history: History, subjects: Sequence[str]) -> None:
-    """Write everybody's newest rows and the table of choices; the LoRA directories already lie there."""
+def save_people(out: Path, table: pd.DataFrame, spec: AdapterSpec, history: History, subjects: Sequence[str]) -> None:
+    """Write everybody's newest midnights and the table of choices; the LoRA directories already lie there."""
+    files = HistoryFiles({subject_id: _history_file(out, subject_id) for subject_id in subjects}, {}, {})
+    rows = table.set_index("subject_id", drop=False)
     entries = []
     for code, subject_id in enumerate(subjects):
-        row = table[table["subject_id"] == subject_id].iloc[0]
-        file = out / directory_of(subject_id) / "history.safetensors"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        arrays = history.newest(code).tensors()
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, str(file))
-        entry = {k: (None if isinstance(v, float) and np.isnan(v) else v) for k, v in row.to_dict().items()}
-        entries.append({**entry, "history_sha256": sha256(file)})
+        digest = files.write(subject_id, history.newest(code))
+        row = rows.loc[subject_id].to_dict()
+        entry = {k: (None if isinstance(v, float) and np.isnan(v) else v) for k, v in row.items()}
+        entries.append({**entry, "history_sha256": digest})
     write_json(out / "people.json", entries)
+    write_json(out / "adapters.json", {**asdict(spec), "shapes": {k: list(v) for k, v in spec.shapes.items()}})
+
+
+def _history_file(people: Path, subject_id: str) -> Path:
+    return people / directory_of(subject_id) / "history.safetensors"
 
 
 def load_people(directory: Path, base: Base) -> People:
-    """Read the table of choices."""
+    """Read the table of choices.
+
+    Raises:
+        BundleError: the adapters were made for another base.
+    """
+    found = read_json(directory / "adapters.json")
+    spec = AdapterSpec(**{**found, "shapes": {k: tuple(v) for k, v in found["shapes"].items()}})
+    if spec.base != base.digest:
+        raise BundleError(
+            f"{directory} holds adapters of base {spec.base[:12]}, this is {base.digest[:12]}: run `dvc repro train`"
+        )
     table = read_json(directory / "people.json")
     ways = {row["subject_id"]: row["way"] for row in table}
-    return People(base, ways, directory, {row["subject_id"]: row["sha256"] for row in table})
+    return People(base, ways, directory, {row["subject_id"]: row["sha256"] for row in table}, spec)
 
 
-def load_newest(directory: Path) -> tuple[History | None, dict[str, int]]:
-    """Read everybody's newest rows, checking every file's sha256."""
-    histories: list[History] = []
-    codes: dict[str, int] = {}
-    for row in read_json(directory / "people.json"):
-        file = directory / directory_of(row["subject_id"]) / "history.safetensors"
-        if not file.is_file() or sha256(file) != row["history_sha256"]:
-            raise BundleError(f"history of subject {row['subject_id']!r} is missing or changed: make the bundle again")
-        codes[row["subject_id"]] = len(histories)
-        arrays = load_file(str(file))
-        histories.append(History(**{f.name: arrays[f.name] for f in fields(History)}))
-    return (stack(histories) if histories else None), codes
+def load_pasts(directory: Path, assembler: Assembler) -> ResidentPasts:
+    """Open everybody's newest midnights: a file is read, and its sha256 checked, when its subject first asks."""
+    table = read_json(directory / "people.json")
+    files = {row["subject_id"]: _history_file(directory, row["subject_id"]) for row in table}
+    sizes = row_sizes(assembler.grid, assembler.history, assembler.scale)
+    store = HistoryFiles(files, {row["subject_id"]: row["history_sha256"] for row in table}, sizes)
+    return ResidentPasts(LinearBank(sizes, max(1, min(SEATS, len(files)))), store)
 
 
 def save_calibration(out: Path, calibration: Calibration) -> None:
@@ -232,7 +306,6 @@ def open_predictor(
 ) -> GlucosePredictor:
     """Open a model directory for serving: everybody's newest history."""
     base = load_base(model / "base")
-    history, codes = load_newest(model / "people")
     people, calibration = load_people(model / "people", base), load_calibration(model / "calibration")
     limits = (max_age_minutes, max_history_age_days)
-    return GlucosePredictor(people, history, codes, calibration, *limits, version, digest)
+    return GlucosePredictor(people, load_pasts(model / "people", base.assembler), calibration, *limits, version, digest)

@@ -27,6 +27,7 @@ from hallmark.learn.base_forecaster import (
 from hallmark.learn.history import History, HistoryConfig, build_history
 from hallmark.learn.inputs import Scale
 from hallmark.learn.intervals import CalibrateConfig, Calibration, nightly, offsets, scores
+from hallmark.learn.linear_bank import WholePasts
 from hallmark.learn.personal import PersonaliseConfig, personalise
 from hallmark.learn.trainer import TrainConfig, quiet, seed_everything
 from hallmark.models.forecaster import BodyConfig
@@ -77,8 +78,7 @@ class GlucoseTask:
     max_history_age_days: int
 
     def __post_init__(self) -> None:
-        for minutes in self.history.input_horizons_minutes:
-            self.grid.index_of(minutes)
+        self.history.ridge.marks(self.grid)  # all of them must be horizons
 
     @property
     def purpose(self) -> str:
@@ -176,7 +176,7 @@ class GlucoseTask:
         return record
 
     def personalise(
-        self, prepared: Prepared, model: Path, config: PersonaliseConfig, progress: Progress
+        self, prepared: Prepared, model: Path, config: PersonaliseConfig, scratch: Path, progress: Progress
     ) -> dict[str, Any]:
         """Let every person's gate choose an adapter; write them all into `model/people`."""
         quiet()
@@ -184,15 +184,16 @@ class GlucoseTask:
         parts, base = self.parts(prepared), load_base(model / "base")
         history = self._history(base.assembler, parts.panel)
         out = model / "people"
-        table = personalise(
+        table, spec = personalise(
             base,
             parts,
             history,
             config,
             out,
+            scratch / "adapters",
             lambda done, total: progress("personalise", done, total, ""),
         )
-        save_people(out, table, history, parts.panel.subjects)
+        save_people(out, table, spec, history, parts.panel.subjects)
         held = prepared.splits.set_index("subject_id")["group"]
         counts = table["way"].value_counts().to_dict()
         return {"ways": counts, "held_out": int((table["subject_id"].map(held) == HELD_OUT).sum())}
@@ -250,9 +251,9 @@ class GlucoseTask:
             raise BundleError(f"{model} forecasts on another grid than task.grid: it cannot be compared, promote anew")
         codes = {subject_id: code for code, subject_id in enumerate(parts.panel.subjects)}
         people, calibration = load_people(model / "people", base), load_calibration(model / "calibration")
-        history = self._history(base.assembler, parts.panel)
+        pasts = WholePasts(self._history(base.assembler, parts.panel), codes)
         limits = (self.max_age_minutes, self.max_history_age_days)
-        return GlucosePredictor(people, history, codes, calibration, *limits, "", "")
+        return GlucosePredictor(people, pasts, calibration, *limits, "", "")
 
     def predictor(self, model: Path, version: str = "", digest: str = "") -> GlucosePredictor:
         """Open a model directory for serving."""

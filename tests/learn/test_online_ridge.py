@@ -1,0 +1,85 @@
+"""The linear adapter: a day added to the state is the same as everything from the start."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from hallmark.learn.online_ridge import Lessons, OnlineRidge, lessons
+from hallmark.read.panel import Integers
+
+
+@pytest.fixture(scope="module")
+def taught(task: Any, prepared: Any) -> tuple[Any, Lessons]:
+    panel = task.parts(prepared).panel
+    return panel, lessons(panel, panel.origins, task.history.ridge, task.scale, lambda o: nothing(panel, o))
+
+
+def nothing(panel: Any, origins: Integers) -> Any:
+    return np.zeros((len(origins), len(panel.grid.steps)), dtype=np.float32)
+
+
+def untaught(task: Any, panel: Any, found: Lessons) -> OnlineRidge:
+    return OnlineRidge(task.history.ridge, panel.grid, len(panel.subjects), found.x.shape[1])
+
+
+def same(one: OnlineRidge, other: OnlineRidge) -> None:
+    for name, array in one.tensors().items():
+        np.testing.assert_array_equal(array, other.tensors()[name], err_msg=name)
+
+
+def test_a_day_added_to_a_stored_state_is_as_if_it_had_always_been_there(
+    task: Any, taught: tuple[Any, Lessons], tmp_path: Any
+) -> None:
+    panel, found = taught
+    days = np.unique(found.day)
+    whole = untaught(task, panel, found)
+    for day in days[:9]:
+        whole.midnight(found, int(day))
+    yesterday = untaught(task, panel, found)
+    for day in days[:8]:
+        yesterday.midnight(found, int(day))
+    save_file(yesterday.tensors(), str(tmp_path / "state.safetensors"))
+    today = untaught(task, panel, found)
+    today.restore(load_file(str(tmp_path / "state.safetensors")))
+    # What came with the day, and nothing older than a window's context and horizon.
+    recent = panel.origins[panel.day[panel.origins] >= days[8] - 3]
+    fresh = lessons(panel, recent, task.history.ridge, task.scale, lambda o: nothing(panel, o))
+    assert len(fresh.subject) < len(found.subject)
+    today.midnight(fresh, int(days[8]))
+    same(whole, today)
+    assert not np.array_equal(yesterday.weights, today.weights)
+
+
+def test_subjects_who_are_taught_together_learn_what_each_learns_alone(task: Any, taught: tuple[Any, Lessons]) -> None:
+    panel, found = taught
+    together = untaught(task, panel, found)
+    for day in np.unique(found.day)[:9]:
+        together.midnight(found, int(day))
+    mine = found.subject == 1
+    own = Lessons(np.zeros(mine.sum(), dtype=np.int64), found.day[mine], found.x[mine], found.y[mine])
+    alone = OnlineRidge(task.history.ridge, panel.grid, 1, found.x.shape[1])
+    for day in np.unique(found.day)[:9]:
+        alone.midnight(own, int(day))
+    np.testing.assert_allclose(together.weights[1], alone.weights[0], rtol=1e-5, atol=1e-6)
+    assert np.abs(alone.weights).max() > 0
+
+
+def test_unknown_targets_teach_nothing(task: Any, taught: tuple[Any, Lessons]) -> None:
+    panel, found = taught
+    blind = dataclasses.replace(found, y=np.full_like(found.y, np.nan))
+    state = untaught(task, panel, blind)
+    for day in np.unique(found.day)[:6]:
+        state.midnight(blind, int(day))
+    assert not state.weights.any()
+    assert not state.residual(task.scale).any()
+
+
+def test_a_state_of_other_settings_is_refused(task: Any, taught: tuple[Any, Lessons]) -> None:
+    panel, found = taught
+    state = untaught(task, panel, found)
+    other = OnlineRidge(task.history.ridge, panel.grid, len(panel.subjects) + 1, found.x.shape[1])
+    with pytest.raises(ValueError, match=r"state gram has shape .* these settings take"):
+        state.restore(other.tensors())
