@@ -72,7 +72,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing column": (spoil(lambda f: f.drop(columns="glucose")), "has no column 'glucose'"),
     "wrong unit": (spoil(lambda f: f.assign(glucose=f["glucose"] / 18)), "set data.unit=mmol/L"),
     "empty file": (put(b""), "is empty"),
-    "header only": (spoil(lambda f: f.iloc[:0]), "the source has no rows"),
+    "header only": (spoil(lambda f: f.iloc[:0]), "a header and no rows"),
     "one person only": (spoil(lambda f: f[f["subject_id"] == "p0"]), "needs at least 2"),
     "three readings each": (spoil(lambda f: f.groupby("subject_id").head(3)), "fewer than 2 days"),
     "all constant": (spoil(lambda f: f.assign(glucose=120)), "all readings of the subject are equal"),

@@ -68,8 +68,8 @@ def test_a_value_of_a_wrong_type_or_range_is_named(key: str, value: object) -> N
 
 def test_a_missing_key_is_named() -> None:
     params = compose()
-    del params["task"]["history"]["penalty"]
-    with pytest.raises(ConfigError, match=r"task\.history\.penalty is missing"):
+    del params["task"]["history"]["ridge"]["penalty"]
+    with pytest.raises(ConfigError, match=r"task\.history\.ridge\.penalty is missing"):
         build(params)
 
 
