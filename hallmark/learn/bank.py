@@ -109,21 +109,26 @@ class BankedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, …, I) → (N, …, O)."""
-        y: Tensor = self.linear(x)
+        y = nn.functional.linear(x, self.linear.weight, self.linear.bias)
         groups, rows, one = self.choice.groups, self.choice.rows, self.choice.one
         if one:
-            inner = nn.functional.linear(x, self.a[one].to(x.dtype))
-            return y + torch.matmul(inner, self.b[one].to(inner.dtype)) * self.scaling
+            return _one_subject(x, y, self.a[one], self.b[one], self.scaling)
         if groups:
             return _grouped(x, y, self.a[1 : groups + 1], self.b[1 : groups + 1], self.scaling)
         if rows is None:
             return y
         if len(x) != len(rows):
             rows = rows.repeat_interleave(len(x) // len(rows))
-        if x[0].numel() == x.shape[-1]:
+        if x.numel() == len(x) * x.shape[-1]:
             return _one_position(x, y, self.a, self.b, rows, self.scaling)
         # index_select, because indexing with a tensor is four times slower on a CPU.
         return _grouped(x, y, self.a.index_select(0, rows), self.b.index_select(0, rows), self.scaling)
+
+
+def _one_subject(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
+    """Add one subject's low-rank product to every row, (R, I) and (R, O)."""
+    inner = nn.functional.linear(x.reshape(-1, x.shape[-1]), a.to(x.dtype))
+    return torch.addmm(y.view(-1, y.shape[-1]), inner.to(y.dtype), b.to(y.dtype), alpha=scaling).view(y.shape)
 
 
 def _grouped(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
@@ -131,15 +136,14 @@ def _grouped(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tens
 
     N is a multiple of G; rows of one group stand together.
     """
-    inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), a.to(x.dtype).transpose(1, 2))
-    shaped = y.reshape(len(b), -1, y.shape[-1])
-    return torch.baddbmm(shaped, inner.to(y.dtype), b.to(y.dtype), alpha=scaling).view(y.shape)
+    inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), a.to(x.dtype).mT)
+    return torch.baddbmm(y.view(len(b), -1, y.shape[-1]), inner.to(y.dtype), b.to(y.dtype), alpha=scaling).view(y.shape)
 
 
 def _one_position(x: Tensor, y: Tensor, a: Tensor, b: Tensor, rows: Tensor, scaling: float) -> Tensor:
     """The same for rows of a single position, (N, …1, I), where a bag of embeddings spares a copy of (N, R, O)."""
     rank = a.shape[1]
-    inner = torch.bmm(x.reshape(len(rows), 1, -1), a.index_select(0, rows).to(x.dtype).transpose(1, 2))
+    inner = torch.bmm(x.reshape(len(rows), 1, -1), a.index_select(0, rows).to(x.dtype).mT)
     index = rows[:, None] * rank + torch.arange(rank, device=rows.device)
     weights = (inner.view(-1, rank) * scaling).to(b.dtype)
     found = nn.functional.embedding_bag(index, b.view(-1, b.shape[-1]), mode="sum", per_sample_weights=weights)
