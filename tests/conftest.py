@@ -1,6 +1,10 @@
 """Shared fixtures: a toy cohort, its model trained once, and copies of the repository to run commands in."""
 
 import os
+
+# As the stages run: bytes depend on how many threads share a sum.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+
 import shutil
 import subprocess
 import sys

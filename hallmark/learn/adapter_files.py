@@ -158,7 +158,8 @@ def write_packed(rows: Iterator[tuple[str, Floats]], count: int, spec: AdapterSp
     digests = [_digest(row) for row in block]
     metadata = {"spec": asdict(spec) | {"shapes": dict(spec.shapes)}, "subjects": subjects, "sha256": digests}
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"factors": block}, str(file), {k: json.dumps(v) for k, v in metadata.items()})
+    # One entry: safetensors writes several in whatever order, so in other bytes every time.
+    save_file({"factors": block}, str(file), {"hallmark": json.dumps(metadata, sort_keys=True)})
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class PackedStore:
     def _open(self) -> tuple[Any, dict[str, int], Sequence[str]]:
         try:
             opened: Any = safe_open(str(self.file), framework="numpy")
-            metadata = {k: json.loads(v) for k, v in opened.metadata().items()}
+            metadata = json.loads(opened.metadata()["hallmark"])
             rows = opened.get_slice("factors")
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise BundleError(f"{self.file} cannot be read ({str(error).splitlines()[0]}): pack it again") from error

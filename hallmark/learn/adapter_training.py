@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hallmark.learn import processes
 from hallmark.learn.adapter_files import PackedStore, write_packed
 from hallmark.learn.bank import AdapterBank, AdapterSpec
 from hallmark.read.panel import Floats, Integers
@@ -273,11 +274,12 @@ def train_shared(
     out: Path,
     checkpoints: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Trained]:
+) -> None:
     """Train everybody into one packed file, the people split over torchrun's processes.
 
-    Every process trains its share and writes it; the first one puts the shares together in the order of `people`, so
-    the file is the same however many processes there were. The directory of `out` must be shared by all.
+    Every process trains its share of the chunks and writes it; the first one puts the shares together in the order of
+    `people`, so the file is the same, bit by bit, however many processes there were. The directory of `out` must be
+    shared by all.
 
     Args:
         bank: as in `train_adapters`, one in every process.
@@ -287,27 +289,25 @@ def train_shared(
         out: the packed file.
         checkpoints: of this run; every process has its own place in it.
         progress: called with this process's people done, and of how many.
-
-    Returns:
-        What this process trained.
     """
     from torch import distributed
 
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = processes.rank(), processes.world()
     begun = world > 1 and not distributed.is_initialized()
     if begun:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    mine = people[rank::world]
+    owner = [i // settings.people % world for i in range(len(people))]  # whole chunks: who learns beside whom stays
+    mine = [person for person, process in zip(people, owner, strict=True) if process == rank]
     place = checkpoints and checkpoints / f"{rank}-of-{world}"
-    found = list(train_adapters(bank, mine, batch, settings, place, progress))
     part = out.with_name(f".{out.name}.{rank}")
-    write_packed(((t.subject_id, t.row) for t in found), len(found), bank.spec, part)
+    found = train_adapters(bank, mine, batch, settings, place, progress)
+    write_packed(((trained.subject_id, trained.row) for trained in found), len(mine), bank.spec, part)
     if world > 1:
         distributed.barrier()
     if rank == 0:
         parts = [out.with_name(f".{out.name}.{i}") for i in range(world)]
         stores = [PackedStore(file, bank.spec) for file in parts]
-        rows = ((p.subject_id, stores[i % world].read(p.subject_id)) for i, p in enumerate(people))
+        rows = ((p.subject_id, stores[i].read(p.subject_id)) for p, i in zip(people, owner, strict=True))
         write_packed(rows, len(people), bank.spec, out)
         for file in parts:
             file.unlink()
@@ -315,4 +315,3 @@ def train_shared(
         distributed.barrier()
     if begun:
         distributed.destroy_process_group()
-    return found

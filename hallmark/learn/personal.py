@@ -21,8 +21,8 @@ import torch
 
 from hallmark.errors import BundleError
 from hallmark.files import sha256
-from hallmark.learn.adapter_files import PeftStore, unflatten, write_peft
-from hallmark.learn.adapter_training import LoraSettings, Person, train_adapters
+from hallmark.learn.adapter_files import PackedStore, PeftStore, unflatten, write_peft
+from hallmark.learn.adapter_training import LoraSettings, Person, train_shared
 from hallmark.learn.bank import AdapterBank, AdapterSpec, spec_of
 from hallmark.learn.base_forecaster import Base, as_tensors
 from hallmark.learn.choice import compare
@@ -49,6 +49,7 @@ class PersonaliseConfig:
         sureness: standard errors over those days that the gain must exceed as well.
         stride: grid points between two windows that the gate looks at.
         lora: how an adapter is trained.
+        processes: that share the people.
     """
 
     ways: tuple[str, ...]
@@ -59,6 +60,7 @@ class PersonaliseConfig:
     sureness: float
     stride: int
     lora: LoraSettings
+    processes: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ways", tuple(self.ways))
@@ -66,8 +68,9 @@ class PersonaliseConfig:
             raise ValueError(f"ways={sorted(unknown)} are unknown: choose among {', '.join(WAYS)}")
         if self.default_way not in ("none", "online_ridge"):
             raise ValueError(f"default_way={self.default_way!r} must be none or online_ridge")
-        if self.stride < 1:
-            raise ValueError(f"stride={self.stride} must be at least 1")
+        for name in ("stride", "processes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
 def directory_of(subject_id: str) -> str:
@@ -233,8 +236,10 @@ def _trained(
     if people:
         bank = AdapterBank(copy.deepcopy(base.forecaster), spec, min(config.lora.people, len(people)))
         batch = subjects[people[0].subject_id].batch  # of any windows, whosever they are
-        for trained in train_adapters(bank, people, batch, config.lora, checkpoints, progress):
-            yield trained.subject_id, trained.row
+        packed = checkpoints / "adapters.safetensors"
+        train_shared(bank, people, batch, config.lora, packed, checkpoints, progress)
+        store = PackedStore(packed, spec)
+        yield from ((subject_id, store.read(subject_id)) for subject_id in store.subjects)
 
 
 @dataclass(frozen=True)

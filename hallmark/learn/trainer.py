@@ -20,6 +20,7 @@ from torch.utils import deterministic
 from torch.utils.data import Dataset
 
 from hallmark.files import read_json
+from hallmark.learn.processes import world
 
 Progress = Callable[[int, int, float], None]
 
@@ -42,6 +43,7 @@ class TrainConfig:
         bf16: autocast to bfloat16.
         compile: torch.compile the model.
         gradient_accumulation: batches a step.
+        processes: that share every step by DDP, each with its own batch.
     """
 
     budget_tflop: float
@@ -57,9 +59,10 @@ class TrainConfig:
     bf16: bool
     compile: bool
     gradient_accumulation: int
+    processes: int
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "evaluate_every", "patience", "threads", "gradient_accumulation"):
+        for name in ("batch_size", "evaluate_every", "patience", "threads", "gradient_accumulation", "processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("learning_rate", "budget_tflop"):
@@ -145,7 +148,8 @@ def steps_within(config: TrainConfig, model: nn.Module, make: Callable[[list[int
     with FlopCounterMode(display=False) as counter:
         model(**make(list(range(rows))))["loss"].backward()
     model.zero_grad()
-    a_step = float(counter.get_total_flops()) / rows * config.batch_size * config.gradient_accumulation
+    together = config.batch_size * config.gradient_accumulation * world()
+    a_step = float(counter.get_total_flops()) / rows * together
     return max(1, round(config.budget_tflop * 1e12 / max(a_step, 1.0)))
 
 
@@ -207,6 +211,7 @@ def fit(
         data_seed=config.seed,
         use_cpu=not torch.cuda.is_available(),
         save_only_model=False,
+        ddp_find_unused_parameters=False,
         full_determinism=False,
     )
 

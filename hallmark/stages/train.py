@@ -6,8 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hallmark.contracts import Progress, Task
+from hallmark.contracts import Progress, Task, silent
 from hallmark.files import FileRef, read_json
+from hallmark.learn.processes import own, rank, run
+from hallmark.progress import bars
 from hallmark.prove.provenance import code_closure, describe_machine, digest_of
 from hallmark.stages.prepare import open_prepared
 
@@ -25,15 +27,45 @@ def fit_base(
 ) -> FileRef:
     """Fit the candidates; a killed run's checkpoints are resumed by the next run of the same content."""
     scratch = _checkpoints(task, prepared, [model, asdict(train)], built)
-    task.fit(open_prepared(prepared), built, model["candidates"], train, out, scratch, progress)
+    work = (task, built, model["candidates"], train, prepared, out, scratch)
+    run(train.processes, _fit, *work, progress if train.processes == 1 else None)
     return FileRef.to(out / "base")
+
+
+def _fit(
+    task: Task,
+    built: Sequence[Any],
+    nodes: Sequence[Mapping[str, Any]],
+    train: Any,
+    prepared: Path,
+    out: Path,
+    scratch: Path,
+    progress: Progress | None,
+) -> None:
+    with own(out) as mine:
+        task.fit(open_prepared(prepared), built, nodes, train, mine, scratch, progress or _mine())
 
 
 def personalise(task: Task, prepared: Path, model: Path, config: Any, progress: Progress) -> FileRef:
     """Fit what each subject's gate keeps; a killed run goes on as in `fit_base`."""
     scratch = _checkpoints(task, prepared, [asdict(FileRef.to(model / "base")), repr(config)], [config])
-    task.personalise(open_prepared(prepared), model, config, scratch, progress)
+    processes = config.processes
+    run(processes, _personalise, task, prepared, model, config, scratch, progress if processes == 1 else None)
     return FileRef.to(model / "people")
+
+
+def _personalise(
+    task: Task, prepared: Path, model: Path, config: Any, scratch: Path, progress: Progress | None
+) -> None:
+    with own(model) as mine:
+        if mine != model:
+            shutil.copytree(model / "base", mine / "base")
+        task.personalise(open_prepared(prepared), mine, config, scratch, progress or _mine())
+
+
+def _mine() -> Progress:
+    """Bars of the first of several processes; the others are silent."""
+    return bars() if rank() == 0 else silent
 
 
 def _checkpoints(task: Task, prepared: Path, settings: list[Any], built: Sequence[Any]) -> Path:

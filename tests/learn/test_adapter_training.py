@@ -177,8 +177,6 @@ def test_two_processes_make_the_same_file_as_one(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    first, second = (PackedStore(file, World("residual_mlp").spec) for file in (one, two))
-    assert first.subjects == second.subjects
-    for subject in first.subjects:
-        np.testing.assert_allclose(second.read(subject), first.read(subject), rtol=0, atol=1e-6)
+    assert one.read_bytes() == two.read_bytes()
+    assert PackedStore(one, World("residual_mlp").spec).subjects == [f"p{i}" for i in range(5)]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one.safetensors", "run.py", "two.safetensors"]

@@ -32,6 +32,7 @@ def config(**changes: object) -> TrainConfig:
         "bf16": False,
         "compile": False,
         "gradient_accumulation": 1,
+        "processes": 1,
     }
     return TrainConfig(**{**values, **changes})  # type: ignore[arg-type]
 

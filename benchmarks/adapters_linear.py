@@ -1,0 +1,115 @@
+"""python -m benchmarks.adapters_linear: the online ridge of many people, taught together, beside scikit-learn's Ridge.
+
+Simulated people, repeated under other names with other noise. Two figures, CPU seconds on one thread: all midnights of
+everybody's record, and the last midnight alone, when a day of readings has come (from readings to weights). The peer
+fits one Ridge a person and group of horizons on all windows of that person's past: the last midnight for all of a
+sample of people, and every midnight for some of them, scaled up. The largest difference of any weight is printed.
+"""
+
+import os
+
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.composition import compose
+from hallmark.build import build
+from hallmark.contracts import Prepared
+from hallmark.learn.base_forecaster import fit_assembler, population_forecast
+from hallmark.learn.online_ridge import Lessons, OnlineRidge, lessons
+from hallmark.read.panel import build_panel
+
+SAMPLE = 20  # people of the peer
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=1000)
+    parser.add_argument("--days", type=int, default=14)
+    arguments = parser.parse_args()
+    params = compose(f"data.days={arguments.days}")
+    task = build(params["task"])
+    config, grid = task.history.ridge, task.grid
+    clean = task.clean(build(params["data"]).load())
+    prepared = Prepared(clean.rows, clean.subjects, task.split(clean))
+    assembler = fit_assembler(task.parts(prepared), *_origins(task, prepared), task.scale, task.history, task.forecast)
+    panel = build_panel(_repeated(clean.rows, arguments.people), "glucose_mg_dl", grid)
+    population = population_forecast(assembler, panel)
+    print(f"{arguments.people} people × {arguments.days} days, {np.count_nonzero(panel.values > 0):,} readings")
+
+    clock = time.process_time()
+    taught = lessons(panel, panel.origins, config, task.scale, population)
+    reading = time.process_time() - clock
+    state = OnlineRidge(config, grid, arguments.people, taught.x.shape[1])
+    first_day = np.full(arguments.people, taught.day.min() - 1)
+    midnights = int(taught.day.max() - first_day[0]) + 1
+    for _ in state.replay(taught, first_day, midnights - 1):
+        pass
+    today = int(taught.day.max())
+    print(f"every midnight        {time.process_time() - clock:7.1f} CPU s  (at most 60; {reading:.1f} of it features)")
+
+    clock = time.process_time()
+    recent = panel.origins[panel.day[panel.origins] >= today - 3]
+    state.midnight(lessons(panel, recent, config, task.scale, population), today)
+    print(f"one midnight          {time.process_time() - clock:7.1f} CPU s  (at most 5)")
+
+    _refit(task, taught, state, 0, today)  # imports
+    clock = time.process_time()
+    difference = max(_refit(task, taught, state, person, today) for person in range(SAMPLE))
+    last = (time.process_time() - clock) / SAMPLE * arguments.people
+    clock = time.process_time()
+    for day in np.unique(taught.day):
+        for person in range(2):
+            _refit(task, taught, state, person, int(day))
+    every = (time.process_time() - clock) / 2 * arguments.people
+    print(f"scikit-learn, one     {last:7.1f} CPU s  without features ({SAMPLE} people, scaled up)")
+    print(f"scikit-learn, every   {every:7.1f} CPU s  without features (2 people, scaled up)")
+    print(f"largest difference of a weight {difference:.1e} mg/dL, largest weight {np.abs(state.weights).max():.0f}")
+
+
+def _origins(task: Any, prepared: Prepared) -> Any:
+    return task.origins_to_fit(task.parts(prepared))
+
+
+def _repeated(rows: pd.DataFrame, people: int) -> pd.DataFrame:
+    """The cohort under other names, with a sensor's noise of 3 mg/dL."""
+    names = sorted(rows["subject_id"].unique())
+    generator = np.random.default_rng(0)
+    copies = []
+    for start in range(0, people, len(names)):
+        copy = rows[rows["subject_id"].isin(names[: people - start])].copy()
+        copy["subject_id"] = copy["subject_id"] + f"-{start:05d}"
+        noise = generator.normal(0, 3, len(copy))
+        copy["glucose_mg_dl"] = (copy["glucose_mg_dl"] + noise).clip(40, 400).astype(np.float32)
+        copies.append(copy)
+    return pd.concat(copies, ignore_index=True)
+
+
+def _refit(task: Any, taught: Lessons, state: OnlineRidge, person: int, day: int) -> float:
+    """Fit everything anew for one person; returns the largest difference from the state's weights."""
+    from sklearn.linear_model import Ridge
+
+    config, worst = task.history.ridge, 0.0
+    mine = taught.subject == person
+    for group, part in enumerate(config.groups(task.grid)):
+        past = mine & (taught.day[:, group] <= day)
+        if not past.any():
+            continue
+        x, y = taught.x[past].astype(np.float64), taught.y[past][:, part].astype(np.float64)
+        share = len(y) / np.maximum((~np.isnan(y)).sum(axis=0), 1)
+        young = 3.0 if len(np.unique(taught.day[past, group])) <= config.young_days else 1.0
+        solved = Ridge(alpha=config.penalty / young, fit_intercept=False).fit(x, np.nan_to_num(y) * share).coef_.T
+        worst = max(worst, float(np.abs(solved - state.weights[person][:, part]).max()))
+        for penalty in config.other_penalties:
+            Ridge(alpha=penalty / young, fit_intercept=False).fit(x, np.nan_to_num(y) * share)
+    return worst
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Work on several processes of this machine: torchrun's own launcher, the same call in each of them.
+
+What is split is up to the work: transformers' Trainer wraps the model in DDP, adapters share out their subjects.
+Backend: NCCL where there is a GPU, gloo elsewhere.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hallmark.errors import HallmarkError
+
+
+def rank() -> int:
+    """Which of the processes this one is; 0 where there is only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many processes share the work."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def own(out: Path) -> Iterator[Path]:
+    """Give the first process `out` and every other one a place that is thrown away, so that all run the same code."""
+    if rank() == 0:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="hallmark-rank-") as scratch:
+        yield Path(scratch)
+
+
+def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
+    """Call `work` in so many processes and wait for all of them; in this one if it is to be one.
+
+    Args:
+        processes: how many.
+        work: a function of a module.
+        arguments: of it; they are pickled for other processes.
+
+    Raises:
+        HallmarkError: a process failed; says which, and its message.
+    """
+    if processes == 1:
+        work(*arguments)
+        return
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=f"hallmark-{os.getpid()}",
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        max_restarts=0,
+        start_method="spawn",
+    )
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # as torchrun does: processes share the cores
+    try:
+        elastic_launch(config, work)(*arguments)
+    except ChildFailedError as error:
+        number, failure = error.get_first_failure()
+        message = failure.message if isinstance(failure.message, str) else failure.message.get("message", "")
+        raise HallmarkError(
+            f"process {number} of {processes} failed: {' '.join(str(message).split())[:400]}"
+        ) from error

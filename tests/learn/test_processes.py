@@ -1,0 +1,60 @@
+"""Work that several processes share: the same result, one set of files, errors that say which process failed."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hallmark.build import build
+from hallmark.contracts import Prepared, silent
+from hallmark.errors import DataError, HallmarkError
+from hallmark.files import sha256, tree_digests
+from hallmark.learn.processes import rank, run, world
+from hallmark.stages import train as stage
+
+
+@pytest.fixture(scope="module")
+def files(prepared: Prepared, tmp_path_factory: Any) -> Path:
+    where: Path = tmp_path_factory.mktemp("prepared")
+    for name in ("rows", "subjects", "splits"):
+        getattr(prepared, name).to_parquet(where / f"{name}.parquet", index=False)
+    return where
+
+
+def _note(where: Path) -> None:
+    (where / f"{rank()}-of-{world()}").touch()
+
+
+def _fail(where: Path) -> None:
+    if rank() == 1:
+        raise DataError("this is what went wrong")
+
+
+def test_every_process_works_and_an_error_names_its_process(tmp_path: Path) -> None:
+    run(1, _note, tmp_path)
+    run(2, _note, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"0-of-1", "0-of-2", "1-of-2"}
+    with pytest.raises(HallmarkError, match=r"process 1 of 2 failed: .*this is what went wrong"):
+        run(2, _fail, tmp_path)
+
+
+def test_a_base_trained_by_two_processes_is_one_base_and_the_same_again(
+    task: Any, params: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nodes = params["model"]["candidates"][:1]
+    config = dataclasses.replace(build(params["train"]), processes=2)
+    found = []
+    settings = build(params["personalise"])
+    settings = dataclasses.replace(settings, lora=dataclasses.replace(settings.lora, people=2))
+    for name in ("one", "two"):
+        out = tmp_path / name
+        stage.fit_base(task, {"candidates": nodes}, build(nodes), config, files, out, silent)
+        assert {p.name for p in out.iterdir()} == {"base", "training.json"}
+        found.append(sha256(out))
+    stage.personalise(task, files, tmp_path / "one", settings, silent)
+    assert found[0] == found[1]
+    both = dataclasses.replace(settings, processes=2)
+    stage.personalise(task, files, tmp_path / "two", both, silent)
+    assert tree_digests(tmp_path / "one" / "people") == tree_digests(tmp_path / "two" / "people")
