@@ -27,7 +27,7 @@ from hallmark.models.forecaster import Forecaster, Shape
 from hallmark.models.patchtst import PatchTSTBodyConfig
 
 RANK, ALPHA = 4, 8
-PEOPLE = (1, 8, 64, 1024)
+PEOPLE = (1, 8, 16, 64, 256, 1024)
 PEFT_PEOPLE = 64  # PEFT registers an adapter in tens of milliseconds: more would take minutes
 Case = tuple[nn.Module, str, Callable[[int], dict[str, Tensor]], Callable[[Any], Tensor]]
 
@@ -201,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=8.0, help="of alternating runs a batch size")
     parser.add_argument("--out", type=Path, default=Path("reports/adapters_serve.json"))
+    parser.add_argument("--plot", type=Path, default=Path("reports/adapters.png"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -213,6 +214,32 @@ def main() -> None:
     found["loading"] = loading(patchtst())
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(found, indent=1))
+    plot(found, arguments.plot)
+
+
+def plot(found: dict[str, Any], file: Path) -> None:
+    """Draw time against people, a panel a model."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    names = ("forecaster", "patchtst", "encoder")
+    figure, axes = pyplot.subplots(1, len(names), figsize=(12, 4), layout="constrained")
+    styles = {
+        "base": ("base model, nobody's adapter", "0.6"),
+        "bank": ("bank", "C0"),
+        "peft": ("PEFT, mixed batch", "C3"),
+    }
+    for axis, name in zip(axes, names, strict=True):
+        for key, (label, color) in styles.items():
+            points = [(row["people"], row[f"{key}_ms"]) for row in found[name] if f"{key}_ms" in row]
+            axis.loglog(*zip(*points, strict=True), marker="o", label=label, color=color)
+        axis.set(title=name, xlabel="people in one batch, a row each", ylabel="CPU ms a batch, one thread")
+        axis.grid(True, alpha=0.3)
+    axes[0].legend()
+    figure.savefig(file, dpi=110)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

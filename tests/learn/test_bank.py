@@ -356,3 +356,21 @@ def test_a_packed_file_of_another_base_or_twice_the_same_person_is_refused(tmp_p
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(BundleError, match="cannot be read"):
         PackedStore(file, spec).read("a")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the bank on a GPU is not run here")
+@torch.no_grad()
+def test_a_cuda_graph_of_the_bank_gives_what_the_cpu_gives() -> None:
+    from benchmarks.adapters_cuda import graphed
+
+    (model, _, batch, look), spec = small()
+    bank = AdapterBank(copy.deepcopy(model), spec, 4)
+    bank.put(1, drawn(spec, 4))
+    inputs, rows = batch(4), torch.tensor([1, 0, 3, 4])
+    expected = look(bank(rows, **inputs))
+    bank.cuda()
+    there, slots = {name: tensor.cuda() for name, tensor in inputs.items()}, rows.cuda()
+    found = []
+    replay = graphed(lambda: found.append(look(bank(slots, **there))) or found[-1])
+    replay()
+    torch.testing.assert_close(found[-1].float().cpu(), expected, rtol=2e-2, atol=2e-2)
