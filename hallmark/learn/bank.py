@@ -128,7 +128,7 @@ class BankedLinear(nn.Module):
 def _one_subject(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     """Add one subject's low-rank product to every row, (R, I) and (R, O)."""
     inner = nn.functional.linear(x.reshape(-1, x.shape[-1]), a.to(x.dtype))
-    return torch.addmm(y.view(-1, y.shape[-1]), inner.to(y.dtype), b.to(y.dtype), alpha=scaling).view(y.shape)
+    return torch.addmm(y.reshape(-1, y.shape[-1]), inner.to(y.dtype), b.to(y.dtype), alpha=scaling).reshape(y.shape)
 
 
 def _grouped(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
@@ -137,7 +137,9 @@ def _grouped(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tens
     N is a multiple of G; rows of one group stand together.
     """
     inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), a.to(x.dtype).mT)
-    return torch.baddbmm(y.view(len(b), -1, y.shape[-1]), inner.to(y.dtype), b.to(y.dtype), alpha=scaling).view(y.shape)
+    return torch.baddbmm(y.reshape(len(b), -1, y.shape[-1]), inner.to(y.dtype), b.to(y.dtype), alpha=scaling).reshape(
+        y.shape
+    )
 
 
 def _one_position(x: Tensor, y: Tensor, a: Tensor, b: Tensor, rows: Tensor, scaling: float) -> Tensor:
@@ -147,7 +149,7 @@ def _one_position(x: Tensor, y: Tensor, a: Tensor, b: Tensor, rows: Tensor, scal
     index = rows[:, None] * rank + torch.arange(rank, device=rows.device)
     weights = (inner.view(-1, rank) * scaling).to(b.dtype)
     found = nn.functional.embedding_bag(index, b.view(-1, b.shape[-1]), mode="sum", per_sample_weights=weights)
-    return y + found.to(y.dtype).view(y.shape)
+    return y + found.to(y.dtype).reshape(y.shape)
 
 
 class AdapterBank(nn.Module):

@@ -151,6 +151,27 @@ def test_blocks_of_rows_are_the_rows_one_by_one(case: Case) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"patchtst_channels"}))  # there the base alone does not compile
+def test_a_bank_compiles_whole_and_other_people_need_no_new_graph(name: str) -> None:
+    torch.manual_seed(0)
+    model, targets, batch, look = CASES[name]()
+    spec = spec_of(model, targets, "base", 2, 4)
+    bank = AdapterBank(copy.deepcopy(model), spec, 4).eval()
+    bank.put(1, drawn(spec, 4))
+    inputs, graphs = batch(4), []
+
+    def count(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(bank, backend=count, fullgraph=True)
+    for slots in ([1, 0, 3, 4], [4, 4, 0, 1]):
+        rows = torch.tensor(slots)
+        torch.testing.assert_close(look(compiled(rows, **inputs)), look(bank(rows, **inputs)), rtol=0, atol=1e-5)
+    assert len(graphs) == 1
+
+
+@torch.no_grad()
 def test_one_row_alone_is_what_it_is_among_others(case: Case) -> None:
     model, targets, batch, look = case
     spec = spec_of(model, targets, "base", 2, 4)
