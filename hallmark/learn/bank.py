@@ -125,10 +125,13 @@ class BankedLinear(nn.Module):
         return _grouped(x, y, self.a.index_select(0, rows), self.b.index_select(0, rows), self.scaling)
 
 
+# Products are added in place: the base's output is fresh, and another tensor of its size costs a third of the time.
+
+
 def _one_subject(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     """Add one subject's low-rank product to every row, (R, I) and (R, O)."""
     inner = nn.functional.linear(x.reshape(-1, x.shape[-1]), a.to(x.dtype))
-    return torch.addmm(y.reshape(-1, y.shape[-1]), inner.to(y.dtype), b.to(y.dtype), alpha=scaling).reshape(y.shape)
+    return y.reshape(-1, y.shape[-1]).addmm_(inner.to(y.dtype), b.to(y.dtype), alpha=scaling).view(y.shape)
 
 
 def _grouped(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
@@ -137,9 +140,8 @@ def _grouped(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tens
     N is a multiple of G; rows of one group stand together.
     """
     inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), a.to(x.dtype).mT)
-    return torch.baddbmm(y.reshape(len(b), -1, y.shape[-1]), inner.to(y.dtype), b.to(y.dtype), alpha=scaling).reshape(
-        y.shape
-    )
+    shaped = y.reshape(len(b), -1, y.shape[-1])
+    return shaped.baddbmm_(inner.to(y.dtype), b.to(y.dtype), alpha=scaling).view(y.shape)
 
 
 def _one_position(x: Tensor, y: Tensor, a: Tensor, b: Tensor, rows: Tensor, scaling: float) -> Tensor:
@@ -149,7 +151,7 @@ def _one_position(x: Tensor, y: Tensor, a: Tensor, b: Tensor, rows: Tensor, scal
     index = rows[:, None] * rank + torch.arange(rank, device=rows.device)
     weights = (inner.view(-1, rank) * scaling).to(b.dtype)
     found = nn.functional.embedding_bag(index, b.view(-1, b.shape[-1]), mode="sum", per_sample_weights=weights)
-    return y + found.to(y.dtype).reshape(y.shape)
+    return y.add_(found.to(y.dtype).view(y.shape))
 
 
 class AdapterBank(nn.Module):
