@@ -149,7 +149,8 @@ class _Chunk:
     def __init__(
         self, bank: AdapterBank, people: Sequence[Person], batch: Batch, settings: LoraSettings, file: Path | None
     ) -> None:
-        self.bank, self.people, self.batch, self.settings, self.file = bank, people, batch, settings, file
+        self.bank, self.people, self.settings, self.file = bank, people, settings, file
+        self._batch = batch
         first = np.repeat(initial_row(bank.spec, settings.seed)[None], len(people), axis=0)
         bank.put(1, first)
         self.factors = [p for layer in bank.layers.values() for p in (layer.a, layer.b)]
@@ -182,6 +183,10 @@ class _Chunk:
         for i, person in enumerate(self.people):
             loss = float(self.best_loss[i]) if len(person.valid) else math.nan
             yield Trained(person.subject_id, self.best[i].numpy(), loss, int(self.best_step[i]))
+
+    def batch(self, examples: Integers, part: str) -> dict[str, Tensor]:
+        """Make a batch where the factors lie."""
+        return {name: tensor.to(self.bank.device) for name, tensor in self._batch(examples, part).items()}
 
     def _learn(self) -> None:
         """Make one step of AdamW, each person with its own rate."""

@@ -27,6 +27,7 @@ from hallmark.learn.bank import AdapterBank, AdapterSpec, spec_of
 from hallmark.learn.base_forecaster import Base, as_tensors
 from hallmark.learn.choice import compare
 from hallmark.learn.history import History
+from hallmark.learn.processes import device
 from hallmark.learn.residents import ResidentAdapters
 from hallmark.read.panel import Floats, Integers
 from hallmark.read.splits import Parts
@@ -234,7 +235,8 @@ def _trained(
     learning = {person.subject_id for person in people}
     yield from ((subject_id, None) for subject_id in subjects if subject_id not in learning)
     if people:
-        bank = AdapterBank(copy.deepcopy(base.forecaster), spec, min(config.lora.people, len(people)))
+        model = copy.deepcopy(base.forecaster).to(device())
+        bank = AdapterBank(model, spec, min(config.lora.people, len(people)))
         batch = subjects[people[0].subject_id].batch  # of any windows, whosever they are
         packed = checkpoints / "adapters.safetensors"
         train_shared(bank, people, batch, config.lora, packed, checkpoints, progress)

@@ -9,9 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hallmark.errors import HallmarkError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def rank() -> int:
@@ -22,6 +25,17 @@ def rank() -> int:
 def world() -> int:
     """How many processes share the work."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def device() -> "torch.device":
+    """Where this process computes: its own GPU if there is one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    mine = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(mine)
+    return mine
 
 
 @contextmanager
