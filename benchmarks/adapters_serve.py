@@ -1,7 +1,8 @@
 """python -m benchmarks.adapters_serve: rows of different people in one pass, the bank beside the base and beside PEFT.
 
 Every row has another person's adapter (rank 4, all linear layers). CPU milliseconds a batch, medians of alternating
-runs on one thread; `x base` is the bank's time over the base model's, `PEFT / bank` PEFT's mixed batch over the bank's.
+runs on one thread; `x base` is the bank's time over the base model's, `PEFT / bank` PEFT's mixed batch over the bank's;
+both are timed eager and, up to 64 people, under torch.compile at that size (which needs a C++ compiler).
 Models: the PatchTST forecaster at the size that the pipeline trains, the facts' PatchTST (d128, 4 layers, 288 readings)
 and a six-layer encoder of width 384 on 32 tokens, all with random weights: times do not depend on them.
 """
@@ -124,9 +125,14 @@ def mixed(case: Case, seconds: float) -> list[dict[str, Any]]:
             theirs = look(calls["peft"]())
             row["difference"] = float((look(calls["bank"]()) - theirs).abs().max())
             row["effect"] = float((look(calls["base"]()) - theirs).abs().max())
+            quick, together = torch.compile(model, dynamic=False), torch.compile(bank, dynamic=False)
+            calls["compiled base"] = lambda inputs=inputs, quick=quick: quick(**inputs)  # type: ignore[misc]
+            calls["compiled bank"] = lambda inputs=inputs, slots=slots, together=together: together(slots, **inputs)  # type: ignore[misc]
         times = alternate(calls, seconds)
         row |= {f"{name}_ms": round(ms, 2) for name, ms in times.items()}
         row["x base"] = round(times["bank"] / times["base"], 2)
+        if "compiled bank" in times:
+            row["compiled, x compiled base"] = round(times["compiled bank"] / times["compiled base"], 2)
         if "peft" in times:
             row["PEFT / bank"] = round(times["peft"] / times["bank"], 1)
         rows.append(row)

@@ -142,7 +142,8 @@ class GlucosePredictor:
             return
         with self.pasts.of(subject_id) as (past, why):
             if past is not None and not past.knows(day, self.max_history_age_days):
-                past, why = None, f"the history on file is not of the {self.max_history_age_days} days before"
+                why = f"the history on file ends over {self.max_history_age_days} days before, or begins after"
+                past = None
             yield past, why
 
     def _calibrated(
