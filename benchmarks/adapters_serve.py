@@ -243,7 +243,7 @@ def plot(found: dict[str, Any], file: Path) -> None:
             axis.loglog(*zip(*points, strict=True), marker="o", label=label, color=color)
         axis.set(title=name, xlabel="people in one batch, a row each", ylabel="CPU ms a batch, one thread")
         axis.grid(True, alpha=0.3)
-    axes[0].legend()
+    axes[-1].legend(loc="lower right")
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from hallmark.errors import BundleError
 
 
@@ -58,6 +60,20 @@ def sha256(path: Path) -> str:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def readable(what: Path, remedy: str) -> Iterator[None]:
+    """Turn whatever goes wrong while a made directory is read into one line.
+
+    Raises:
+        BundleError: a file is missing, truncated or not what it should be.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise BundleError(f"{what} cannot be loaded ({reason}): {remedy}") from error
 
 
 def tree_digests(directory: Path, everything: bool = False) -> dict[str, str]:

@@ -103,11 +103,11 @@ def read_peft(directory: Path, spec: AdapterSpec, digest: str | None = None) -> 
     Raises:
         BundleError: missing, changed, truncated, or made for another base, rank or scale.
     """
-    if not directory.is_dir():
-        raise BundleError("adapter is missing")
-    if digest is not None and sha256(directory) != digest:
-        raise BundleError("adapter was changed after it was made (sha256)")
     try:
+        if not directory.is_dir():
+            raise BundleError("adapter is missing")
+        if digest is not None and sha256(directory) != digest:
+            raise BundleError("adapter was changed after it was made (sha256)")
         config = read_json(directory / "adapter_config.json")
         tensors = load_file(str(directory / "adapter_model.safetensors"))
     except (OSError, ValueError, SafetensorError) as error:
@@ -115,11 +115,9 @@ def read_peft(directory: Path, spec: AdapterSpec, digest: str | None = None) -> 
     base = config.get("base_model_name_or_path")
     if base and base != spec.base:
         raise BundleError(f"adapter was made for base {base[:12]}, this one is {spec.base[:12]}: train it on this base")
-    if (config["r"], config["lora_alpha"]) != (spec.rank, spec.alpha):
-        raise BundleError(
-            f"adapter has rank {config['r']} and alpha {config['lora_alpha']}, "
-            f"this base takes {spec.rank} and {spec.alpha:g}"
-        )
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if (rank, alpha) != (spec.rank, spec.alpha):
+        raise BundleError(f"adapter has rank {rank} and alpha {alpha}, this base takes {spec.rank} and {spec.alpha:g}")
     found: dict[str, list[Tensor]] = {}
     for key, tensor in sorted(tensors.items()):  # lora_A comes before lora_B
         found.setdefault(key.removeprefix(PREFIX).rsplit(".lora_", 1)[0], []).append(tensor)

@@ -1,7 +1,7 @@
 """Many subjects' adapters trained at once: one forward pass for a chunk of people, each with its own loss.
 
-Subjects do not meet: a subject's loss touches its own factors only, AdamW works element by element, and every subject
-draws its batches from a generator of its own, so each follows the path that it would follow alone. What is shared is
+Subjects do not meet: a subject's loss touches its own factors only, AdamW works element by element, and a subject's
+batches depend on the seed and the step alone, so each follows the path that it would follow alone. What is shared is
 the cost of running the base. A chunk's factors and activations should fit the processor's cache.
 Legend of shapes: P people, F numbers of one adapter, E examples a person and step, L layers.
 """
@@ -59,6 +59,8 @@ class LoraSettings:
         for name in ("rank", "alpha", "steps", "batch_size", "evaluate_every", "patience", "people"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not (self.learning_rate > 0 and self.weight_decay >= 0):
+            raise ValueError(f"learning_rate={self.learning_rate} must be positive, weight_decay not negative")
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,8 @@ class _Chunk:
             losses[start : start + LOOKED_AT] = self._valid_losses(start)
         now = torch.from_numpy(self.bank.take(1, len(self.people)))
         going = self.waited < self.settings.patience
-        better = going & ((losses < self.best_loss) | torch.isnan(losses))
+        unseen = torch.tensor([not len(person.valid) for person in self.people])  # nothing to look at: the last is kept
+        better = going & ((losses < self.best_loss) | unseen)
         self.best[better], self.best_loss[better], self.best_step[better] = now[better], losses[better], self.step
         self.waited = torch.where(better, 0, self.waited + going)
 

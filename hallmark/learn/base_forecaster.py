@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 from torch import Tensor
 
 from hallmark.build import build
-from hallmark.errors import BundleError
-from hallmark.files import read_json, sha256, write_json
+from hallmark.files import read_json, readable, sha256, write_json
 from hallmark.learn.assemble import Assembler, fit_population_ridge
 from hallmark.learn.history import History, HistoryConfig
 from hallmark.learn.inputs import Scale
@@ -341,11 +339,8 @@ def load_base(directory: Path) -> Base:
     Raises:
         BundleError: a file is missing or cannot be read.
     """
-    try:
+    with readable(directory, "run `dvc repro train` again"):
         return _load(directory)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise BundleError(f"{directory} cannot be loaded ({reason}): run `dvc repro train` again") from error
 
 
 def _load(directory: Path) -> Base:

@@ -39,6 +39,11 @@ class HistoryConfig:
     profile_shrinkage: float
     ridge: OnlineRidgeConfig
 
+    def __post_init__(self) -> None:
+        for name in ("days", "profile_shrinkage"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+
 
 @dataclass(frozen=True)
 class History:

@@ -149,11 +149,11 @@ class HistoryFiles:
         if subject_id not in self.files:
             raise KeyError(subject_id)
         file = self.files[subject_id]
-        if not file.is_file():
-            raise BundleError("history is missing")
-        if sha256(file) != self.digests[subject_id]:
-            raise BundleError("history was changed after it was made (sha256)")
         try:
+            if not file.is_file():
+                raise BundleError("history is missing")
+            if sha256(file) != self.digests[subject_id]:
+                raise BundleError("history was changed after it was made (sha256)")
             arrays = load_file(str(file))
             newest = History(**{f.name: arrays[f.name] for f in fields(History)})
         except (OSError, KeyError, SafetensorError) as error:

@@ -50,8 +50,14 @@ class OnlineRidgeConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "other_penalties", tuple(self.other_penalties))
         object.__setattr__(self, "input_horizons_minutes", tuple(self.input_horizons_minutes))
-        if self.penalty <= 0 or any(p <= 0 for p in self.other_penalties):
-            raise ValueError(f"penalties must be positive, got {self.penalty} and {self.other_penalties}")
+        for name in ("penalty", "stride", "clip", "memory_days"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if any(not p > 0 for p in self.other_penalties):
+            raise ValueError(f"other_penalties={self.other_penalties} must be positive")
+        marks = self.input_horizons_minutes
+        if not marks or len(set(marks)) < len(marks):
+            raise ValueError(f"input_horizons_minutes={marks} must name some horizons, each once")
 
     def groups(self, grid: Grid) -> list[slice]:
         """Horizons that learn together: the short ones, the long ones."""
@@ -83,7 +89,7 @@ class Lessons:
 def lessons(panel: Panel, origins: Integers, config: OnlineRidgeConfig, scale: Scale, population: Forecast) -> Lessons:
     """Collect the lessons of some origins; only every `stride`-th grid point teaches."""
     grid = panel.grid
-    chosen = origins[origins % config.stride == 0]
+    chosen = panel.every(config.stride, origins)
     minute = panel.minute[chosen].astype(np.int64)
     waits = [grid.horizons_minutes[part.stop - 1] for part in config.groups(grid)]
     size = ridge_features(panel.context(chosen[:0]), minute[:0], grid.recent_length, scale).shape[1]
@@ -116,6 +122,7 @@ class OnlineRidge:
         counted: (S, H) the fading count of those.
         weights: (S, K, H) the main solution, in the value's unit.
         others: (S, K, penalties × marks) the further ones.
+        last_day: the midnight that `midnight` taught last, in days since 1970; -1 before the first.
     """
 
     config: OnlineRidgeConfig
@@ -131,6 +138,7 @@ class OnlineRidge:
     counted: Array = field(init=False)
     weights: Floats = field(init=False)
     others: Floats = field(init=False)
+    last_day: Array = field(init=False)
 
     def __post_init__(self) -> None:
         people, size, horizons = self.subjects, self.size, len(self.grid.steps)
@@ -142,6 +150,7 @@ class OnlineRidge:
         self.windows, self.days = np.zeros((2, people, groups), dtype=np.int64)
         self.weights = np.zeros((people, size, horizons), dtype=np.float32)
         self.others = np.zeros((people, size, further), dtype=np.float32)
+        self.last_day = np.asarray([-1], dtype=np.int64)
 
     def teach(self, group: int, subject: Integers, x: Floats, y: Floats) -> None:
         """Let one midnight's windows teach one group of horizons, and solve anew for whoever learned.
@@ -200,7 +209,14 @@ class OnlineRidge:
         return found
 
     def midnight(self, taught: Lessons, day: int) -> None:
-        """Teach what may be learned at one midnight, in days since 1970: the update when a day of readings has come."""
+        """Teach what may be learned at one midnight, in days since 1970: the update when a day of readings has come.
+
+        Raises:
+            ValueError: that midnight or a later one has taught already: its windows would count twice.
+        """
+        if day <= self.last_day[0]:
+            raise ValueError(f"midnight {day} is not after {self.last_day[0]}, which has taught already")
+        self.last_day = np.asarray([day], dtype=np.int64)
         for group in range(self.windows.shape[1]):
             now = taught.day[:, group] == day
             self.teach(group, taught.subject[now], taught.x[now], taught.y[now])

@@ -50,7 +50,7 @@ class PersonaliseConfig:
         sureness: standard errors over those days that the gain must exceed as well.
         stride: grid points between two windows that the gate looks at.
         lora: how an adapter is trained.
-        processes: that share the people.
+        processes: that share the training of LoRA; statistics and gates are cheap and made by each.
     """
 
     ways: tuple[str, ...]
@@ -69,6 +69,8 @@ class PersonaliseConfig:
             raise ValueError(f"ways={sorted(unknown)} are unknown: choose among {', '.join(WAYS)}")
         if self.default_way not in ("none", "online_ridge"):
             raise ValueError(f"default_way={self.default_way!r} must be none or online_ridge")
+        if self.minimum_days < 0:
+            raise ValueError(f"minimum_days={self.minimum_days} must not be negative")
         for name in ("stride", "processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

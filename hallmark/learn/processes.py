@@ -5,6 +5,7 @@ Backend: NCCL where there is a GPU, gloo elsewhere.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,13 +40,16 @@ def device() -> "torch.device":
 
 
 @contextmanager
-def own(out: Path) -> Iterator[Path]:
-    """Give the first process `out` and every other one a place that is thrown away, so that all run the same code."""
+def own(out: Path, scratch: Path) -> Iterator[Path]:
+    """Give the first process `out` and every other one a place in `scratch`, so that all run the same code."""
     if rank() == 0:
         yield out
         return
-    with tempfile.TemporaryDirectory(prefix="hallmark-rank-") as scratch:
-        yield Path(scratch)
+    mine = scratch / f"rank-{rank()}"
+    shutil.rmtree(mine, ignore_errors=True)
+    mine.mkdir(parents=True)
+    yield mine
+    shutil.rmtree(mine)
 
 
 def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
@@ -57,14 +61,18 @@ def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
         arguments: of it; they are pickled for other processes.
 
     Raises:
-        HallmarkError: a process failed; says which, and its message.
+        HallmarkError: a process failed; says which, and its message. Or this one is itself one of several.
     """
+    if world() > 1:
+        raise HallmarkError(f"WORLD_SIZE={world()} is set: this step starts its own processes, unset it and RANK")
     if processes == 1:
         work(*arguments)
         return
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    logs = tempfile.TemporaryDirectory(prefix="hallmark-")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -74,11 +82,13 @@ def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
         rdzv_endpoint="127.0.0.1:0",
         max_restarts=0,
         start_method="spawn",
+        logs_specs=DefaultLogsSpecs(log_dir=logs.name),
     )
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # as torchrun does: processes share the cores
     try:
-        elastic_launch(config, work)(*arguments)
+        with logs:
+            elastic_launch(config, work)(*arguments)
     except ChildFailedError as error:
         number, failure = error.get_first_failure()
         message = failure.message if isinstance(failure.message, str) else failure.message.get("message", "")

@@ -100,8 +100,10 @@ class Residents(Generic[B]):
             return "nobody is known by this id"
         except BundleError as error:
             return str(error)
-        slot = self._free.pop() if self._free else self._slots.popitem(last=False)[1]
-        self.bank.put(slot, row[None])
+        if not self._free:
+            self._free.append(self._slots.popitem(last=False)[1])
+        self.bank.put(self._free[-1], row[None])
+        slot = self._free.pop()
         self._slots[subject_id] = slot
         return ""
 

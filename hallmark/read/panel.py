@@ -114,6 +114,11 @@ class Panel:
         complete[length - 1 :] = run[length:] - run[:-length] == length
         return np.flatnonzero(complete & ~np.isnan(self.values)).astype(np.int64)
 
+    def every(self, stride: int, origins: Integers) -> Integers:
+        """Keep every `stride`-th grid point, counted from 1970: which ones does not depend on who else is there."""
+        kept: Integers = origins[self.minute[origins] // self.grid.step_minutes % stride == 0]
+        return kept
+
     def context(self, origins: Integers) -> Floats:
         """Gather the readings up to and with each origin, oldest first, (B, C)."""
         back = np.arange(1 - self.grid.context_length, 1)

@@ -42,7 +42,7 @@ def _fit(
     scratch: Path,
     progress: Progress | None,
 ) -> None:
-    with own(out) as mine:
+    with own(out, scratch) as mine:
         task.fit(open_prepared(prepared), built, nodes, train, mine, scratch, progress or _mine())
 
 
@@ -57,7 +57,7 @@ def personalise(task: Task, prepared: Path, model: Path, config: Any, progress: 
 def _personalise(
     task: Task, prepared: Path, model: Path, config: Any, scratch: Path, progress: Progress | None
 ) -> None:
-    with own(model) as mine:
+    with own(model, scratch) as mine:
         if mine != model:
             shutil.copytree(model / "base", mine / "base")
         task.personalise(open_prepared(prepared), mine, config, scratch, progress or _mine())

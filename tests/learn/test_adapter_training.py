@@ -127,6 +127,13 @@ def test_the_best_look_is_kept_and_a_subject_stops_alone() -> None:
         assert float(loss) == pytest.approx(one.loss, abs=1e-5)
 
 
+def test_a_subject_that_diverges_keeps_its_last_good_look() -> None:
+    world = World("residual_mlp")
+    wild = dataclasses.replace(world.people[0], learning_rate=1e30)
+    [found] = world.train(dataclasses.replace(SETTINGS, evaluate_every=1), [wild])
+    assert np.isfinite(found.row).all()
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     world = World("residual_mlp")
 

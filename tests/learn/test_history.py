@@ -51,7 +51,7 @@ def test_the_first_day_knows_nothing(history: Any) -> None:
 def test_the_online_ridge_is_a_ridge_on_the_windows_that_had_ended(task: Any, panel: Any, history: Any) -> None:
     code, ahead = 0, 6
     day = int(history.first_day[code]) + ahead
-    origins = panel.origins[(panel.subject[panel.origins] == code) & (panel.origins % task.history.ridge.stride == 0)]
+    origins = panel.every(task.history.ridge.stride, panel.origins[panel.subject[panel.origins] == code])
     ready = (panel.minute[origins] + task.history.ridge.short_minutes) // MINUTES_A_DAY + 1
     past = origins[ready <= day]
     minute = panel.minute[past].astype(np.int64)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from hallmark.learn.history import build_history
 from hallmark.learn.online_ridge import Lessons, OnlineRidge, lessons
-from hallmark.read.panel import Integers
+from hallmark.read.panel import Integers, build_panel
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def same(one: OnlineRidge, other: OnlineRidge) -> None:
 
 
 def test_a_day_added_to_a_stored_state_is_as_if_it_had_always_been_there(
-    task: Any, taught: tuple[Any, Lessons], tmp_path: Any
+    task: Any, prepared: Any, taught: tuple[Any, Lessons], tmp_path: Any
 ) -> None:
     panel, found = taught
     days = np.unique(found.day)
@@ -44,13 +45,39 @@ def test_a_day_added_to_a_stored_state_is_as_if_it_had_always_been_there(
     save_file(yesterday.tensors(), str(tmp_path / "state.safetensors"))
     today = untaught(task, panel, found)
     today.restore(load_file(str(tmp_path / "state.safetensors")))
-    # What came with the day, and nothing older than a window's context and horizon.
-    recent = panel.origins[panel.day[panel.origins] >= days[8] - 3]
-    fresh = lessons(panel, recent, task.history.ridge, task.scale, lambda o: nothing(panel, o))
+    # What came with the day: a panel of the last days alone, not older than a window's context and horizon.
+    since = (prepared.rows["timestamp"].to_numpy().astype("datetime64[D]").astype(int)) >= days[8] - 5
+    recent = build_panel(prepared.rows[since], "glucose_mg_dl", task.grid)
+    fresh = lessons(recent, recent.origins, task.history.ridge, task.scale, lambda o: nothing(recent, o))
     assert len(fresh.subject) < len(found.subject)
     today.midnight(fresh, int(days[8]))
     same(whole, today)
     assert not np.array_equal(yesterday.weights, today.weights)
+
+
+def test_a_subject_learns_the_same_whoever_else_is_there(task: Any, prepared: Any) -> None:
+    def taught_by(rows: Any) -> Any:
+        panel = build_panel(rows, "glucose_mg_dl", task.grid)
+        found = build_history(panel, task.history, task.scale, lambda o: nothing(panel, o))
+        code = panel.subjects.index(names[1])
+        return found.weights[found.first_row[code] : found.first_row[code] + found.days[code]]
+
+    names = sorted(prepared.rows["subject_id"].unique())
+    both = prepared.rows[prepared.rows["subject_id"].isin(names[:2])]
+    alone = both[both["subject_id"] == names[1]]
+    shorter = both.drop(index=both.index[both["subject_id"] == names[0]][0])
+    expected = taught_by(alone)
+    assert expected.any()
+    for rows in (both, shorter):
+        np.testing.assert_allclose(taught_by(rows), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_midnight_teaches_once(task: Any, taught: tuple[Any, Lessons]) -> None:
+    panel, found = taught
+    state, day = untaught(task, panel, found), int(found.day.min())
+    state.midnight(found, day)
+    with pytest.raises(ValueError, match="which has taught already"):
+        state.midnight(found, day)
 
 
 def test_subjects_who_are_taught_together_learn_what_each_learns_alone(task: Any, taught: tuple[Any, Lessons]) -> None:

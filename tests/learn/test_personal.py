@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hallmark.build import build
 from hallmark.contracts import silent
 from hallmark.errors import BundleError
 from hallmark.files import read_json, sha256
+from hallmark.learn import linear_bank
 from hallmark.learn.base_forecaster import as_tensors, load_base
 from hallmark.learn.personal import directory_of, lora_directory
 from hallmark.tasks.glucose.predictor import BLOCK, load_people
@@ -175,6 +177,46 @@ def windows_of(task: Any, prepared: Any, subject_id: str) -> tuple[Any, Any]:
     mine = parts.origins("test")
     mine = mine[panel.subject[mine] == panel.subjects.index(subject_id)][-3:]
     return panel.context(mine), panel.minute[mine].astype(np.int64)
+
+
+BROKEN: dict[str, Callable[[Path], Any]] = {
+    "people truncated": lambda p: (p / "people" / "people.json").write_text("[{"),
+    "people of another shape": lambda p: (p / "people" / "people.json").write_text("{}x"),
+    "no way": lambda p: (p / "people" / "people.json").write_text('[{"subject_id": "a", "sha256": ""}]'),
+    "unknown way": lambda p: (p / "people" / "people.json").write_text('[{"subject_id":"a","way":"LORA","sha256":""}]'),
+    "no digest": lambda p: (p / "people" / "people.json").write_text('[{"subject_id":"a","way":"lora","sha256":null}]'),
+    "adapters of another shape": lambda p: (p / "people" / "adapters.json").write_text('{"rank": 4}'),
+    "no intervals": lambda p: (p / "calibration" / "index.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_model_is_one_line(name: str, task: Any, everyone_has_lora: Path, tmp_path: Path) -> None:
+    shutil.copytree(everyone_has_lora, tmp_path / "model")
+    BROKEN[name](tmp_path / "model")
+    with pytest.raises(BundleError, match=r"cannot be loaded \(.*\): run `dvc repro train`") as caught:
+        task.predictor(tmp_path / "model", "1.0.0", "0" * 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_costs_its_person_alone(
+    task: Any, prepared: Any, everyone_has_lora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = task.predictor(everyone_has_lora, "1.0.0", "0" * 64)
+    panel = task.parts(prepared).panel
+    origins = [int(panel.origins[panel.subject[panel.origins] == code][-1]) for code in (0, 1)]
+    asked = [request_of(panel, o, subject_id=s) for o, s in zip(origins, panel.subjects, strict=False)]
+
+    def locked(path: Path) -> str:
+        if directory_of(panel.subjects[0]) in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return sha256(path)
+
+    monkeypatch.setattr(linear_bank, "sha256", locked)
+    first, second = predictor.predict(asked)
+    assert first.spoke == "base"
+    assert first.fallback.startswith("history cannot be read")
+    assert second.spoke == "adapter"
 
 
 def test_adapters_of_another_base_are_refused(everyone_has_lora: Path) -> None:

@@ -82,7 +82,9 @@ class GlucoseResponse(BaseModel):
     status: Literal["forecast", "abstained"]
     reason: Annotated[str, Field(description="why there is no forecast; empty when there is one")]
     spoke: Annotated[Literal["adapter", "base", "nobody"], Field(description="which model answered")]
-    fallback: Annotated[str, Field(description="why a named person's own model did not speak; empty when it did")]
+    fallback: Annotated[
+        str, Field(description="why a named person's past or adapter is not used; empty if nothing is amiss")
+    ]
     forecast: list[Forecast]
     data_age_minutes: float
     provenance: Provenance

@@ -13,14 +13,14 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from hallmark.errors import BundleError
-from hallmark.files import read_json, write_json
+from hallmark.files import read_json, readable, write_json
 from hallmark.learn.assemble import Assembler
 from hallmark.learn.bank import AdapterSpec
 from hallmark.learn.base_forecaster import Base, load_base
 from hallmark.learn.history import History, row_sizes
 from hallmark.learn.intervals import Calibration, pairs, widen
 from hallmark.learn.linear_bank import HistoryFiles, LinearBank, Past, Pasts, ResidentPasts
-from hallmark.learn.personal import SEATS, People, directory_of
+from hallmark.learn.personal import SEATS, WAYS, People, directory_of
 from hallmark.read.panel import MINUTES_A_DAY, Floats, Integers, Panel, build_panel, means_of_runs, nearest_slots
 from hallmark.tasks.glucose.messages import (
     DISCLAIMER,
@@ -265,23 +265,30 @@ def load_people(directory: Path, base: Base) -> People:
     Raises:
         BundleError: the adapters were made for another base.
     """
-    found = read_json(directory / "adapters.json")
-    spec = AdapterSpec(**{**found, "shapes": {k: tuple(v) for k, v in found["shapes"].items()}})
+    with readable(directory, "run `dvc repro train`"):
+        found = read_json(directory / "adapters.json")
+        spec = AdapterSpec(**{**found, "shapes": {k: tuple(v) for k, v in found["shapes"].items()}})
+        table = read_json(directory / "people.json")
+        ways = {row["subject_id"]: row["way"] for row in table}
+        digests = {row["subject_id"]: row["sha256"] for row in table}
+        if unknown := sorted(set(ways.values()) - set(WAYS)):
+            raise ValueError(f"people.json has a way {unknown[0]!r}")
+        if unmarked := [subject for subject, way in ways.items() if way == "lora" and not digests[subject]]:
+            raise ValueError(f"people.json has no sha256 of the adapter of {unmarked[0]!r}")
     if spec.base != base.digest:
         raise BundleError(
             f"{directory} holds adapters of base {spec.base[:12]}, this is {base.digest[:12]}: run `dvc repro train`"
         )
-    table = read_json(directory / "people.json")
-    ways = {row["subject_id"]: row["way"] for row in table}
-    return People(base, ways, directory, {row["subject_id"]: row["sha256"] for row in table}, spec)
+    return People(base, ways, directory, digests, spec)
 
 
 def load_pasts(directory: Path, assembler: Assembler) -> ResidentPasts:
     """Open everybody's newest midnights: a file is read, and its sha256 checked, when its subject first asks."""
-    table = read_json(directory / "people.json")
-    files = {row["subject_id"]: _history_file(directory, row["subject_id"]) for row in table}
     sizes = row_sizes(assembler.grid, assembler.history, assembler.scale)
-    store = HistoryFiles(files, {row["subject_id"]: row["history_sha256"] for row in table}, sizes)
+    with readable(directory, "run `dvc repro train`"):
+        table = read_json(directory / "people.json")
+        files = {row["subject_id"]: _history_file(directory, row["subject_id"]) for row in table}
+        store = HistoryFiles(files, {row["subject_id"]: row["history_sha256"] for row in table}, sizes)
     return ResidentPasts(LinearBank(sizes, max(1, min(SEATS, len(files)))), store)
 
 
@@ -297,9 +304,10 @@ def save_calibration(out: Path, calibration: Calibration) -> None:
 
 def load_calibration(directory: Path) -> Calibration:
     """Read the offsets."""
-    arrays = load_file(str(directory / "offsets.safetensors"))
-    index = {k: (v[0], v[1], v[2]) for k, v in read_json(directory / "index.json").items()}
-    return Calibration(arrays["population"], arrays["personal"], index)
+    with readable(directory, "run `dvc repro train`"):
+        arrays = load_file(str(directory / "offsets.safetensors"))
+        index = {k: (v[0], v[1], v[2]) for k, v in read_json(directory / "index.json").items()}
+        return Calibration(arrays["population"], arrays["personal"], index)
 
 
 def open_predictor(

@@ -59,7 +59,7 @@ class GlucoseTask:
         scale: units.
         limits: when cleaning fails.
         sensor_text: what a sensor's text stands for, mg/dL.
-        split: how people and time are split.
+        split_config: how people and time are split.
         forecast: what all candidate models share.
         history: how a person's past is summarised.
         max_age_minutes: a request whose last reading is older is refused.
@@ -79,6 +79,8 @@ class GlucoseTask:
 
     def __post_init__(self) -> None:
         self.history.ridge.marks(self.grid)  # all of them must be horizons
+        if not (self.max_age_minutes > 0 and self.max_history_age_days >= 0):
+            raise ValueError(f"max_age_minutes={self.max_age_minutes} and max_history_age_days must not be negative")
 
     @property
     def purpose(self) -> str:
@@ -205,7 +207,7 @@ class GlucoseTask:
         people = load_people(model / "people", base)
         history = self._history(base.assembler, panel)
         levels = self.forecast.quantile_levels
-        origins = panel.origins[panel.origins % config.stride == 0]
+        origins = panel.every(config.stride, panel.origins)
         kept: list[tuple[str, Any, Any, Any]] = []
         pool = []
         for code, subject_id in enumerate(panel.subjects):
