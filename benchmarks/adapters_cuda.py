@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.adapters_serve import ALPHA, PEFT_PEOPLE, RANK, encoder, forecaster, patchtst
-from hallmark.learn.adapter_files import unflatten
+from benchmarks.adapters_serve import ALPHA, PEFT_PEOPLE, RANK, encoder, forecaster, patchtst, peft_of
 from hallmark.learn.bank import AdapterBank, spec_of
 
 PEOPLE = (8, 64, 1024)
@@ -61,33 +60,14 @@ def compare(case: Any, people: int, device: torch.device, repeats: int) -> dict[
     if device.type == "cuda":
         calls |= {"base graph": graphed(base), "bank graph": graphed(ours)}
     if people <= PEFT_PEOPLE:
-        calls["peft"] = mixed(model, targets, spec, block, inputs)
+        peft, names = peft_of(model, targets, spec, block).to(device), [f"p{i}" for i in range(people)]
+        calls["peft"] = lambda: peft(**inputs, adapter_names=names)
     found = {f"{name}_ms": round(clock(call, device, repeats), 3) for name, call in calls.items()}
     with torch.autocast(device.type, torch.bfloat16):
         exact = AdapterBank(copy.deepcopy(model), spec, people)
         exact.put(1, block)
         found["bfloat16 against float32 factors"] = float((ours() - look(exact(rows, **inputs))).abs().max())
     return {"people": people, **found}
-
-
-def mixed(model: Any, targets: str, spec: Any, block: Any, inputs: dict[str, Tensor]) -> Callable[[], Any]:
-    """PEFT's mixed batch."""
-    from peft import LoraConfig, get_peft_model
-    from peft.utils import set_peft_model_state_dict
-
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, bias="none")
-    peft = get_peft_model(copy.deepcopy(model), config, adapter_name="p0").eval()
-    names = [f"p{i}" for i in range(len(block))]
-    for i, name in enumerate(names):
-        if i:
-            peft.add_adapter(name, config)
-        state = {}
-        for layer, (a, b) in unflatten(block[i], spec).items():
-            state[f"base_model.model.{layer}.lora_A.weight"] = a.clone()
-            state[f"base_model.model.{layer}.lora_B.weight"] = b.clone()
-        set_peft_model_state_dict(peft, state, adapter_name=name)
-    peft.to(next(iter(inputs.values())).device)
-    return lambda: peft(**inputs, adapter_names=names)
 
 
 def graphed(call: Callable[[], Tensor]) -> Callable[[], Any]:

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from hallmark.learn.adapter_files import PackedStore, unflatten, write_packed, write_peft
-from hallmark.learn.bank import AdapterBank, spec_of
+from hallmark.learn.bank import AdapterBank, AdapterSpec, spec_of
 from hallmark.learn.residents import ResidentAdapters
 from hallmark.models.forecaster import Forecaster, Shape
 from hallmark.models.patchtst import PatchTSTBodyConfig
+from hallmark.read.panel import Floats
 
 RANK, ALPHA = 4, 8
 PEOPLE = (1, 8, 16, 64, 256, 1024)
@@ -87,12 +88,27 @@ def alternate(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, 
     return {name: statistics.median(times) for name, times in found.items()}
 
 
-@torch.no_grad()
-def mixed(case: Case, seconds: float) -> list[dict[str, Any]]:
-    """Time batches of different people."""
+def peft_of(model: nn.Module, targets: str, spec: AdapterSpec, block: Floats) -> Any:
+    """PEFT around a copy of the model, one adapter p0, p1 … for every row of factors."""
     from peft import LoraConfig, get_peft_model
     from peft.utils import set_peft_model_state_dict
 
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, bias="none")
+    peft = get_peft_model(copy.deepcopy(model), config, adapter_name="p0").eval()
+    for i, row in enumerate(block):
+        if i:
+            peft.add_adapter(f"p{i}", config)
+        state = {}
+        for name, (a, b) in unflatten(row, spec).items():
+            state[f"base_model.model.{name}.lora_A.weight"] = a.clone()
+            state[f"base_model.model.{name}.lora_B.weight"] = b.clone()
+        set_peft_model_state_dict(peft, state, adapter_name=f"p{i}")
+    return peft
+
+
+@torch.no_grad()
+def mixed(case: Case, seconds: float) -> list[dict[str, Any]]:
+    """Time batches of different people."""
     model, targets, batch, look = case
     spec = spec_of(model, targets, "base", RANK, ALPHA)
     rows = []
@@ -100,18 +116,7 @@ def mixed(case: Case, seconds: float) -> list[dict[str, Any]]:
     block = (np.random.default_rng(0).standard_normal((most, spec.size)) * 0.02).astype(np.float32)
     bank = AdapterBank(copy.deepcopy(model), spec, most)
     bank.put(1, block)
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, bias="none")
-    peft = get_peft_model(copy.deepcopy(model), config, adapter_name="p0").eval()
-    for i in range(PEFT_PEOPLE):
-        if i:
-            peft.add_adapter(f"p{i}", config)
-        state = {}
-        for name, (a, b) in unflatten(block[i], spec).items():
-            state |= {
-                f"base_model.model.{name}.lora_A.weight": a.clone(),
-                f"base_model.model.{name}.lora_B.weight": b.clone(),
-            }
-        set_peft_model_state_dict(peft, state, adapter_name=f"p{i}")
+    peft = peft_of(model, targets, spec, block[:PEFT_PEOPLE])
     for people in PEOPLE:
         inputs, slots = batch(people), torch.arange(1, people + 1)
         calls: dict[str, Callable[[], Any]] = {

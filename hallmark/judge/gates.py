@@ -62,11 +62,11 @@ class _OnMetric:
 
 
 @dataclass(frozen=True)
-class Beats(_OnMetric):
-    """Our metric must be better than a rival's by a relative margin (negative: not worse beyond it).
+class _AgainstRival(_OnMetric):
+    """What every gate against another model says.
 
     Attributes:
-        rival: model to beat.
+        rival: model to hold ours against.
         margin: share of the rival's figure.
         segment: whom to look at.
     """
@@ -74,6 +74,15 @@ class Beats(_OnMetric):
     rival: str
     margin: float
     segment: str
+
+    def gain(self, metric: Metric, ours: float, theirs: float) -> float:
+        """By which share of the rival's figure ours is better."""
+        return metric.gain(ours, theirs) / max(abs(theirs), 1e-9)
+
+
+@dataclass(frozen=True)
+class Beats(_AgainstRival):
+    """Our metric must be better than a rival's by a relative margin (negative: not worse beyond it)."""
 
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare both means."""
@@ -85,27 +94,18 @@ class Beats(_OnMetric):
             return Verdict(name, True, ours, None, metric.unit, "there is no champion yet")
         if ours is None or theirs is None:
             return _missing(name, f"{self.metric}@{self.at} of {OURS if ours is None else self.rival}")
-        gain = metric.gain(ours, theirs) / max(abs(theirs), 1e-9)
+        gain = self.gain(metric, ours, theirs)
         passed = gain >= self.margin
         return Verdict(name, passed, ours, theirs, metric.unit, f"{gain:+.1%} better, {self.margin:+.1%} needed")
 
 
 @dataclass(frozen=True)
-class NotWorse(_OnMetric):
+class NotWorse(_AgainstRival):
     """Our metric must not be worse than a rival's by more than a margin, beyond chance.
 
     For rivals that nothing beats by much: at parity a comparison of means would fail every other time. Subjects are
     compared with themselves; the gate fails when the 95% bootstrap interval of the mean gain lies wholly below it.
-
-    Attributes:
-        rival: model to hold ours against.
-        margin: share of the rival's figure that ours may be worse.
-        segment: whom to look at.
     """
-
-    rival: str
-    margin: float
-    segment: str
 
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare subject by subject."""
@@ -117,7 +117,7 @@ class NotWorse(_OnMetric):
         if wide.shape[1] < 2 or (wide := wide.dropna()).empty:
             return _missing(name, f"{self.metric}@{self.at} of {OURS} and {self.rival}")
         pairs = zip(wide[OURS], wide[self.rival], strict=True)
-        gains = np.asarray([metric.gain(ours, theirs) / max(abs(theirs), 1e-9) for ours, theirs in pairs])
+        gains = np.asarray([self.gain(metric, ours, theirs) for ours, theirs in pairs])
         low, high = interval(gains)
         found = f"{gains.mean():+.1%} better ({low:+.1%}…{high:+.1%}, {len(gains)} people)"
         reason = f"{found}, failed when all of it lies below {-self.margin:+.1%}"

@@ -100,6 +100,14 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
+def bank_of(model: nn.Module, targets: str, people: int) -> AdapterBank:
+    """A bank around a copy of the model, with so many people in it."""
+    spec = spec_of(model, targets, "base", 2, 4)
+    bank = AdapterBank(copy.deepcopy(model), spec, people)
+    bank.put(1, drawn(spec, people))
+    return bank
+
+
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
     torch.manual_seed(0)
@@ -142,9 +150,7 @@ def test_each_row_is_what_peft_gives_its_own_adapter(case: Case, tmp_path: Path)
 @torch.no_grad()
 def test_blocks_of_rows_are_the_rows_one_by_one(case: Case) -> None:
     model, targets, batch, look = case
-    spec = spec_of(model, targets, "base", 2, 4)
-    bank = AdapterBank(copy.deepcopy(model), spec, 4)
-    bank.put(1, drawn(spec, 4))
+    bank = bank_of(model, targets, 4)
     inputs = batch(12)
     blocks, rows = look(bank(4, **inputs)), look(bank(torch.arange(1, 5).repeat_interleave(3), **inputs))
     torch.testing.assert_close(blocks, rows, rtol=0, atol=1e-5)
@@ -155,9 +161,7 @@ def test_blocks_of_rows_are_the_rows_one_by_one(case: Case) -> None:
 def test_a_bank_compiles_whole_and_other_people_need_no_new_graph(name: str) -> None:
     torch.manual_seed(0)
     model, targets, batch, look = CASES[name]()
-    spec = spec_of(model, targets, "base", 2, 4)
-    bank = AdapterBank(copy.deepcopy(model), spec, 4).eval()
-    bank.put(1, drawn(spec, 4))
+    bank = bank_of(model, targets, 4).eval()
     inputs, graphs = batch(4), []
 
     def count(graph: Any, _: Any) -> Any:
@@ -174,9 +178,7 @@ def test_a_bank_compiles_whole_and_other_people_need_no_new_graph(name: str) -> 
 @torch.no_grad()
 def test_one_row_alone_is_what_it_is_among_others(case: Case) -> None:
     model, targets, batch, look = case
-    spec = spec_of(model, targets, "base", 2, 4)
-    bank = AdapterBank(copy.deepcopy(model), spec, 3)
-    bank.put(1, drawn(spec, 3))
+    bank = bank_of(model, targets, 3)
     inputs = batch(4)
     rows = torch.tensor([2, 0, 3, 1])
     together = look(bank(rows, **inputs))
