@@ -64,7 +64,7 @@ tune: $(VENV)/.ready  ## search conf/tune on valid: make tune NAME=best; a kille
 	@python -m pipelines.tune $(NAME)
 
 serve: $(VENV)/.ready  ## serve the bundle on loopback: make serve PORT=3000
-	@hallmark verify bundle
+	@hallmark verify $${HALLMARK_BUNDLE:-bundle}
 	@python -c 'import socket as s; exit(s.socket().connect_ex(("127.0.0.1", $(PORT))) == 0 and \
 	  "error: port $(PORT) is taken: try another, make serve PORT=3100")'
 	@PYTHONDONTWRITEBYTECODE=1 bentoml serve --quiet bentos.service:Service --host 127.0.0.1 --port $(PORT)

@@ -12,6 +12,7 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 
 import argparse
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from benchmarks.composition import compose
 from hallmark.build import build
 from hallmark.contracts import Prepared
 from hallmark.learn.base_forecaster import fit_assembler, population_forecast
+from hallmark.learn.diary import VALUE, begin, readings_of, take_up
 from hallmark.learn.online_ridge import Lessons, OnlineRidge, lessons
 from hallmark.read.panel import build_panel
 
@@ -49,15 +51,28 @@ def main() -> None:
     state = OnlineRidge(config, grid, arguments.people, taught.x.shape[1])
     first_day = np.full(arguments.people, taught.day.min() - 1)
     midnights = int(taught.day.max() - first_day[0]) + 1
-    for _ in state.replay(taught, first_day, midnights - 1):
+    for _ in state.replay(taught, first_day, np.full(arguments.people, midnights - 1)):
         pass
     today = int(taught.day.max())
     print(f"every midnight        {time.process_time() - clock:7.1f} CPU s  (at most 60; {reading:.1f} of it features)")
 
     clock = time.process_time()
     recent = panel.origins[panel.day[panel.origins] >= today - 3]
-    state.midnight(lessons(panel, recent, config, task.scale, population), today)
+    fresh = lessons(panel, recent, config, task.scale, population)
+    for _ in state.replay(fresh, np.full(arguments.people, today), np.ones(arguments.people, dtype=np.int64)):
+        pass
     print(f"one midnight          {time.process_time() - clock:7.1f} CPU s  (at most 5)")
+
+    rows = readings_of(panel)
+    new = rows["timestamp"] >= pd.Timestamp(0) + pd.Timedelta(days=int(panel.day.max()))
+    before = build_panel(rows[~new], VALUE, grid)
+    _, diary = begin(before, assembler, "", "online_ridge", population_forecast(assembler, before))
+    clock = time.process_time()
+    taken = take_up(diary, rows[new], VALUE, assembler, partial(population_forecast, assembler))
+    print(
+        f"a day taken up        {time.process_time() - clock:7.1f} CPU s  from {taken.counts['readings']:,} clean rows:"
+    )
+    print("                      two midnights, statistics, everybody's newest rows")
 
     _refit(task, taught, state, 0, today)  # imports
     clock = time.process_time()

@@ -11,7 +11,9 @@ from hallmark.errors import HallmarkError
 app = typer.Typer(help=__doc__.splitlines()[0] if __doc__ else "", no_args_is_help=True, pretty_exceptions_enable=False)
 
 BUNDLE = Path("bundle")
+DIARY = Path("models/current/diary")
 EVALUATION = Path("reports/evaluation")
+NIGHTLY = Path("nightly")
 
 
 @app.command()
@@ -58,6 +60,26 @@ def predict(
         raise RequestError(f"{request} is no request for {hallmark.task}: {why} ({example})") from None
     [response] = task.predictor(bundle, hallmark.version, digest).predict([parsed])
     typer.echo(response.model_dump_json(indent=1))
+
+
+@app.command()
+def refresh(
+    rows: Annotated[Path, typer.Argument(help="a CSV or Parquet file with the new rows")],
+    bundle: Path | None = None,
+    diary: Path | None = None,
+    out: Path = NIGHTLY,
+) -> None:
+    """Take up new rows, such as a day of readings, without training: a new bundle and a new diary.
+
+    Starts from OUT as the last refresh left it, else from the trained bundle and its diary.
+    """
+    from hallmark.stages.refresh import refresh as stage
+
+    again = bundle is None and diary is None and (out / "bundle").is_dir()
+    start = (out / "bundle", out / "diary") if again else (bundle or BUNDLE, diary or DIARY)
+    hallmark, found = stage(rows, *start, out)
+    counts = ", ".join(f"{name} {count:,}" for name, count in found.items())
+    typer.echo(f"{out / 'bundle'}: {hallmark.task} {hallmark.version}; {counts}")
 
 
 def main() -> None:

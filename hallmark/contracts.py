@@ -6,7 +6,7 @@ Pipelines and steps know these and nothing of a task's subject matter.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -204,6 +204,24 @@ class Task(Protocol):
 
     def response_type(self) -> type["BaseModel"]:
         """The pydantic type of an answer; it cannot be made without what safety demands."""
+
+
+@runtime_checkable
+class Refreshing(Protocol):
+    """A task whose adapters take up new rows without training: they are updated in closed form."""
+
+    def own_rows(self, path: Path) -> Raw:
+        """Read a table of one's own rows."""
+
+    def refresh(self, raw: Raw, model: Path, diary: Path, out: Path) -> Mapping[str, Any]:
+        """Take up new rows: rewrite the adapters in `model/people` and write the diary to go on from into `out`.
+
+        Returns:
+            What became of the rows, JSON values.
+
+        Raises:
+            DataError: the rows break the task's schema or its limits; nothing was written.
+        """
 
 
 class Evaluator(Protocol):

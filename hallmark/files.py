@@ -123,8 +123,10 @@ def replacing(directory: Path) -> Iterator[Path]:
     os.chmod(fresh, 0o755)
     try:
         yield fresh
+        aside = fresh.with_name(f"{fresh.name}.old")
         if directory.exists():
-            shutil.rmtree(directory)
+            os.replace(directory, aside)  # set aside, not deleted: a kill between these lines loses nothing
         os.replace(fresh, directory)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -8,7 +8,7 @@ costs one person the adapter and nobody else. Legend of shapes: P subjects, F nu
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,7 +154,7 @@ def write_packed(rows: Iterator[tuple[str, Floats]], count: int, spec: AdapterSp
     if len(set(subjects)) != count:
         raise BundleError(f"{count - len(set(subjects))} subjects stand twice or are missing: ids must be unique")
     digests = [_digest(row) for row in block]
-    metadata = {"spec": asdict(spec) | {"shapes": dict(spec.shapes)}, "subjects": subjects, "sha256": digests}
+    metadata = {"spec": spec.plain(), "subjects": subjects, "sha256": digests}
     file.parent.mkdir(parents=True, exist_ok=True)
     # One entry: safetensors writes several in whatever order, so in other bytes every time.
     save_file({"factors": block}, str(file), {"hallmark": json.dumps(metadata, sort_keys=True)})
@@ -180,11 +180,11 @@ class PackedStore:
             rows = opened.get_slice("factors")
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise BundleError(f"{self.file} cannot be read ({str(error).splitlines()[0]}): pack it again") from error
-        theirs = metadata["spec"]
-        for key, ours in (("base", self.spec.base), ("rank", self.spec.rank), ("alpha", self.spec.alpha)):
-            if theirs[key] != ours:
-                raise BundleError(f"{self.file} was packed for {key} {theirs[key]}, this base takes {ours}")
-        if {k: tuple(v) for k, v in theirs["shapes"].items()} != dict(self.spec.shapes):
+        theirs, ours = metadata["spec"], self.spec.plain()
+        for key in ("base", "rank", "alpha"):
+            if theirs[key] != ours[key]:
+                raise BundleError(f"{self.file} was packed for {key} {theirs[key]}, this base takes {ours[key]}")
+        if theirs["shapes"] != ours["shapes"]:
             raise BundleError(f"{self.file} was packed for other target layers than this base's")
         return rows, {s: i for i, s in enumerate(metadata["subjects"])}, metadata["sha256"]
 

@@ -9,7 +9,7 @@ multiple of B where a model folds channels into the batch), T positions of a row
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -42,6 +42,15 @@ class AdapterSpec:
         """What the product of the factors is multiplied with."""
         return self.alpha / self.rank
 
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**asdict(self), "shapes": {name: list(shape) for name, shape in self.shapes.items()}}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "AdapterSpec":
+        """Take up what `plain` gave."""
+        return cls(**{**plain, "shapes": {name: tuple(shape) for name, shape in plain["shapes"].items()}})
+
     @property
     def size(self) -> int:
         """Numbers of one adapter."""
@@ -50,6 +59,16 @@ class AdapterSpec:
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 """Layer → PEFT's lora_A (R, I) and lora_B (O, R)."""
+
+
+def check_slots(first: int, count: int, slots: int) -> None:
+    """Check that neighbouring slots may be written.
+
+    Raises:
+        IndexError: slot 0 or one that a bank does not have is among them.
+    """
+    if not 1 <= first <= first + count - 1 <= slots:
+        raise IndexError(f"slots {first}…{first + count - 1} are not in 1…{slots}: slot {BASE} is the base")
 
 
 def target_layers(model: nn.Module, targets: str) -> dict[str, nn.Linear]:
@@ -210,8 +229,7 @@ class AdapterBank(nn.Module):
     @torch.no_grad()
     def put(self, slot: int, block: Floats) -> None:
         """Write adapters into neighbouring slots, the first into `slot`, (P, F) as `flatten` makes them."""
-        if not 1 <= slot <= slot + len(block) - 1 <= self.slots:
-            raise IndexError(f"slots {slot}…{slot + len(block) - 1} are not in 1…{self.slots}: slot {BASE} is the base")
+        check_slots(slot, len(block), self.slots)
         flat, at, here = torch.from_numpy(block), 0, slice(slot, slot + len(block))
         for layer in self.layers.values():
             a, b = layer.a[here], layer.b[here]

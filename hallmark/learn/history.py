@@ -6,6 +6,7 @@ day's midnight. A forecast at any time of the day uses that day's row. It holds 
 Legend of shapes: S subjects, R rows (subject-days), K ridge features, H horizons, B windows.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hallmark.learn.inputs import Scale, ridge_features
-from hallmark.learn.online_ridge import Forecast, OnlineRidge, OnlineRidgeConfig, lessons
+from hallmark.learn.inputs import Scale
+from hallmark.learn.online_ridge import Forecast, OnlineRidge, OnlineRidgeConfig, lessons, ridge_size
 from hallmark.read.panel import MINUTES_A_DAY, Floats, Grid, Integers, Panel
 
 Array = npt.NDArray[Any]
@@ -111,28 +112,39 @@ class History:
 
 def row_sizes(grid: Grid, config: HistoryConfig, scale: Scale) -> dict[str, tuple[int, ...]]:
     """Tell the shape of one row of every array of a `History`."""
-    nobody = np.empty((0, grid.context_length), dtype=np.float32)
-    size = ridge_features(nobody, np.empty(0, dtype=np.int64), grid.recent_length, scale).shape[1]
-    further = len(config.ridge.other_penalties) * len(config.ridge.input_horizons_minutes)
-    horizons = len(grid.steps)
+    size, horizons = ridge_size(grid, scale), len(grid.steps)
     return {
         "statistics": (STATISTICS,),
         "profile": (BINS,),
         "change": (BINS, 2),
         "weights": (size, horizons),
-        "other_weights": (size, further),
+        "other_weights": (size, config.ridge.further),
         "residual": (horizons,),
     }
 
 
-def stack(histories: list[History]) -> History:
-    """Put several subjects' histories behind one another."""
-    rows = np.cumsum([0] + [int(h.days.sum()) for h in histories])[:-1]
-    arrays = {f.name: np.concatenate([getattr(h, f.name) for h in histories]) for f in fields(History)[1:]}
-    return History(np.concatenate([h.first_row + r for h, r in zip(histories, rows, strict=True)]), **arrays)
+@dataclass
+class SoFar:
+    """What the days before a panel's readings have left.
+
+    Attributes:
+        ridge: everybody's online ridge at the midnight of the last day with readings; taught further in place.
+        seen: (S,) days with readings before the panel's first.
+    """
+
+    ridge: OnlineRidge
+    seen: Integers
+
+    @classmethod
+    def nothing(cls, subjects: int, grid: Grid, config: HistoryConfig, scale: Scale) -> "SoFar":
+        """Begin with everybody's first reading."""
+        ridge = OnlineRidge(config.ridge, grid, subjects, ridge_size(grid, scale))
+        return cls(ridge, np.zeros(subjects, dtype=np.int64))
 
 
-def build_history(panel: Panel, config: HistoryConfig, scale: Scale, population: Forecast) -> History:
+def build_history(
+    panel: Panel, config: HistoryConfig, scale: Scale, population: Forecast, so_far: SoFar | None = None
+) -> History:
     """Compute every subject's history.
 
     Time is linear in readings plus one K × K solution a subject-day; memory is R × K × H.
@@ -142,17 +154,25 @@ def build_history(panel: Panel, config: HistoryConfig, scale: Scale, population:
         config: how the past is summarised.
         scale: units.
         population: what the online ridge mends.
+        so_far: what earlier readings have left: rows begin at the midnight to which it was taught, and it is taught
+            up to the midnight of the last day with readings, which may still be going on.
     """
+    so_far = so_far or SoFar.nothing(len(panel.subjects), panel.grid, config, scale)
     spans = np.asarray(list(_spans(panel)), dtype=np.int64)
-    first_day = panel.day[spans[:, 0]].astype(np.int64)
-    days = panel.day[spans[:, 1] - 1] - first_day + 2  # one row more: tomorrow
+    begin = panel.day[spans[:, 0]].astype(np.int64)
+    end = panel.day[spans[:, 1] - 1].astype(np.int64) + 2  # one row more: tomorrow
+    first_day = np.maximum(begin, so_far.ridge.last_day)
+    days = end - first_day
     first_row = np.cumsum(days) - days
     summaries = [
-        _statistics(_daily_sums(panel, low, high, int(count), scale), config, scale)
-        for (low, high), count in zip(spans, days, strict=True)
+        [
+            array[int(first - start) :]
+            for array in _statistics(_daily_sums(panel, low, high, int(stop - start), scale), config, scale, int(seen))
+        ]
+        for (low, high), start, first, stop, seen in zip(spans, begin, first_day, end, so_far.seen, strict=True)
     ]
     statistics, profile, change = (np.concatenate(part) for part in zip(*summaries, strict=True))
-    ridges = _ridges(panel, spans, (first_row, first_day, days), config.ridge, scale, population)
+    ridges = _ridges(panel, spans, (first_row, first_day, days), so_far.ridge, scale, population)
     return History(first_row, first_day, days, statistics, profile, change, *ridges)
 
 
@@ -169,26 +189,36 @@ def _ridges(
     panel: Panel,
     spans: Integers,
     rows: tuple[Integers, Integers, Integers],
-    config: OnlineRidgeConfig,
+    ridge: OnlineRidge,
     scale: Scale,
     population: Forecast,
 ) -> tuple[Floats, Floats, Floats]:
     """Teach everybody's online ridge and keep how it stood at every midnight: weights, others, residual."""
     first_row, first_day, days = rows
-    kept: list[Floats] = []
+    kept = [
+        np.empty((int(days.sum()), *array.shape[1:]), dtype=np.float32)
+        for array in (ridge.weights, ridge.others, ridge.squares)
+    ]
     for start in range(0, len(spans), TOGETHER):
         here = slice(start, start + TOGETHER)
         low, high = np.searchsorted(panel.origins, [spans[here][0, 0], spans[here][-1, 1]])
-        taught = lessons(panel, panel.origins[low:high], config, scale, population)
+        origins = panel.origins[low:high]
+        ended = panel.minute[origins] + panel.grid.horizons_minutes[-1]
+        untaught = origins[ended >= ridge.last_day[panel.subject[origins]] * MINUTES_A_DAY]
+        taught = lessons(panel, untaught, ridge.config, scale, population)
         taught = replace(taught, subject=taught.subject - start)
-        state = OnlineRidge(config, panel.grid, len(spans[here]), taught.x.shape[1])
-        if not kept:
-            shapes = [state.weights.shape[1:], state.others.shape[1:], state.squares.shape[1:]]
-            kept = [np.empty((int(days.sum()), *shape), dtype=np.float32) for shape in shapes]
-        for now in state.replay(taught, first_day[here], int(days[here].max())):
-            open_ = np.flatnonzero(days[here] > now)
+
+        def keep(state: OnlineRidge, row: Integers, there: Integers) -> None:
             for place, found in zip(kept, (state.weights, state.others, state.residual(scale)), strict=True):
-                place[first_row[here][open_] + now] = found[open_]
+                place[row[there]] = found[there]
+
+        state, today = ridge.part(here), days[here] - 1
+        for now in state.replay(taught, first_day[here], today):
+            keep(state, first_row[here] + now, np.flatnonzero(today > now))
+        # Tomorrow's midnight is taught to a copy: today may go on, and its windows must not teach before they ended.
+        tomorrow = copy.deepcopy(state)
+        for _ in tomorrow.replay(taught, first_day[here] + today, np.ones_like(today)):
+            keep(tomorrow, first_row[here] + today, np.arange(len(today)))
     weights, others, residual = kept
     return weights, others, residual
 
@@ -228,13 +258,16 @@ def _daily_sums(panel: Panel, low: int, high: int, days: int, scale: Scale) -> d
     }
 
 
-def _statistics(sums: dict[str, Array], config: HistoryConfig, scale: Scale) -> tuple[Floats, Floats, Floats]:
+def _statistics(
+    sums: dict[str, Array], config: HistoryConfig, scale: Scale, earlier: int
+) -> tuple[Floats, Floats, Floats]:
+    """Statistics, profile and change at every midnight; `earlier` days with readings came before the sums'."""
     past = {name: _before(daily, config.days) for name, daily in sums.items()}
     count = past["count"].sum(axis=1)
     safe = np.maximum(count, 1.0)
     mean = past["sum"].sum(axis=1) / safe
     sd = np.sqrt(np.maximum(past["square"].sum(axis=1) / safe - mean**2, 0.0))
-    seen = _before((sums["count"].sum(axis=1, keepdims=True) > 0).astype(float), None)[:, 0]
+    seen = earlier + _before((sums["count"].sum(axis=1, keepdims=True) > 0).astype(float), None)[:, 0]
     statistics = np.stack(
         [mean / scale.spread, sd / scale.spread, past["low"].sum(1) / safe, past["high"].sum(1) / safe, np.log1p(seen)],
         axis=1,

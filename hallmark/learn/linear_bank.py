@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from hallmark.errors import BundleError
 from hallmark.files import sha256
+from hallmark.learn.bank import check_slots
 from hallmark.learn.history import History
 from hallmark.learn.residents import Residents
 from hallmark.read.panel import Floats, Integers
@@ -90,8 +91,7 @@ class LinearBank:
 
     def put(self, slot: int, block: Floats) -> None:
         """Write subjects into neighbouring slots, the first into `slot`, (P, F) as `flatten` makes them."""
-        if not 1 <= slot <= slot + len(block) - 1 <= self.slots:
-            raise IndexError(f"slots {slot}…{slot + len(block) - 1} are not in 1…{self.slots}: slot 0 is a newcomer's")
+        check_slots(slot, len(block), self.slots)
         self.history.first_day[slot : slot + len(block)] = block[:, 0].astype(np.int64)
         at, here = 1, slice(MIDNIGHTS * slot, MIDNIGHTS * (slot + len(block)))
         for name in _NUMBERS:

@@ -64,6 +64,11 @@ class OnlineRidgeConfig:
         short = int(np.searchsorted(grid.horizons_minutes, self.short_minutes, side="right"))
         return [part for part in (slice(0, short), slice(short, len(grid.steps))) if part.stop > part.start]
 
+    @property
+    def further(self) -> int:
+        """Solutions beside the main one: every other penalty at every mark."""
+        return len(self.other_penalties) * len(self.input_horizons_minutes)
+
     def marks(self, grid: Grid) -> list[int]:
         """Places of `input_horizons_minutes` among the horizons."""
         return [grid.index_of(m) for m in self.input_horizons_minutes]
@@ -86,14 +91,22 @@ class Lessons:
     y: Floats
 
 
+def ridge_size(grid: Grid, scale: Scale) -> int:
+    """Count the features, K."""
+    nobody = np.empty((0, grid.context_length), dtype=np.float32)
+    return int(ridge_features(nobody, np.empty(0, dtype=np.int64), grid.recent_length, scale).shape[1])
+
+
 def lessons(panel: Panel, origins: Integers, config: OnlineRidgeConfig, scale: Scale, population: Forecast) -> Lessons:
     """Collect the lessons of some origins; only every `stride`-th grid point teaches."""
     grid = panel.grid
     chosen = panel.every(config.stride, origins)
     minute = panel.minute[chosen].astype(np.int64)
     waits = [grid.horizons_minutes[part.stop - 1] for part in config.groups(grid)]
-    size = ridge_features(panel.context(chosen[:0]), minute[:0], grid.recent_length, scale).shape[1]
-    x, y = np.empty((len(chosen), size), np.float32), np.empty((len(chosen), len(grid.steps)), np.float32)
+    x, y = (
+        np.empty((len(chosen), ridge_size(grid, scale)), np.float32),
+        np.empty((len(chosen), len(grid.steps)), np.float32),
+    )
     for start in range(0, len(chosen), 4096):  # contexts are gathered a part at a time
         here = slice(start, start + 4096)
         part = chosen[here]
@@ -122,7 +135,7 @@ class OnlineRidge:
         counted: (S, H) the fading count of those.
         weights: (S, K, H) the main solution, in the value's unit.
         others: (S, K, penalties × marks) the further ones.
-        last_day: the midnight that `midnight` taught last, in days since 1970; -1 before the first.
+        last_day: (S,) the midnight up to which each has been taught, in days since 1970; -1 before the first.
     """
 
     config: OnlineRidgeConfig
@@ -138,19 +151,18 @@ class OnlineRidge:
     counted: Array = field(init=False)
     weights: Floats = field(init=False)
     others: Floats = field(init=False)
-    last_day: Array = field(init=False)
+    last_day: Integers = field(init=False)
 
     def __post_init__(self) -> None:
         people, size, horizons = self.subjects, self.size, len(self.grid.steps)
         groups = len(self.config.groups(self.grid))
-        further = len(self.config.other_penalties) * len(self.config.input_horizons_minutes)
         self.gram = np.zeros((people, groups, size, size))
         self.cross = np.zeros((people, size, horizons))
         self.seen, self.squares, self.counted = np.zeros((3, people, horizons))
         self.windows, self.days = np.zeros((2, people, groups), dtype=np.int64)
         self.weights = np.zeros((people, size, horizons), dtype=np.float32)
-        self.others = np.zeros((people, size, further), dtype=np.float32)
-        self.last_day = np.asarray([-1], dtype=np.int64)
+        self.others = np.zeros((people, size, self.config.further), dtype=np.float32)
+        self.last_day = np.full(people, -1, dtype=np.int64)
 
     def teach(self, group: int, subject: Integers, x: Floats, y: Floats) -> None:
         """Let one midnight's windows teach one group of horizons, and solve anew for whoever learned.
@@ -168,9 +180,8 @@ class OnlineRidge:
         part = self.config.groups(self.grid)[group]
         people, place, count = np.unique(subject, return_inverse=True, return_counts=True)
         at = np.arange(len(subject)) - (np.cumsum(count) - count)[place]
-        features = np.zeros(
-            (len(people), int(count.max()), self.size)
-        )  # padded with rows of zeros, which teach nothing
+        # Whoever has fewer windows is padded with rows of zeros, which teach nothing.
+        features = np.zeros((len(people), int(count.max()), self.size))
         features[place, at] = x
         there = np.zeros((*features.shape[:2], part.stop - part.start), dtype=bool)
         there[place, at] = ~np.isnan(y[:, part])
@@ -208,29 +219,43 @@ class OnlineRidge:
         found: Floats = (np.sqrt(self.squares / np.maximum(self.counted, 1.0)) / scale.spread).astype(np.float32)
         return found
 
-    def midnight(self, taught: Lessons, day: int) -> None:
-        """Teach what may be learned at one midnight, in days since 1970: the update when a day of readings has come.
+    def replay(self, taught: Lessons, first_day: Integers, days: Integers) -> Iterator[int]:
+        """Teach midnight by midnight, each subject from its own first day on; yields how many midnights ago that was.
 
-        Raises:
-            ValueError: that midnight or a later one has taught already: its windows would count twice.
+        A window that was due up to `last_day` has taught already and is passed over, so that readings that come twice
+        or late count once.
+
+        Args:
+            taught: lessons; those due before a subject's first day are passed over too.
+            first_day: (S,) the first midnight, in days since 1970.
+            days: (S,) how many midnights; nothing that is due later is taught.
         """
-        if day <= self.last_day[0]:
-            raise ValueError(f"midnight {day} is not after {self.last_day[0]}, which has taught already")
-        self.last_day = np.asarray([day], dtype=np.int64)
-        for group in range(self.windows.shape[1]):
-            now = taught.day[:, group] == day
-            self.teach(group, taught.subject[now], taught.x[now], taught.y[now])
-
-    def replay(self, taught: Lessons, first_day: Integers, days: int) -> Iterator[int]:
-        """Teach midnight by midnight, counted from each subject's own first day; yields the midnight just passed."""
         ahead = taught.day - first_day[taught.subject][:, None]
+        fresh = (taught.day > self.last_day[taught.subject][:, None]) & (ahead < days[taught.subject][:, None])
+        ahead = np.where(fresh, ahead, -1)
         order = np.argsort(ahead, axis=0, kind="stable")  # by midnight, within it still by subject
-        cuts = [np.searchsorted(ahead[order[:, g], g], np.arange(days + 1)) for g in range(order.shape[1])]
-        for now in range(days):
+        longest = int(days.max(initial=0))
+        cuts = [np.searchsorted(ahead[order[:, g], g], np.arange(longest + 1)) for g in range(order.shape[1])]
+        for now in range(longest):
             for group, cut in enumerate(cuts):
                 here = order[cut[now] : cut[now + 1], group]
                 self.teach(group, taught.subject[here], taught.x[here], taught.y[here])
+            self.last_day[:] = np.maximum(self.last_day, np.minimum(first_day + now, first_day + days - 1))
             yield now
+
+    def part(self, here: slice) -> "OnlineRidge":
+        """View some neighbouring subjects: what they learn is learned here."""
+        viewed = OnlineRidge(self.config, self.grid, len(range(*here.indices(self.subjects))), self.size)
+        for name, mine in self.tensors().items():
+            setattr(viewed, name, mine[here])
+        return viewed
+
+    def grown(self, places: Integers, subjects: int) -> "OnlineRidge":
+        """Copy into room for more subjects, the present ones at `places`; the others have learned nothing."""
+        larger = OnlineRidge(self.config, self.grid, subjects, self.size)
+        for name, theirs in larger.tensors().items():
+            theirs[places] = self.tensors()[name]
+        return larger
 
     def tensors(self) -> dict[str, Array]:
         """Return the state by name, for safetensors."""

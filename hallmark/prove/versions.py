@@ -28,7 +28,7 @@ def next_version(digests: Mapping[str, str], release: Mapping[str, Any] | None) 
     if digests["schema"] != was["schema"]:
         return f"{major + 1}.0.0", "request, response or input schema changed"
     if digests["weights"] != was["weights"]:
-        return f"{major}.{minor + 1}.0", "retrained"
+        return f"{major}.{minor + 1}.0", "weights changed"
     if digests["bundle"] != was["bundle"]:
         return f"{major}.{minor}.{patch + 1}", "same weights, something around them changed"
     return str(release["version"]), "nothing changed since the release"

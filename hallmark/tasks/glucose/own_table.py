@@ -26,7 +26,8 @@ class OwnTable:
         unit: `mg/dL` or `mmol/L`.
         columns: our names → the file's.
         timestamp_format: of the timestamps in a CSV, as strptime takes it; None reads ISO.
-        subjects_path: a second file with subject_id and age_band, sex, diabetes_type, device; it may describe nobody.
+        subjects_path: a second file with subject_id and age_band, sex, diabetes_type, device; it may describe nobody,
+            and empty means that there is none.
     """
 
     path: str
@@ -69,14 +70,16 @@ class OwnTable:
         )
         people = rows["subject_id"].dropna().astype(str).str.strip().unique()
         subjects = pd.DataFrame({"subject_id": people})
+        facts = {"file": path.name, "unit": self.unit, "sha256": sha256(path)}
+        if not self.subjects_path:
+            return Raw(rows, subjects, facts)
         other = _read(Path(self.subjects_path), "subject_id", "data.subjects_path")
         require_columns(other, ("subject_id",), self.subjects_path)
         other = other.assign(subject_id=other["subject_id"].astype(str).str.strip())
         if len(other) and not other["subject_id"].isin(people).any():
             raise SourceError(f"{self.subjects_path} describes none of the subjects of {path}: do the ids agree?")
         subjects = subjects.merge(other, on="subject_id", how="left")
-        files = {"sha256": sha256(path), "subjects_sha256": sha256(Path(self.subjects_path))}
-        return Raw(rows, subjects, {"file": path.name, "unit": self.unit, **files})
+        return Raw(rows, subjects, {**facts, "subjects_sha256": sha256(Path(self.subjects_path))})
 
 
 def _read(path: Path, subject: str, key: str = "data.path") -> pd.DataFrame:

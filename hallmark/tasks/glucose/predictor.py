@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hallmark.files import read_json, readable, write_json
 from hallmark.learn.assemble import Assembler
 from hallmark.learn.bank import AdapterSpec
 from hallmark.learn.base_forecaster import Base, load_base
+from hallmark.learn.diary import Diary
 from hallmark.learn.history import History, row_sizes
 from hallmark.learn.intervals import Calibration, pairs, widen
 from hallmark.learn.linear_bank import HistoryFiles, LinearBank, Past, Pasts, ResidentPasts
@@ -252,7 +253,18 @@ def save_people(out: Path, table: pd.DataFrame, spec: AdapterSpec, history: Hist
         entry = {k: (None if isinstance(v, float) and np.isnan(v) else v) for k, v in row.items()}
         entries.append({**entry, "history_sha256": digest})
     write_json(out / "people.json", entries)
-    write_json(out / "adapters.json", {**asdict(spec), "shapes": {k: list(v) for k, v in spec.shapes.items()}})
+    write_json(out / "adapters.json", spec.plain())
+
+
+def refresh_people(people: Path, history: History, diary: Diary) -> None:
+    """Write everybody's newest midnights again; who has joined since training gets the default way, without a gate."""
+    files = HistoryFiles({subject_id: _history_file(people, subject_id) for subject_id in diary.subjects}, {}, {})
+    rows = {row["subject_id"]: row for row in read_json(people / "people.json")}
+    for code, subject_id in enumerate(diary.subjects):
+        joined = {"subject_id": subject_id, "way": diary.joining, "sha256": "", "reason": "joined after training"}
+        row = rows.setdefault(subject_id, joined)
+        row["history_sha256"] = files.write(subject_id, history.newest(code))
+    write_json(people / "people.json", [rows[subject_id] for subject_id in sorted(rows)])
 
 
 def _history_file(people: Path, subject_id: str) -> Path:
@@ -266,8 +278,7 @@ def load_people(directory: Path, base: Base) -> People:
         BundleError: the adapters were made for another base.
     """
     with readable(directory, "run `dvc repro train`"):
-        found = read_json(directory / "adapters.json")
-        spec = AdapterSpec(**{**found, "shapes": {k: tuple(v) for k, v in found["shapes"].items()}})
+        spec = AdapterSpec.of(read_json(directory / "adapters.json"))
         table = read_json(directory / "people.json")
         ways = {row["subject_id"]: row["way"] for row in table}
         digests = {row["subject_id"]: row["sha256"] for row in table}

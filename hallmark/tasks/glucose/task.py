@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pandas as pd
 from pydantic import BaseModel
 
 from hallmark.contracts import Clean, Prepared, Progress, Raw
-from hallmark.errors import BundleError, ConfigError, LeakageError
-from hallmark.files import write_json
+from hallmark.errors import BundleError, ConfigError, DataError, LeakageError
+from hallmark.files import sha256, write_json
 from hallmark.learn.assemble import Assembler
 from hallmark.learn.base_forecaster import (
     Base,
@@ -24,6 +25,7 @@ from hallmark.learn.base_forecaster import (
     population_forecast,
     save_base,
 )
+from hallmark.learn.diary import begin, read_diary, take_up, write_diary
 from hallmark.learn.history import History, HistoryConfig, build_history
 from hallmark.learn.inputs import Scale
 from hallmark.learn.intervals import CalibrateConfig, Calibration, nightly, offsets, scores
@@ -37,11 +39,13 @@ from hallmark.read.splits import HELD_OUT, SEEN, Parts, SplitConfig, split
 from hallmark.read.validation import ValidationLimits
 from hallmark.tasks.glucose.cleaning import GROUPS, clean
 from hallmark.tasks.glucose.messages import DISCLAIMER, GlucoseRequest, GlucoseResponse
+from hallmark.tasks.glucose.own_table import OwnTable
 from hallmark.tasks.glucose.predictor import (
     GlucosePredictor,
     load_calibration,
     load_people,
     open_predictor,
+    refresh_people,
     save_calibration,
     save_people,
 )
@@ -184,7 +188,8 @@ class GlucoseTask:
         quiet()
         seed_everything(config.lora.seed, 1)
         parts, base = self.parts(prepared), load_base(model / "base")
-        history = self._history(base.assembler, parts.panel)
+        population = population_forecast(base.assembler, parts.panel)
+        history, diary = begin(parts.panel, base.assembler, sha256(model / "base"), config.default_way, population)
         out = model / "people"
         table, spec = personalise(
             base,
@@ -196,9 +201,31 @@ class GlucoseTask:
             lambda done, total: progress("personalise", done, total, ""),
         )
         save_people(out, table, spec, history, parts.panel.subjects)
+        write_diary(model / "diary", diary)
         held = prepared.splits.set_index("subject_id")["group"]
         counts = table["way"].value_counts().to_dict()
         return {"ways": counts, "held_out": int((table["subject_id"].map(held) == HELD_OUT).sum())}
+
+    def own_rows(self, path: Path) -> Raw:
+        """Read a CSV or Parquet file with subject_id, timestamp and glucose in mg/dL."""
+        return OwnTable(str(path), "mg/dL", {}, None, "").load()
+
+    def refresh(self, raw: Raw, model: Path, diary: Path, out: Path) -> Mapping[str, Any]:
+        """Let new readings teach everybody's linear adapter; see hallmark/learn/diary.py. LoRA stays as it was."""
+        limits = dataclasses.replace(self.limits, minimum_days=0)
+        rows = clean(raw, limits, self.sensor_text, self.grid.step_minutes).rows
+        base = load_base(model / "base")
+        assembler = base.assembler
+        earlier = read_diary(diary, assembler, sha256(model / "base"))
+        taken = take_up(earlier, rows, VALUE, assembler, partial(population_forecast, assembler))
+        if not taken.counts["readings"]:
+            known, late = taken.counts["known"], taken.counts["late"]
+            raise DataError(
+                f"no reading is new: {known:,} are in {diary} already, {late:,} are older than it looks back"
+            )
+        refresh_people(model / "people", taken.history, taken.diary)
+        write_diary(out, taken.diary)
+        return taken.counts
 
     def calibrate(self, prepared: Prepared, model: Path, config: CalibrateConfig, progress: Progress) -> dict[str, Any]:
         """Learn offsets of the intervals, per person and night, into `model/calibration`."""

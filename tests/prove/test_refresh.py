@@ -1,0 +1,106 @@
+"""`hallmark refresh`: a day of readings makes a new bundle, nothing is trained."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hallmark.errors import BundleError, DataError
+from hallmark.files import read_json
+from hallmark.prove.bundle import open_bundle
+from hallmark.stages.refresh import refresh
+from tests.conftest import run
+
+
+def write(rows: pd.DataFrame, file: Path) -> Path:
+    rows.rename(columns={"glucose_mg_dl": "glucose"}).to_csv(file, index=False)
+    return file
+
+
+@pytest.fixture(scope="module")
+def tomorrow(prepared: Any) -> pd.DataFrame:
+    """Everybody's last day again, a day later, and a stranger's."""
+    rows = prepared.rows[["subject_id", "timestamp", "glucose_mg_dl"]]
+    last = rows[rows["timestamp"] > rows["timestamp"].max() - pd.Timedelta(days=1)]
+    next_day = last.assign(timestamp=last["timestamp"] + pd.Timedelta(days=1))
+    stranger = next_day[next_day["subject_id"] == next_day["subject_id"].iloc[0]].assign(subject_id="new/comer")
+    return pd.concat([next_day, stranger])
+
+
+def test_a_day_of_readings_becomes_a_bundle_that_answers(
+    task: Any, trained: Path, bundle: Path, tomorrow: pd.DataFrame, tmp_path: Path
+) -> None:
+    rows = write(tomorrow, tmp_path / "day.csv")
+    was, digest = open_bundle(bundle)
+    made, counts = refresh(rows, bundle, trained / "diary", tmp_path / "nightly")
+    assert counts["joined"] == 1
+    assert counts["readings"] == len(tomorrow)
+    found, _ = open_bundle(tmp_path / "nightly" / "bundle")
+    assert found.provenance["refreshed"]["from"] == digest
+    assert found.provenance["refreshed"]["rows"] == hashlib.sha256(rows.read_bytes()).hexdigest()
+    assert (was.version, made.version) == ("1.0.0", "1.1.0")
+    kept = [name for name in was.files if name.startswith(("base/", "calibration/")) or "/lora/" in name]
+    assert all(found.files[name] == was.files[name] for name in kept)
+    changed = [name for name in was.files if found.files[name] != was.files[name]]
+    assert sum(name.endswith("history.safetensors") for name in changed) == tomorrow["subject_id"].nunique() - 1
+    ways = {row["subject_id"]: row["way"] for row in read_json(tmp_path / "nightly/bundle/people/people.json")}
+    assert ways["new/comer"] == "online_ridge"
+    assert not [name for name in found.files if "diary" in name or name.endswith(".parquet")]
+    # A request of tomorrow's evening is answered from the refreshed history, for the newcomer too.
+    predictor = task.predictor(tmp_path / "nightly" / "bundle", made.version, "d" * 64)
+    mine = tomorrow[tomorrow["subject_id"] == "new/comer"]
+    request = task.request_type().model_validate(
+        {
+            "subject_id": "new/comer",
+            "asked_at": str(mine["timestamp"].iloc[-1]),
+            "readings": [
+                {"timestamp": str(t), "glucose_mg_dl": float(v)}
+                for t, v in zip(mine["timestamp"], mine["glucose_mg_dl"], strict=True)
+            ],
+        }
+    )
+    [answer] = predictor.predict([request])
+    assert (answer.status, answer.fallback) == ("forecast", "")
+    assert answer.spoke == "adapter"
+
+
+def test_the_next_night_goes_on_where_the_last_ended(
+    bundle: Path, trained: Path, tomorrow: pd.DataFrame, tmp_path: Path
+) -> None:
+    write(tomorrow, tmp_path / "one.csv")
+    later = tomorrow.assign(timestamp=tomorrow["timestamp"] + pd.Timedelta(days=1))
+    write(later, tmp_path / "two.csv")
+    start = ("--bundle", str(bundle), "--diary", str(trained / "diary"))
+    command = ("python", "-m", "hallmark.cli", "refresh")
+    first = run(tmp_path, *command, "one.csv", *start)
+    assert first.returncode == 0, first.stderr
+    second = run(tmp_path, *command, "two.csv")
+    assert second.returncode == 0, second.stderr
+    assert "glucose 1.2.0" in second.stdout
+    assert "joined 0" in second.stdout
+    pd.concat([tomorrow, later]).pipe(write, tmp_path / "both.csv")
+    both = run(tmp_path, *command, "both.csv", *start, "--out", "once")
+    assert both.returncode == 0, both.stderr
+    for name in ("ridge.safetensors", "readings.parquet"):
+        assert (tmp_path / "nightly/diary" / name).stat().st_size == (tmp_path / "once/diary" / name).stat().st_size
+
+
+def test_bad_rows_leave_everything_as_it_was(
+    bundle: Path, trained: Path, tomorrow: pd.DataFrame, tmp_path: Path
+) -> None:
+    rows = write(tomorrow, tmp_path / "day.csv")
+    refresh(rows, bundle, trained / "diary", tmp_path / "nightly")
+    before = open_bundle(tmp_path / "nightly" / "bundle")
+    bad = tomorrow.assign(glucose_mg_dl=tomorrow["glucose_mg_dl"] / 18)
+    write(bad, tmp_path / "bad.csv")
+    with pytest.raises(DataError, match=r"looks like mmol/L"):
+        refresh(tmp_path / "bad.csv", tmp_path / "nightly/bundle", tmp_path / "nightly/diary", tmp_path / "nightly")
+    assert open_bundle(tmp_path / "nightly" / "bundle") == before
+    assert sorted(p.name for p in (tmp_path / "nightly").iterdir()) == ["bundle", "diary"]
+    with pytest.raises(DataError, match=r"no reading is new: [\d,]+ are in .*/diary already, 0 are older"):
+        refresh(rows, tmp_path / "nightly/bundle", tmp_path / "nightly/diary", tmp_path / "nightly")
+    assert open_bundle(tmp_path / "nightly" / "bundle") == before
+    with pytest.raises(BundleError, match=r"nowhere cannot be loaded"):
+        refresh(rows, bundle, tmp_path / "nowhere", tmp_path / "nightly")
