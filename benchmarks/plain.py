@@ -31,8 +31,8 @@ def main() -> None:
     gates, evaluator = built["evaluate"]["gates"], built["evaluate"]["evaluator"]
     evaluate.evaluate(task, evaluator, PREPARED, MODEL, None, gates, EVALUATION, show)
     evaluate.enforce_gates(EVALUATION)
-    lock, release = Path(paths.LOCK), Path(paths.RELEASE)
-    package.package(task, params, PREPARED, MODEL, EVALUATION, lock, release, BUNDLE)
+    lock, releases = Path(paths.LOCK), Path(paths.RELEASES)
+    package.package(task, params, PREPARED, MODEL, EVALUATION, lock, releases, BUNDLE)
     if params["package"]["bento"]:
         build_bento(BUNDLE, lock, Path(".bentoml").resolve())
 

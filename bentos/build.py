@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from hallmark.errors import BundleError
@@ -62,7 +63,7 @@ def build_bento(bundle: Path, lock: Path, home: Path = ROOT / ".bentoml") -> tup
             "include": ["*"],
             "description": f"# {name}\n",  # BentoML's own text links to other sites
             "labels": {"hallmark_sha256": digest},
-            "python": {"packages": pins(lock), "lock_packages": False},
+            "python": {"packages": pins(lock, hallmark.requirements), "lock_packages": False},
             "docker": {"python_version": "3.11"},
         }
         # The service's configuration is written into bento.yaml: nothing of this shell may colour it.
@@ -85,15 +86,16 @@ def build_bento(bundle: Path, lock: Path, home: Path = ROOT / ".bentoml") -> tup
     return f"{name}:{hallmark.version}", sha256(bento)
 
 
-def pins(lock: Path) -> list[str]:
-    """Read the versions of what a worker imports from the lock; torch is installed apart and pinned by itself."""
+def pins(lock: Path, further: Sequence[str] = ()) -> list[str]:
+    """Read the versions of what a worker needs from the lock; torch is installed apart and pinned by itself."""
     import torch
 
+    needed = (*NEEDS, *further)
     found = dict(re.findall(r"(?m)^([a-z0-9-]+)==([^ \\;]+)", lock.read_text(encoding="utf-8")))
     found["torch"] = torch.__version__.split("+")[0]
-    if missing := [name for name in NEEDS if name not in found]:
+    if missing := [name for name in needed if name not in found]:
         raise BundleError(f"{lock} does not pin {missing[0]}: run `make lock`")
-    return [f"{name}=={found[name]}" for name in NEEDS]
+    return [f"{name}=={found[name]}" for name in needed]
 
 
 def _fix_creation_time(bento: Path) -> None:

@@ -56,6 +56,9 @@ def build_experiment(params: Mapping[str, Any]) -> dict[str, Any]:
         metrics = evaluator.metrics(built["task"])
     except ValueError as error:
         raise ConfigError(f"evaluate.evaluator: {error}") from error
+    except AttributeError as error:  # it asked the task for what only another has
+        pair = f"{type(evaluator).__name__} does not belong to {type(built['task']).__name__}"
+        raise ConfigError(f"evaluate.evaluator: {pair}: choose both by one preset, such as experiment=toy") from error
     for gate in built["evaluate"]["gates"]:
         gate.check(metrics, evaluator.segmentations)
     return built

@@ -19,9 +19,12 @@ NIGHTLY = Path("nightly")
 @app.command()
 def summary(bundle: Path = BUNDLE, evaluation: Path = EVALUATION) -> None:
     """Show what the last run found: model against baselines, gates, version, where to look next."""
+    from hallmark.build import build_experiment, read_params
     from hallmark.judge.terminal import show
 
-    show(bundle, evaluation)
+    built = build_experiment(read_params())
+    evaluator = built["evaluate"]["evaluator"]
+    show(bundle, evaluation, evaluator.shown, evaluator.metrics(built["task"]))
 
 
 @app.command()
@@ -48,7 +51,7 @@ def predict(
 
     hallmark, digest = open_bundle(bundle)
     task = build(hallmark.spec, "task")
-    example = "an example: examples/request.json"
+    example = f"an example: examples/{hallmark.task}.json"
     try:
         parsed = task.request_type().model_validate_json(request.read_bytes())
     except OSError as error:

@@ -120,12 +120,32 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """Which figures are shown, and in what words.
+
+    Attributes:
+        marks: the places (`at`) that tables show, the first one deciding their order.
+        mark_unit: what follows a mark, such as `min`; empty where marks are names.
+        headline: (metric, segment) pairs that `dvc exp show` lists; the terminal shows the first.
+        tables: (metric, segment) pairs that the report shows for all models.
+        drawn: what an interval's bootstrap has drawn, such as `people`.
+    """
+
+    marks: tuple[str, ...]
+    mark_unit: str
+    headline: tuple[tuple[str, str], ...]
+    tables: tuple[tuple[str, str], ...]
+    drawn: str
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What a task's evaluation found on test.
 
     Attributes:
         scores: one row a (subject_id, model, metric, at, segment): value and how many examples it rests on.
-        summary: the same over subjects: mean, low and high of a bootstrap interval, subjects.
+        summary: one row a (model, metric, at, segment): mean, low and high of a bootstrap interval, and how many were
+            drawn.
         pictures: file names of PNGs, with their captions.
         notes: JSON values for the report that are no scores.
         timings_ms: how long single answers took; judged, never recorded.
@@ -228,8 +248,8 @@ class Evaluator(Protocol):
     """What evaluation of one task looks at; built from `conf/evaluate/*.yaml`."""
 
     @property
-    def marks(self) -> Sequence[str]:
-        """The places (`at`) that tables show, the first one deciding their order."""
+    def shown(self) -> Shown:
+        """What report, terminal and `dvc exp show` show."""
 
     @property
     def segmentations(self) -> Sequence[str]:

@@ -1,7 +1,8 @@
 """python -m pipelines.deps: write every stage's code dependencies into dvc.yaml.
 
 DVC reruns a stage only when something it lists has changed, so it must list every file of ours that the stage's
-code imports: the import closure of its pipeline and of every class that its part of the configuration names.
+code imports: the import closure of its pipeline and of every class that its part of the configuration names, of
+whatever task. A task's own folder is one dependency, named by `task.name`: editing one task runs no other anew.
 """
 
 import sys
@@ -16,6 +17,7 @@ from hallmark.prove.provenance import ROOT, closure_files
 PACKAGES = ("hallmark", "steps", "pipelines", "bentos")
 # The entry point and the store are shared by all stages; what a run records about itself changes no output.
 SHARED = ("hallmark.build",)
+TASK = "hallmark/tasks/${task.name}"
 
 
 def code_deps(stage: str, sections: list[str], conf: Path = ROOT / "conf") -> list[str]:
@@ -30,7 +32,8 @@ def code_deps(stage: str, sections: list[str], conf: Path = ROOT / "conf") -> li
     for section in sections:
         for file in sorted((conf / section).glob("*.yaml")):
             named |= targets(yaml.safe_load(file.read_text(encoding="utf-8")))
-    return closure_files([f"pipelines.{stage}", *SHARED, *sorted(named)], PACKAGES)
+    found = closure_files([f"pipelines.{stage}", *SHARED, *sorted(named)], PACKAGES)
+    return [file for file in found if not file.startswith("hallmark/tasks/") or file == "hallmark/tasks/__init__.py"]
 
 
 def sections_of(stage: dict[str, Any]) -> list[str]:
@@ -43,8 +46,8 @@ def main() -> None:
     path = ROOT / "dvc.yaml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     for name, stage in document["stages"].items():
-        data = [dep for dep in stage["deps"] if not str(dep).endswith(".py")]
-        stage["deps"] = [*data, *code_deps(name, sections_of(stage))]
+        data = [dep for dep in stage["deps"] if not str(dep).endswith(".py") and dep != TASK]
+        stage["deps"] = [*data, TASK, *code_deps(name, sections_of(stage))]
     header = "# Few, coarse stages; each runs one ZenML pipeline. `make deps` writes the code dependencies.\n"
     path.write_text(header + yaml.safe_dump(document, sort_keys=False, width=120), encoding="utf-8")
 

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,7 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     """Collect the facts of this process's run; hashes are DVC's own, computed from dvc.yaml."""
     stage = os.environ.get("DVC_STAGE", "")
     stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    given = {f"${{{key}}}": str(params[key]) for key in ("data_file", "subjects_file")}
-    listed = [given.get(str(path), str(path)) for path in stages.get(stage, {}).get("deps", [])]
+    listed = [_filled(str(path), params) for path in stages.get(stage, {}).get("deps", [])]
     paths = [path for path in listed if Path(path).exists()]
     return {
         "git_commit": _git("rev-parse", "--verify", "-q", "HEAD"),
@@ -26,12 +27,19 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _filled(path: str, params: dict[str, Any]) -> str:
+    """Put parameters into a path of dvc.yaml, as DVC does."""
+    return re.sub(r"\$\{([\w.]+)\}", lambda m: str(reduce(lambda node, key: node[key], m[1].split("."), params)), path)
+
+
 def digest(path: Path) -> str:
-    """DVC's md5 of a file or a directory."""
+    """DVC's md5 of a file or a directory; byte code is ignored, as .dvcignore says."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
-    files = sorted((f.relative_to(path).as_posix(), f) for f in path.rglob("*") if f.is_file())
+    files = sorted(
+        (f.relative_to(path).as_posix(), f) for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts
+    )
     entries = [{"md5": digest(f), "relpath": name} for name, f in files]
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
 

@@ -11,7 +11,7 @@ from hallmark.prove.bundle import Hallmark, open_bundle
 from hallmark.stages.package import open_judged
 from hallmark.stages.package import promote as make_champion
 from pipelines import store
-from pipelines.paths import BUNDLE, CHAMPION, RELEASE
+from pipelines.paths import BUNDLE, CHAMPIONS, RELEASES
 
 PRODUCTION = "production"
 
@@ -61,7 +61,7 @@ def _link(client: Any, version: Any, run: Any) -> None:
         client.zen_store.create_model_version_artifact_link(link)
 
 
-def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
+def promote(bundle: Path, releases: Path, champions: Path) -> Hallmark:
     """Make a bundle the champion, here and in the registry; the version before it is archived.
 
     Raises:
@@ -72,7 +72,7 @@ def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
     hallmark, _ = open_judged(bundle)
     client = Client()
     _ensure_version(client, hallmark)  # first, so that a store that fails leaves the champion as it was
-    make_champion(bundle, release, champion)
+    make_champion(bundle, releases, champions)
     client.update_model_version(hallmark.task, hallmark.version, stage=PRODUCTION, force=True)
     return hallmark
 
@@ -81,13 +81,14 @@ def main() -> int:
     """python -m pipelines.registry: promote the bundle."""
     try:
         store.start()
-        hallmark = promote(Path(BUNDLE), Path(RELEASE), Path(CHAMPION))
+        hallmark = promote(Path(BUNDLE), Path(RELEASES), Path(CHAMPIONS))
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", CHAMPION], check=True)
+    champion = f"{CHAMPIONS}/{hallmark.task}"
+    subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", champion], check=True)
     print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: later models are held against it")
-    print(f"  git add {CHAMPION}.dvc {RELEASE} && git commit && dvc push {CHAMPION}   # so that others have it too")
+    print(f"  git add {champion}.dvc {RELEASES} && git commit && dvc push {champion}   # so that others have it too")
     return 0
 
 

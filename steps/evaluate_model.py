@@ -14,12 +14,13 @@ from steps import references  # noqa: F401, registers FileRef
 
 @step
 def evaluate_model(
-    task: dict[str, Any], evaluate: dict[str, Any], prepared: str, model: str, release: str, champion: str, out: str
+    task: dict[str, Any], evaluate: dict[str, Any], prepared: str, model: str, releases: str, champions: str, out: str
 ) -> Annotated[FileRef, "report"]:
     """The report's directory; whether the gates passed is decided after it is stored."""
     gates = build(evaluate["gates"], "evaluate.gates")
     evaluator = build(evaluate["evaluator"], "evaluate.evaluator")
-    rival = stage.find_champion(Path(release), Path(champion))
-    stage.evaluate(build(task, "task"), evaluator, Path(prepared), Path(model), rival, gates, Path(out), bars())
+    built = build(task, "task")
+    rival = stage.find_champion(built.name, Path(releases), Path(champions))
+    stage.evaluate(built, evaluator, Path(prepared), Path(model), rival, gates, Path(out), bars())
     log_metadata(stage.headline_of(Path(out)))
     return FileRef.to(Path(out))

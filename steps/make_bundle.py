@@ -14,11 +14,11 @@ from steps import references  # noqa: F401, registers FileRef
 
 @step
 def make_bundle(
-    params: dict[str, Any], prepared: str, model: str, report: str, lock: str, release: str, out: str
+    params: dict[str, Any], prepared: str, model: str, report: str, lock: str, releases: str, out: str
 ) -> Annotated[FileRef, ArtifactConfig(name="bundle", artifact_type=ArtifactType.MODEL)]:
     """The bundle's directory."""
     task = build(params["task"], "task")
-    paths = (Path(p) for p in (prepared, model, report, lock, release, out))
+    paths = (Path(p) for p in (prepared, model, report, lock, releases, out))
     hallmark = stage.package(task, params, *paths)
     log_metadata({"version": hallmark.version, "reason": hallmark.reason, "digests": dict(hallmark.digests)})
     return FileRef.to(Path(out))

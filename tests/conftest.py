@@ -67,7 +67,7 @@ def bundle(params: dict[str, Any], task: Any, trained: Path, tmp_path_factory: p
 
     out = tmp_path_factory.mktemp("bundle") / "bundle"
     schema = {"request": task.request_type().model_json_schema(), "response": task.response_type().model_json_schema()}
-    make_bundle(trained, out, task.name, params["task"], schema, {"data": "toy"}, {}, [], "# toy\n", None)
+    make_bundle(trained, out, task.name, params["task"], [], schema, {"data": "toy"}, {}, [], "# toy\n", None)
     return out
 
 

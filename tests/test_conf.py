@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hallmark.build import build, targets
+from hallmark.build import build, build_experiment, targets
 from hallmark.errors import ConfigError
 from pipelines.compose import compose as write_params
 from tests.conftest import ROOT, compose
@@ -25,12 +25,17 @@ def test_params_yaml_is_the_composition(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_composes_and_builds(name: str) -> None:
-    assert build(compose(f"experiment={name}"))["task"].name
+    assert build_experiment(compose(f"experiment={name}"))["task"].name
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
 def test_every_option_composes_and_builds(group: str, option: str) -> None:
     assert build(compose(f"{group}={option}"))["task"].name
+
+
+def test_parts_of_different_tasks_are_refused_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match=r"GlucoseEvaluation does not belong to SentimentTask: choose both by one"):
+        build_experiment(compose("task=sentiment"))
 
 
 def test_only_the_library_is_built_from_configuration() -> None:

@@ -187,9 +187,9 @@ def test_promotion_makes_the_next_model_answer_to_the_champion(repository: Path)
     done = run(repository, "python", "-m", "pipelines.registry")
     assert done.returncode == 0, done.stderr
     assert "1.0.0 is the champion, stage production" in done.stdout
-    release = json.loads((repository / "release.json").read_text())
+    release = json.loads((repository / "releases.json").read_text())["glucose"]
     assert release["version"] == "1.0.0"
-    assert "path: champion" in (repository / "champion.dvc").read_text()
+    assert "path: glucose" in (repository / "champions" / "glucose.dvc").read_text()
     compose = run(repository, "python", "-m", "pipelines.compose", "experiment=toy", GATE, "train.seed=1")
     assert compose.returncode == 0, compose.stderr
     done = run(repository, "dvc", "repro")

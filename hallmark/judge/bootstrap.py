@@ -14,7 +14,8 @@ def summarise(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         seed: of the bootstrap.
 
     Returns:
-        One row a (model, metric, at, segment): mean, low and high (95% percentile bootstrap over people), people.
+        One row a (model, metric, at, segment): mean, low and high (95% percentile bootstrap), and how many people
+        were drawn.
     """
     keys = ["model", "metric", "at", "segment"]
     rows = []
@@ -22,7 +23,7 @@ def summarise(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         values = group["value"].to_numpy(dtype=np.float64)
         low, high = interval(values, seed)
         rows.append((*key, float(values.mean()), low, high, len(values)))
-    return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "people"])
+    return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "drawn"])
 
 
 def interval(values: "np.ndarray[tuple[int], np.dtype[np.float64]]", seed: int = 0) -> tuple[float, float]:

@@ -142,7 +142,7 @@ class Within(_OnMetric):
             return _missing(name, f"{self.metric}@{self.at}")
         passed = self.low <= ours <= self.high
         bound = self.low if ours < (self.low + self.high) / 2 else self.high
-        return Verdict(name, passed, ours, bound, metric.unit, f"mean over people is {ours:.3g}")
+        return Verdict(name, passed, ours, bound, metric.unit, f"it is {ours:.3g}")
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class FairBetween(_OnMetric):
         name = f"{self.metric}@{self.at} gap by {self.by}"
         s = evaluation.summary
         mine = s[(s["model"] == OURS) & (s["metric"] == self.metric) & (s["at"] == self.at)]
-        groups = mine[mine["segment"].str.startswith(f"{self.by}:") & (mine["people"] >= self.minimum_people)]
+        groups = mine[mine["segment"].str.startswith(f"{self.by}:") & (mine["drawn"] >= self.minimum_people)]
         overall = find(s, OURS, self.metric, self.at, "all")
         if overall is None:
             return _missing(name, f"{self.metric}@{self.at}")

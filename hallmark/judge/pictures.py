@@ -1,4 +1,4 @@
-"""Pictures of forecasts as PNG, the same bytes for the same numbers."""
+"""Pictures as PNG, the same bytes for the same numbers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,4 +96,31 @@ def draw_grid(path: Path, reference: Array, predicted: Array, zone: Array, title
     axis.scatter(reference, predicted, s=3, c=colors[zone], lw=0)
     axis.plot([0, 400], [0, 400], color=RIVAL_COLOR, lw=0.8)
     axis.set(title=title, xlabel=f"came, {unit}", ylabel=f"forecast, {unit}", xlim=(0, 400), ylim=(0, 400))
+    _save(figure, path)
+
+
+def draw_reliability(path: Path, probabilities: Array, target: Array) -> None:
+    """Draw how often a classifier is right by how sure it is: probabilities (B, L), targets (B,), ten bins."""
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == target
+    place = np.minimum((sure * 10).astype(int), 9)
+    count = np.bincount(place, minlength=10)
+    there = count > 0
+    confidence, accuracy = (np.bincount(place, values, 10)[there] / count[there] for values in (sure, right))
+    figure, axes = _axes(4.2, 3.6)
+    axis = axes[0][0]
+    axis.plot([0, 1], [0, 1], color=RIVAL_COLOR, lw=1)
+    axis.scatter(confidence, accuracy, s=8 + 200 * count[there] / count.max(), color=OURS_COLOR, alpha=0.8)
+    low = min(float(confidence.min()), float(accuracy.min())) - 0.05
+    axis.set(xlabel="confidence", ylabel="share right", xlim=(low, 1.02), ylim=(low, 1.02))
+    _save(figure, path)
+
+
+def draw_shares(path: Path, shares: Mapping[str, float], label: str) -> None:
+    """Draw one bar a group, from 0 to 1."""
+    figure, axes = _axes(4.2, 0.8 + 0.35 * len(shares))
+    axis = axes[0][0]
+    axis.barh(list(shares), list(shares.values()), color=OURS_COLOR, height=0.6)
+    for i, value in enumerate(shares.values()):
+        axis.text(value + 0.01, i, f"{value:.3f}", va="center", color=INK)
+    axis.set(xlim=(0, 1), xlabel=label.replace("$", r"\$"))
     _save(figure, path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hallmark.contracts import Evaluation, Metric, Verdict
+from hallmark.contracts import Evaluation, Metric, Shown, Verdict
 
 STYLE = (
     "body{font:15px/1.5 system-ui;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#222}"
@@ -19,17 +19,20 @@ STYLE = (
 )
 
 
-def table_of(summary: pd.DataFrame, metric: str, marks: Sequence[str], segment: str) -> pd.DataFrame:
-    """Arrange one metric as models × marks, text cells `mean (low–high)`; one person alone has no interval."""
-    rows = summary[(summary["metric"] == metric) & (summary["segment"] == segment) & summary["at"].isin(list(marks))]
+def table_of(summary: pd.DataFrame, metric: Metric, marks: Sequence[str], segment: str) -> pd.DataFrame:
+    """Arrange one metric as models × marks, the best first: cells `mean (low–high)`, no interval if drawn once."""
+    rows = summary[
+        (summary["metric"] == metric.name) & (summary["segment"] == segment) & summary["at"].isin(list(marks))
+    ]
     cells = rows.assign(
         cell=[
-            f"{m:.3g} ({low:.3g}–{high:.3g})" if people > 1 else f"{m:.3g}"
-            for m, low, high, people in rows[["mean", "low", "high", "people"]].itertuples(index=False)
+            f"{m:.3g} ({low:.3g}–{high:.3g})" if drawn > 1 else f"{m:.3g}"
+            for m, low, high, drawn in rows[["mean", "low", "high", "drawn"]].itertuples(index=False)
         ]
     )
     wide = cells.pivot_table(index="model", columns="at", values="cell", aggfunc="first")
-    order = rows[rows["at"] == marks[0]].sort_values("mean")["model"]
+    first = rows[rows["at"] == marks[0]]
+    order = first.sort_values("mean", ascending=metric.better != "higher", kind="stable")["model"]
     return wide.reindex(index=list(order), columns=[m for m in marks if m in wide.columns])
 
 
@@ -38,15 +41,16 @@ def render(
     evaluation: Evaluation,
     verdicts: Sequence[Verdict],
     metrics: Mapping[str, Metric],
-    marks: Sequence[str],
+    shown: Shown,
     pictures: Path,
 ) -> str:
     """Render everything on one page, pictures embedded."""
+    marks = shown.marks
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
     ]
     parts.append(f"<h1>{html.escape(title)}</h1>{_html_list(evaluation.notes)}")
-    parts.append("<p>Figures are means over people, with 95% bootstrap intervals over people.</p><h2>Gates</h2>")
+    parts.append(f"<p>Intervals are 95% bootstrap intervals over {html.escape(shown.drawn)}.</p><h2>Gates</h2>")
     parts.append(
         "<table><tr><th>gate<th>verdict<th>figure<th>bound<th>why</tr>" if verdicts else "<p>None are set.</p>"
     )
@@ -58,28 +62,18 @@ def render(
             f"<tr><td>{html.escape(v.gate)}<td>{mark}<td>{figure}<td>{bound}<td class=why>{html.escape(v.reason)}</tr>"
         )
     parts.append("</table>" if verdicts else "")
-    for segment in ("held_out", "seen"):
-        for name in ("rmse", "mae", "pinball"):
-            table = table_of(evaluation.summary, name, marks, segment)
-            if not table.empty:
-                unit, better = metrics[name].unit, metrics[name].better
-                parts.append(
-                    f"<h2>{name}, {html.escape(unit)} ({better} is better), people {segment.replace('_', ' ')}</h2>"
-                )
-                parts.append(_html_table(table))
-    for name in [n for n in metrics if n.startswith(("coverage", "width"))]:
-        table = table_of(evaluation.summary, name, marks, "all")
+    for name, segment in shown.tables:
+        table = table_of(evaluation.summary, metrics[name], marks, segment) if name in metrics else pd.DataFrame()
         if not table.empty:
-            unit = f", {metrics[name].unit}" if metrics[name].unit else ""
-            parts.append(f"<h2>{name.replace('_', ' of the ')}% interval{html.escape(unit)}</h2>{_html_table(table)}")
-    shares = evaluation.summary[
-        evaluation.summary["metric"].isin([n for n in metrics if metrics[n].better == "higher"])
+            whom = "" if segment == "all" else f", {segment.replace('_', ' ')}"
+            parts.append(f"<h2>{html.escape(_titled(metrics[name]))}{html.escape(whom)}</h2>{_html_table(table)}")
+    apart = {name for name, _ in shown.tables}
+    others = evaluation.summary[
+        evaluation.summary["metric"].isin(set(metrics) - apart) & (evaluation.summary["segment"] == "all")
     ]
-    for at, rows in shares.groupby("at", sort=True):
-        parts.append(f"<h2>Shares and events @{html.escape(str(at))} (higher is better), all people</h2>")
-        parts.append(_html_table(_by_metric(rows[rows["segment"] == "all"])))
-    parts.append("<h2>By segment</h2>")
-    parts.append(_segments(evaluation.summary, marks))
+    for at, rows in others.groupby("at", sort=True):
+        parts.append(f"<h2>Other figures @{html.escape(str(at))}</h2>{_html_table(_by_metric(rows, metrics))}")
+    parts.append(f"<h2>By segment</h2>{_segments(evaluation.summary, metrics[shown.headline[0][0]], shown)}")
     for file, caption in evaluation.pictures.items():
         data = base64.b64encode((pictures / file).read_bytes()).decode()
         parts.append(f"<figure><img alt='{html.escape(caption)}' src='data:image/png;base64,{data}'>")
@@ -96,10 +90,17 @@ def _html_list(values: Mapping[str, Any]) -> str:
     return f"<ul>{''.join(items)}</ul>"
 
 
-def _by_metric(rows: pd.DataFrame) -> pd.DataFrame:
+def _titled(metric: Metric) -> str:
+    unit = f", {metric.unit}" if metric.unit else ""
+    goal = f"{metric.goal:g}" if metric.goal is not None else "0"
+    return f"{metric.name}{unit} ({f'nearer to {goal}' if metric.better == 'nearer' else metric.better} is better)"
+
+
+def _by_metric(rows: pd.DataFrame, metrics: Mapping[str, Metric]) -> pd.DataFrame:
     """Arrange several metrics as models × metrics."""
     cells = rows.assign(cell=[f"{m:.3f}" for m in rows["mean"]])
-    return cells.pivot_table(index="model", columns="metric", values="cell", aggfunc="first")
+    wide = cells.pivot_table(index="model", columns="metric", values="cell", aggfunc="first")
+    return wide.rename(columns={name: _titled(metrics[name]) for name in wide.columns})
 
 
 def _html_table(table: pd.DataFrame) -> str:
@@ -113,11 +114,13 @@ def _html_table(table: pd.DataFrame) -> str:
     return f"<table><tr><th>{head}</tr>{rows}</table>"
 
 
-def _segments(summary: pd.DataFrame, marks: Sequence[str]) -> str:
-    ours = summary[(summary["model"] == "hallmark") & (summary["metric"] == "rmse") & summary["at"].isin(list(marks))]
-    cells = ours.assign(cell=[f"{m:.3g} ({n})" for m, n in zip(ours["mean"], ours["people"], strict=True)])
+def _segments(summary: pd.DataFrame, metric: Metric, shown: Shown) -> str:
+    ours = summary[(summary["model"] == "hallmark") & (summary["metric"] == metric.name)]
+    ours = ours[ours["at"].isin(shown.marks)]
+    cells = ours.assign(cell=[f"{m:.3g} ({n})" for m, n in zip(ours["mean"], ours["drawn"], strict=True)])
     wide = cells.pivot_table(index="segment", columns="at", values="cell", aggfunc="first")
-    return "<p>RMSE of our model (people).</p>" + _html_table(wide[[m for m in marks if m in wide.columns]])
+    words = html.escape(f"{_titled(metric)}: our model ({shown.drawn}).")
+    return f"<p>{words}</p>" + _html_table(wide[[m for m in shown.marks if m in wide.columns]])
 
 
 def model_card(

@@ -1,16 +1,24 @@
 """The last word of a run on the terminal: figures, gates, version, where to look next."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from hallmark.contracts import Metric, Shown
 from hallmark.errors import DataError
 from hallmark.files import read_json
 from hallmark.judge.gates import OURS
 
 
-def show(bundle: Path, evaluation: Path) -> None:
+def show(bundle: Path, evaluation: Path, shown: Shown, metrics: Mapping[str, Metric]) -> None:
     """Print the tables.
+
+    Args:
+        bundle: of the last run.
+        evaluation: its reports.
+        shown: which figures.
+        metrics: their units and directions.
 
     Raises:
         DataError: nothing was evaluated yet.
@@ -21,19 +29,23 @@ def show(bundle: Path, evaluation: Path) -> None:
     if not (evaluation / "verdicts.json").is_file():
         raise DataError(f"{evaluation} holds no evaluation: run `make repro`")
     summary = pd.read_csv(evaluation / "summary.csv", dtype={"at": str})
-    rmse = summary[(summary["metric"] == "rmse") & (summary["segment"] == "held_out")]
-    marks = sorted(read_json(evaluation / "metrics.json")["rmse"], key=lambda at: (len(at), at))
+    name, segment = shown.headline[0]
+    metric = metrics[name]
+    figures = summary[(summary["metric"] == name) & (summary["segment"] == segment)]
+    marks = [mark for mark in shown.marks if (figures["at"] == mark).any()]
     console = Console(width=None if Console().is_terminal else 110)
-    table = Table(title="RMSE on people never seen, test time (95% bootstrap over people)", title_justify="left")
+    words = [f"{name}{f' in {metric.unit}' if metric.unit else ''} on test", f"{metric.better} is better"]
+    words += [segment.replace("_", " ")] if segment != "all" else []
+    table = Table(title=f"{', '.join(words)} (95% bootstrap over {shown.drawn})", title_justify="left")
     table.add_column("model")
     for mark in marks:
-        table.add_column(f"{mark} min", justify="right")
-    order = rmse[rmse["at"] == marks[0]].sort_values("mean")["model"]
+        table.add_column(f"{mark} {shown.mark_unit}".strip(), justify="right")
+    order = figures[figures["at"] == marks[0]].sort_values("mean", ascending=metric.better != "higher")["model"]
     for model in order:
         cells = []
         for mark in marks:
-            row = rmse[(rmse["model"] == model) & (rmse["at"] == mark)]
-            cells.append("" if row.empty else _cell(*row[["mean", "low", "high", "people"]].iloc[0]))
+            row = figures[(figures["model"] == model) & (figures["at"] == mark)]
+            cells.append("" if row.empty else _cell(*row[["mean", "low", "high", "drawn"]].iloc[0]))
         table.add_row(model, *cells, style="bold" if model == OURS else "")
     console.print(table)
     gates = Table(title="Gates", title_justify="left")
@@ -57,5 +69,7 @@ def show(bundle: Path, evaluation: Path) -> None:
     console.print("runs     make dashboard, http://127.0.0.1:8237")
 
 
-def _cell(mean: float, low: float, high: float, people: int) -> str:
-    return f"{mean:.1f} ({low:.0f}–{high:.0f})" if people > 1 else f"{mean:.1f}"
+def _cell(mean: float, low: float, high: float, drawn: int) -> str:
+    large = abs(mean) >= 2
+    middle = f"{mean:.1f}" if large else f"{mean:.3f}"
+    return middle if drawn < 2 else f"{middle} ({low:.0f}–{high:.0f})" if large else f"{middle} ({low:.2f}–{high:.2f})"

@@ -17,7 +17,8 @@ from hallmark.files import canonical_json, read_json, replacing, sha256, tree_di
 from hallmark.prove.versions import next_version
 
 MANIFEST, CARD = "hallmark.json", "card.md"
-FORMAT = 1
+FORMAT = 2
+PARTS = ("base", "people", "calibration")  # of a model directory; the rest stays behind
 ALLOWED = (".safetensors", ".json", ".md")  # no pickle, no code
 
 
@@ -31,6 +32,7 @@ class Hallmark:
         version: semantic version of the model.
         reason: why it is this version.
         spec: the task's configuration node, from which its predictor is built.
+        requirements: distributions that a service of it needs beside the library's own, such as a pretrained model.
         provenance: hashes of data, code closure, params and lock file, the torch build.
         digests: sha256 of `schema`, `weights` and `bundle`, from which versions are derived.
         metrics: headline figures.
@@ -44,6 +46,7 @@ class Hallmark:
     version: str
     reason: str
     spec: Mapping[str, Any]
+    requirements: Sequence[str]
     provenance: Mapping[str, Any]
     digests: Mapping[str, str]
     metrics: Mapping[str, Any]
@@ -57,6 +60,7 @@ def make_bundle(
     out: Path,
     task: str,
     spec: Mapping[str, Any],
+    requirements: Sequence[str],
     schema: Mapping[str, Any],
     provenance: Mapping[str, Any],
     metrics: Mapping[str, Any],
@@ -71,6 +75,7 @@ def make_bundle(
         out: the bundle's directory.
         task: name of the task.
         spec: the task's configuration node.
+        requirements: distributions that a service of it needs beside the library's own.
         schema: JSON schemas of request and response.
         provenance: hashes of what the model was made from.
         metrics: headline figures.
@@ -82,7 +87,7 @@ def make_bundle(
         BundleError: the model directory holds a file of a kind that no bundle may hold.
     """
     with replacing(out) as fresh:
-        for part in ("base", "people", "calibration"):
+        for part in PARTS:
             shutil.copytree(model / part, fresh / part)
         write_text(fresh / CARD, card)
         files = tree_digests(fresh)
@@ -103,6 +108,7 @@ def make_bundle(
             version,
             reason,
             spec,
+            list(requirements),
             provenance,
             digests,
             metrics,

@@ -4,11 +4,24 @@ Schema → major, weights → minor, anything else in the bundle → patch, noth
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hallmark.errors import BundleError
+from hallmark.files import read_json, readable
 
 FIRST = "1.0.0"
+
+
+def released(releases: Path, task: str) -> dict[str, Any] | None:
+    """Read a task's entry of the releases: version, digests, sha256 of the hallmark; None before the first.
+
+    Raises:
+        BundleError: the file cannot be read.
+    """
+    with readable(releases, "restore it with git"):
+        found: dict[str, Any] | None = read_json(releases).get(task) if releases.is_file() else None
+    return found
 
 
 def next_version(digests: Mapping[str, str], release: Mapping[str, Any] | None) -> tuple[str, str]:

@@ -17,27 +17,39 @@ ACTIONS = ("excluded", "dropped", "merged", "changed", "noted")
 
 
 @dataclass(frozen=True)
-class ValidationLimits:
+class Limits:
     """When cleaning becomes a failure.
 
     Attributes:
         max_dropped_share: largest share of rows that may be dropped; who is excluded by configuration does not count.
         max_changed_share: largest share that may be merged or changed.
-        minimum_days: a subject whose first and last reading are fewer days apart is dropped.
-        earliest: readings before this ISO date are dropped.
-        latest: readings after this ISO date are dropped as lying in the future; `today` is the day of the run.
     """
 
     max_dropped_share: float
     max_changed_share: float
-    minimum_days: float
-    earliest: str
-    latest: str
 
     def __post_init__(self) -> None:
         for name in ("max_dropped_share", "max_changed_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie within 0…1")
+
+
+@dataclass(frozen=True)
+class ValidationLimits(Limits):
+    """When cleaning readings over time becomes a failure.
+
+    Attributes:
+        minimum_days: a subject whose first and last reading are fewer days apart is dropped.
+        earliest: readings before this ISO date are dropped.
+        latest: readings after this ISO date are dropped as lying in the future; `today` is the day of the run.
+    """
+
+    minimum_days: float
+    earliest: str
+    latest: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         pd.Timestamp(self.earliest)
         if self.latest != "today":
             pd.Timestamp(self.latest)
@@ -75,7 +87,7 @@ class Ledger:
         totals = {action: self.total(action) for action in ACTIONS}
         return {"rows_read": self.rows_read, "rows_kept": rows_kept, **totals, "reasons": reasons, "notes": dict(notes)}
 
-    def enforce(self, limits: ValidationLimits) -> None:
+    def enforce(self, limits: Limits) -> None:
         """Fail when too much had to be dropped or changed.
 
         Raises:

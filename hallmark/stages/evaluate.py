@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from hallmark.contracts import Evaluator, Progress, Task, Verdict
+from hallmark.contracts import Evaluator, Progress, Shown, Task, Verdict
 from hallmark.errors import BundleError
 from hallmark.files import read_json, write_json, write_text
 from hallmark.judge.drift import write_data_report
 from hallmark.judge.gates import OURS, Gate, enforce, judge
 from hallmark.judge.report import render
 from hallmark.prove.bundle import open_bundle
+from hallmark.prove.versions import released
 from hallmark.stages.prepare import open_prepared
 
 
@@ -35,13 +36,13 @@ def evaluate(
     metrics = evaluator.metrics(task)
     evaluation = evaluator.evaluate(task, data, model, champion, out / "pictures", progress)
     verdicts = judge(gates, evaluation, metrics)
-    marks = evaluator.marks
+    shown = evaluator.shown
     evaluation.scores.to_parquet(out / "scores.parquet", index=False)
     evaluation.summary.round(6).to_csv(out / "summary.csv", index=False)
     write_json(out / "verdicts.json", [_plain(v) for v in verdicts])
-    write_json(out / "metrics.json", headline(evaluation.summary, marks))
+    write_json(out / "metrics.json", headline(evaluation.summary, shown))
     title = f"Hallmark report: {task.name}"
-    page = render(title, evaluation, verdicts, metrics, marks, out / "pictures")
+    page = render(title, evaluation, verdicts, metrics, shown, out / "pictures")
     write_text(out / "report.html", page)
     reference, current = task.data_for_report(data)
     numbers = [c for c in reference.columns if pd.api.types.is_numeric_dtype(reference[c])]
@@ -51,31 +52,31 @@ def evaluate(
     return verdicts
 
 
-def find_champion(release: Path, champion: Path) -> Path | None:
-    """Return the directory of the released bundle, None before the first release.
+def find_champion(task: str, releases: Path, champions: Path) -> Path | None:
+    """Return the directory of a task's released bundle, None before the first release.
 
     Raises:
         BundleError: the directory does not hold what was released.
     """
-    released = read_json(release) if release.is_file() else None
-    if released is None:
+    before = released(releases, task)
+    if before is None:
         return None
-    remedy = f"run `dvc pull {champion}`, or write null into {release} to compare with nobody"
+    champion = champions / task
+    remedy = f"run `dvc pull {champion}`, or take {task!r} out of {releases} to compare with nobody"
     if not champion.is_dir():
-        raise BundleError(f"{champion} is missing, {release} names version {released['version']}: {remedy}")
-    if open_bundle(champion)[1] != released["hallmark_sha256"]:
-        raise BundleError(f"{champion} is not version {released['version']} that {release} names: {remedy}")
+        raise BundleError(f"{champion} is missing, {releases} names version {before['version']}: {remedy}")
+    if open_bundle(champion)[1] != before["hallmark_sha256"]:
+        raise BundleError(f"{champion} is not version {before['version']} that {releases} names: {remedy}")
     return champion
 
 
-def headline(summary: pd.DataFrame, marks: Sequence[str]) -> dict[str, Any]:
-    """Pick the figures that `dvc metrics diff` and `dvc exp show` list: ours, rounded, on held-out people and all."""
+def headline(summary: pd.DataFrame, shown: Shown) -> dict[str, Any]:
+    """Pick the figures that `dvc metrics diff` and `dvc exp show` list: ours, rounded."""
     found: dict[str, Any] = {}
-    ours = summary[(summary["model"] == OURS) & summary["at"].isin(list(marks))]
-    for segment, metrics in (("held_out", ("rmse", "pinball")), ("all", ("coverage_90",))):
-        for metric in metrics:
-            rows = ours[(ours["segment"] == segment) & (ours["metric"] == metric)]
-            found[metric] = {str(at): round(float(v), 4) for at, v in zip(rows["at"], rows["mean"], strict=True)}
+    ours = summary[(summary["model"] == OURS) & summary["at"].isin(shown.marks)]
+    for metric, segment in shown.headline:
+        rows = ours[(ours["segment"] == segment) & (ours["metric"] == metric)]
+        found[metric] = {str(at): round(float(v), 4) for at, v in zip(rows["at"], rows["mean"], strict=True)}
     return found
 
 

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hallmark.build import targets
+from hallmark.build import build, targets
 from hallmark.contracts import Task, Verdict
 from hallmark.errors import BundleError
 from hallmark.files import FileRef, read_json, replacing, write_json
 from hallmark.judge.report import model_card
 from hallmark.prove.bundle import Hallmark, make_bundle, open_bundle
 from hallmark.prove.provenance import code_closure, describe_machine, digest_of
+from hallmark.prove.versions import released
 from hallmark.stages.prepare import TABLES
 
 
@@ -22,7 +23,7 @@ def package(
     model: Path,
     evaluation: Path,
     lock: Path,
-    release: Path,
+    releases: Path,
     out: Path,
 ) -> Hallmark:
     """Make the bundle: only from a model whose gates all passed.
@@ -34,7 +35,7 @@ def package(
     if failed := [v for v in verdicts if not v.passed]:
         raise BundleError(f"gate {failed[0].gate!r} failed ({failed[0].reason}): a failed model is not packaged")
     metrics = read_json(evaluation / "metrics.json")
-    released = read_json(release) if release.is_file() else None  # null before the first release
+    before = released(releases, task.name)
     provenance = {
         "data": {name: FileRef.to(prepared / f"{name}.parquet").sha256 for name in TABLES},
         "origin": read_json(prepared / "origin.json"),
@@ -44,9 +45,14 @@ def package(
         "machine": describe_machine(),
     }
     schema = {"request": task.request_type().model_json_schema(), "response": task.response_type().model_json_schema()}
-    facts = {"task": task.name, "metrics (test, held-out people)": metrics["rmse"], "data": provenance["origin"]}
+    facts = {"task": task.name, "metrics (test)": metrics, "data": provenance["origin"]}
     card = model_card(f"hallmark-{task.name}", facts, verdicts, task.purpose, task.card_limits)
-    return make_bundle(model, out, task.name, params["task"], schema, provenance, metrics, verdicts, card, released)
+    candidates = build(params["model"]["candidates"], "model.candidates")
+    # Only what rests on a pretrained model has requirements.
+    needed = sorted({name for candidate in candidates for name in getattr(candidate, "requirements", ())})
+    return make_bundle(
+        model, out, task.name, params["task"], needed, schema, provenance, metrics, verdicts, card, before
+    )
 
 
 def open_judged(bundle: Path) -> tuple[Hallmark, str]:
@@ -63,14 +69,21 @@ def open_judged(bundle: Path) -> tuple[Hallmark, str]:
     return hallmark, digest
 
 
-def promote(bundle: Path, release: Path, champion: Path) -> Hallmark:
-    """Make a bundle the champion: later models must not be worse, and versions count from it.
+def promote(bundle: Path, releases: Path, champions: Path) -> Hallmark:
+    """Make a bundle its task's champion: later models must not be worse, and versions count from it.
+
+    Args:
+        bundle: that is promoted.
+        releases: the file in which every task's release is noted.
+        champions: the directory of the champions, one a task.
 
     Raises:
         BundleError: no gate judged it, or one refused it; the champion stays.
     """
     hallmark, digest = open_judged(bundle)
-    with replacing(champion) as fresh:
+    others = read_json(releases) if releases.is_file() else {}
+    with replacing(champions / hallmark.task) as fresh:
         shutil.copytree(bundle, fresh, dirs_exist_ok=True)
-    write_json(release, {"version": hallmark.version, "digests": dict(hallmark.digests), "hallmark_sha256": digest})
+    entry = {"version": hallmark.version, "digests": dict(hallmark.digests), "hallmark_sha256": digest}
+    write_json(releases, {**others, hallmark.task: entry})
     return hallmark

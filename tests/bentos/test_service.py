@@ -158,5 +158,5 @@ def test_a_corrupt_bundle_is_not_served(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_readme_is_answered(service: Service) -> None:
-    status, answer = service.predict(json.loads((ROOT / "examples" / "request.json").read_text()))
+    status, answer = service.predict(json.loads((ROOT / "examples" / "glucose.json").read_text()))
     assert (status, answer["status"], answer["spoke"]) == (200, "forecast", "base")

@@ -91,4 +91,4 @@ def make(
     model: Path, out: Path, release: Any, provenance: dict[str, Any] | None = None, schema: dict[str, Any] | None = None
 ) -> Any:
     """Make a bundle with little in its manifest."""
-    return make_bundle(model, out, "toy", {}, schema or {}, provenance or {}, {}, [], "", release)
+    return make_bundle(model, out, "toy", {}, [], schema or {}, provenance or {}, {}, [], "", release)

@@ -1,5 +1,6 @@
 """Semantic versions: derived, never chosen."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from hallmark.contracts import Verdict
 from hallmark.errors import BundleError
 from hallmark.prove.bundle import make_bundle
-from hallmark.prove.versions import next_version
+from hallmark.prove.versions import next_version, released
+from hallmark.stages.evaluate import find_champion
 from hallmark.stages.package import promote
 
 WAS = {"schema": "a", "weights": "b", "bundle": "c"}
@@ -42,9 +44,30 @@ def test_only_what_gates_passed_is_promoted(
 ) -> None:
     verdicts = [] if passed is None else [Verdict("g", passed, 1.0, 2.0, "", "why")]
     made = tmp_path / "bundle"
-    make_bundle(trained, made, task.name, params["task"], {}, {"data": "toy"}, {}, verdicts, "# toy\n", None)
+    make_bundle(trained, made, task.name, params["task"], [], {}, {"data": "toy"}, {}, verdicts, "# toy\n", None)
     (tmp_path / "champion").mkdir()
     with pytest.raises(BundleError, match=message):
-        promote(made, tmp_path / "release.json", tmp_path / "champion")
+        promote(made, tmp_path / "releases.json", tmp_path / "champions")
     assert not list((tmp_path / "champion").iterdir())
-    assert not (tmp_path / "release.json").exists()
+    assert not (tmp_path / "releases.json").exists()
+
+
+def test_every_task_has_its_own_champion(params: dict[str, Any], task: Any, trained: Path, tmp_path: Path) -> None:
+    releases, champions = tmp_path / "releases.json", tmp_path / "champions"
+    verdicts = [Verdict("g", True, 1.0, 1.0, "", "fine")]
+    for name in ("one", "two"):
+        made = tmp_path / name
+        make_bundle(trained, made, name, params["task"], [], {}, {"data": "toy"}, {}, verdicts, "# toy\n", None)
+        promote(made, releases, champions)
+    assert find_champion("one", releases, champions) == champions / "one"
+    assert find_champion("three", releases, champions) is None
+    assert released(releases, "two")["version"] == "1.0.0"
+    (champions / "two" / "card.md").write_text("changed")
+    with pytest.raises(BundleError, match=r"card\.md has sha256"):
+        find_champion("two", releases, champions)
+    shutil.rmtree(champions / "two")
+    with pytest.raises(BundleError, match=r"or take 'two' out of .*releases\.json to compare with nobody"):
+        find_champion("two", releases, champions)
+    releases.write_text("[")
+    with pytest.raises(BundleError, match="restore it with git"):
+        find_champion("one", releases, champions)

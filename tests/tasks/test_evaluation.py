@@ -109,7 +109,7 @@ def test_the_report_is_one_page_with_its_pictures_inside(
 
     for name in evaluation.pictures:
         draw_gains(tmp_path / name, evaluation.scores["value"].head(5), "x")
-    page = render("t", evaluation, [], evaluator.metrics(task), evaluator.marks, tmp_path)
+    page = render("t", evaluation, [], evaluator.metrics(task), evaluator.shown, tmp_path)
     assert page.count("data:image/png;base64,") == len(evaluation.pictures)
-    assert "Shares and events @30" in page
+    assert "Other figures @30" in page
     assert "http" not in page

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hallmark.contracts import Evaluation, Metric, Prepared, Progress
+from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
 from hallmark.files import read_json
 from hallmark.judge.baselines import Baselines, fit_baselines
 from hallmark.judge.bootstrap import summarise
@@ -60,9 +60,13 @@ class GlucoseEvaluation:
         object.__setattr__(self, "marks_minutes", tuple(self.marks_minutes))
 
     @property
-    def marks(self) -> Sequence[str]:
-        """The horizons that tables show, minutes."""
-        return [str(m) for m in self.marks_minutes]
+    def shown(self) -> Shown:
+        """Errors on people never seen first, then on the others, then how the intervals hold."""
+        errors = tuple((name, who) for who in (HELD_OUT, SEEN) for name in ("rmse", "mae", "pinball"))
+        kinds = ("coverage_50", "coverage_80", "coverage_90", "width_90")
+        headline = (("rmse", HELD_OUT), ("pinball", HELD_OUT), ("coverage_90", "all"))
+        marks = tuple(str(m) for m in self.marks_minutes)
+        return Shown(marks, "min", headline, (*errors, *((name, "all") for name in kinds)), "people")
 
     @property
     def segmentations(self) -> Sequence[str]:

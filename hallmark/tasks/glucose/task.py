@@ -1,7 +1,6 @@
 """The glucose task: forecasts of a person's sensor glucose, every 5 minutes to 2 h and every 15 minutes to 24 h."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +12,8 @@ import pandas as pd
 from pydantic import BaseModel
 
 from hallmark.contracts import Clean, Prepared, Progress, Raw
-from hallmark.errors import BundleError, ConfigError, DataError, LeakageError
-from hallmark.files import sha256, write_json
+from hallmark.errors import BundleError, DataError, LeakageError
+from hallmark.files import sha256
 from hallmark.learn.assemble import Assembler
 from hallmark.learn.base_forecaster import (
     Base,
@@ -25,13 +24,14 @@ from hallmark.learn.base_forecaster import (
     population_forecast,
     save_base,
 )
+from hallmark.learn.candidates import Follow, distinct, fit_candidates
 from hallmark.learn.diary import begin, read_diary, take_up, write_diary
 from hallmark.learn.history import History, HistoryConfig, build_history
 from hallmark.learn.inputs import Scale
 from hallmark.learn.intervals import CalibrateConfig, Calibration, nightly, offsets, scores
 from hallmark.learn.linear_bank import WholePasts
 from hallmark.learn.personal import PersonaliseConfig, personalise
-from hallmark.learn.trainer import TrainConfig, quiet, seed_everything
+from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
 from hallmark.models.forecaster import BodyConfig
 from hallmark.read.leakage import check_leakage
 from hallmark.read.panel import MINUTES_A_DAY, Grid, Integers, Panel, build_panel, describe
@@ -139,9 +139,7 @@ class GlucoseTask:
         """Fit every candidate at equal cost; the better on valid becomes `base`, the others `rivals`."""
         quiet()
         seed_everything(train.seed, train.threads)
-        names = [body.name for body in candidates]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ConfigError(f"two of model.candidates are named {twice.pop()!r}: give one another `name`")
+        distinct(candidates)
         parts = self.parts(prepared)
         origins, valid = self.origins_to_fit(parts)
         progress("population ridge", 0, 1, f"{len(origins):,} windows")
@@ -149,37 +147,17 @@ class GlucoseTask:
         progress("personal context", 0, 1, f"{len(parts.panel.subjects)} people")
         history = self._history(assembler, parts.panel)
         self._check_past_only(assembler, parts.panel, history)
-        fitted: list[tuple[float, int, Base]] = []
-        record: dict[str, Any] = {"data": describe(parts.panel), "train_windows": len(origins), "candidates": {}}
-        for i, body in enumerate(candidates):
-            seen: list[float] = []
 
-            def report(
-                step: int, steps: int, loss: float, name: str = body.name, seen: list[float] = seen, i: int = i
-            ) -> None:
-                if look is not None and not math.isnan(loss) and seen[-1:] != [loss]:
-                    seen.append(loss)
-                    look(i * 10**6 + step, loss)
-                progress(f"fit {name}", step, steps, "" if math.isnan(loss) else f"valid {loss:.4f}")
+        def fit_one(body: BodyConfig, report: Follow) -> tuple[Base, TrainResult]:
+            shared = (assembler, parts, history, origins, valid, self.forecast, train)
+            return fit_base(body, *shared, scratch / body.name, report)
 
-            base, result = fit_base(
-                body, assembler, parts, history, origins, valid, self.forecast, train, scratch / body.name, report
-            )
-            fitted.append((result.valid_loss, i, base))
-            record["candidates"][body.name] = {
-                "valid_loss": round(result.valid_loss, 6),
-                "best_step": result.best_step,
-                "steps": result.steps,
-                "parameters": sum(p.numel() for p in base.forecaster.parameters()),
-                "curve": [[step, round(loss, 6)] for step, loss in result.curve],
-            }
-        fitted.sort(key=lambda f: (f[0], f[1]))
-        for place, (_, i, base) in enumerate(fitted):
-            directory = out / "base" if place == 0 else out / "rivals" / candidates[i].name
-            save_base(base, directory, {"body": nodes[i], "forecast": self.forecast})
-        record["chosen"] = candidates[fitted[0][1]].name
-        write_json(out / "training.json", record)
-        return record
+        def save(base: Base, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+            save_base(base, directory, {"body": node, "forecast": self.forecast})
+            return {"parameters": sum(p.numel() for p in base.forecaster.parameters())}
+
+        facts = {"data": describe(parts.panel), "train_windows": len(origins)}
+        return fit_candidates(candidates, nodes, fit_one, save, out, facts, progress, look)
 
     def personalise(
         self, prepared: Prepared, model: Path, config: PersonaliseConfig, scratch: Path, progress: Progress

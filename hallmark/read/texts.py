@@ -1,0 +1,106 @@
+"""Texts as they come: what is dropped, changed or merged before anything learns from them, and what is refused."""
+
+import re
+import unicodedata
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hallmark.read.validation import Ledger
+
+_SPACE = re.compile(r"\s+")
+_WORD = re.compile(r"[^\W\d_]+", re.UNICODE)
+# The words of which almost every English sentence holds one.
+_ENGLISH = re.compile(
+    r"\b(the|an?|and|or|but|not|no|of|to|in|on|at|for|with|from|by|as|is|are|was|were|be|been|it|its|this|that|i|you|he|she"
+    r"|we|they|my|your|our|their|his|her|me|him|us|them|do|does|did|have|has|had|will|would|can|could|so|very|too|just|if"
+    r"|all|what|when|there|who|how|up|out|about|than|then)\b",
+    re.IGNORECASE,
+)
+
+
+def normal(text: str) -> str:
+    """Write a text the one way that models see: NFC, no control characters, single spaces."""
+    kept = "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else " " for c in text)
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", kept)).strip()
+
+
+def key_of(text: str) -> str:
+    """Reduce a text to its letters and digits in lower case: texts of one key are the same text."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
+
+
+def unreadable(text: str, longest: int) -> str:
+    """Tell why a text is none that a model of English may judge; empty if it is one.
+
+    A guess from letters and common words, not a language detector: it refuses what is clearly something else.
+
+    Args:
+        text: as `normal` writes it.
+        longest: characters.
+    """
+    if not text:
+        return "the text is empty"
+    if len(text) > longest:
+        return f"the text has {len(text):,} characters, at most {longest:,} are read"
+    letters = [c for c in text if c.isalpha()]
+    if not letters:
+        return "the text holds no letters"
+    if text.count("�") > 0.05 * len(text):
+        return "the text was decoded with the wrong encoding"
+    if sum(c <= "ɏ" for c in letters) < 0.5 * len(letters):
+        return "the text is not in Latin letters"
+    if len(_WORD.findall(text)) >= 8 and not _ENGLISH.search(text):
+        return "the text does not look English"
+    return ""
+
+
+def clean_texts(frame: pd.DataFrame, ledger: Ledger, longest: int) -> pd.DataFrame:
+    """Normalise the column `text`, and drop and count what cannot be read.
+
+    Args:
+        frame: columns subject_id and text.
+        ledger: of the rows.
+        longest: characters of a text.
+    """
+    missing = frame["text"].isna().to_numpy() | ~frame["text"].map(lambda t: isinstance(t, str)).to_numpy(dtype=bool)
+    frame = ledger.drop(frame, missing, "no text")
+    clean = frame["text"].map(normal)
+    ledger.count("changed", "spaces or control characters normalised", frame.loc[clean != frame["text"], "subject_id"])
+    frame = frame.assign(text=clean)
+    why = frame["text"].map(lambda text: re.sub(r"[\d,]+ characters", "too many characters", unreadable(text, longest)))
+    for reason in sorted(set(why) - {""}):
+        ledger.count("dropped", reason, frame.loc[why == reason, "subject_id"])
+    return frame[why == ""]
+
+
+def merge_labelled(frame: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
+    """Keep one row a text: repeated ones are merged, those that contradict each other dropped.
+
+    Args:
+        frame: columns subject_id, text and label.
+        ledger: of the rows.
+    """
+    key = frame["text"].map(key_of)
+    torn = frame.groupby(key)["label"].transform("nunique").to_numpy() > 1
+    frame = ledger.drop(frame, torn, "the same text with different labels")
+    again = frame["text"].map(key_of).duplicated().to_numpy()
+    ledger.count("merged", "the same text again", frame.loc[again, "subject_id"])
+    return frame[~again]
+
+
+def text_features(texts: "pd.Series[Any]") -> pd.DataFrame:
+    """Describe texts by numbers that give none of them away: for drift."""
+    length = texts.str.len()
+    safe = np.maximum(length, 1)
+    return pd.DataFrame(
+        {
+            "characters": length,
+            "words": texts.str.count(r"\S+"),
+            "share_upper": texts.str.count(r"[A-Z]") / safe,
+            "share_digits": texts.str.count(r"\d") / safe,
+            "share_punctuation": texts.str.count(r"[^\w\s]") / safe,
+            "share_not_ascii": texts.str.count(r"[^\x00-\x7f]") / safe,
+        }
+    )
