@@ -77,7 +77,7 @@ def _area(score: Array, positive: Array) -> float:
 
 
 def intervals(
-    measure: Callable[[Array], Mapping[str, float]], examples: int, seed: int
+    measure: Callable[[Array], Mapping[str, float]], examples: int, seed: int, groups: Array | None = None
 ) -> dict[str, tuple[float, float, float]]:
     """Measure all examples, and 1,000 draws of as many with replacement.
 
@@ -85,13 +85,20 @@ def intervals(
         measure: of the positions that were drawn, metric → value.
         examples: how many there are.
         seed: of the draws.
+        groups: (B,) what belongs together and is drawn together, such as the fills of one order.
 
     Returns:
         Metric → value, low and high of a 95% percentile interval; draws in which it is undefined do not count.
     """
     rng = np.random.default_rng(seed)
     found = measure(np.arange(examples))
-    drawn = [measure(rng.integers(0, examples, examples)) for _ in range(DRAWS)]
+    if groups is None:
+        drawn = [measure(rng.integers(0, examples, examples)) for _ in range(DRAWS)]
+    else:
+        order = np.argsort(groups, kind="stable")
+        members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+        picks = (rng.integers(0, len(members), len(members)) for _ in range(DRAWS))
+        drawn = [measure(np.concatenate([members[i] for i in pick])) for pick in picks]
     return {name: (value, *_middle(np.asarray([d[name] for d in drawn]))) for name, value in found.items()}
 
 

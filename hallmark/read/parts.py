@@ -1,4 +1,4 @@
-"""Rows without a time, cut into train, valid and test: no group in two parts, every stratum in each."""
+"""Rows cut into train, valid and test: by groups where there is no time, else by time with a gap between parts."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,12 @@ import pandas as pd
 from hallmark.errors import DataError, LeakageError
 
 PARTS = ("train", "valid", "test")
+PURGED = "purged"
+
+
+def _check_shares(valid: float, test: float) -> None:
+    if not (valid > 0 and test > 0 and valid + test < 1):
+        raise ValueError(f"valid_share={valid} and test_share={test} must be positive and leave some to train")
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,7 @@ class PartsConfig:
     seed: int
 
     def __post_init__(self) -> None:
-        if not (self.valid_share > 0 and self.test_share > 0 and self.valid_share + self.test_share < 1):
-            raise ValueError(
-                f"valid_share={self.valid_share} and test_share={self.test_share} must leave some to train"
-            )
+        _check_shares(self.valid_share, self.test_share)
 
 
 def split_groups(groups: "pd.Series[str]", strata: "pd.Series[str]", config: PartsConfig) -> "pd.Series[str]":
@@ -74,3 +77,63 @@ def check_parts(groups: "pd.Series[str]", part: "pd.Series[str]") -> dict[str, i
     if torn:
         raise LeakageError(f"{torn} texts lie in two of {', '.join(PARTS)}: split anew with `dvc repro prepare`")
     return {name: int((part == name).sum()) for name in PARTS}
+
+
+@dataclass(frozen=True)
+class TimesConfig:
+    """How time is cut.
+
+    Attributes:
+        valid_share: of the rows, before the test's.
+        test_share: of the rows, the last.
+        purge_s: seconds before valid and before test whose rows are left out.
+    """
+
+    valid_share: float
+    test_share: float
+    purge_s: float
+
+    def __post_init__(self) -> None:
+        _check_shares(self.valid_share, self.test_share)
+        if self.purge_s < 0:
+            raise ValueError(f"purge_s={self.purge_s} must not be negative")
+
+
+def split_times(time_ms: "pd.Series[int]", config: TimesConfig) -> "pd.Series[str]":
+    """Cut at two times, so that rows of one time stay together, and leave out what comes right before each.
+
+    Raises:
+        DataError: a part would be empty.
+    """
+    ordered = np.sort(time_ms.to_numpy())
+    test = ordered[int(len(ordered) * (1 - config.test_share))]
+    valid = ordered[int(len(ordered) * (1 - config.test_share - config.valid_share))]
+    gap = config.purge_s * 1000
+    part = pd.Series(PURGED, index=time_ms.index)
+    part[time_ms < valid - gap] = "train"
+    part[(time_ms >= valid) & (time_ms < test - gap)] = "valid"
+    part[time_ms >= test] = "test"
+    for name in PARTS:
+        if not (part == name).any():
+            raise DataError(f"no row falls into {name}: {len(part)} rows are too few for task.parts")
+    return part
+
+
+def check_times(time_ms: "pd.Series[int]", part: "pd.Series[str]", config: TimesConfig) -> dict[str, int]:
+    """Check that parts follow each other in time with the gap between them.
+
+    Returns:
+        How many rows lie in each, the purged ones too.
+
+    Raises:
+        LeakageError: names the parts and their times.
+    """
+    spans = {name: (int(time_ms[part == name].min()), int(time_ms[part == name].max())) for name in PARTS}
+    for before, after in (("train", "valid"), ("valid", "test")):
+        gap = (spans[after][0] - spans[before][1]) / 1000
+        if gap <= 0 or gap < config.purge_s:
+            raise LeakageError(
+                f"{before} ends {gap:.3f} s before {after} begins, task.parts.purge_s asks for {config.purge_s:g}: "
+                "split by time"
+            )
+    return {name: int((part == name).sum()) for name in (*PARTS, PURGED)}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
+from hallmark.judge.class_baselines import commonest, counted_words
 from hallmark.judge.classification import classification_metrics, intervals, score_classes
-from hallmark.judge.text_baselines import commonest, counted_words
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pandas as pd
 
 from hallmark.contracts import Better, Evaluation, Metric, Prepared, Progress, Shown
 from hallmark.files import read_json
+from hallmark.judge.class_baselines import commonest, counted_words, frozen_vectors
 from hallmark.judge.classification import classification_metrics, intervals, score_classes
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_reliability, draw_shares
-from hallmark.judge.text_baselines import commonest, counted_words, frozen_vectors
 from hallmark.learn.text_classifier import load_classifier, vectors
 from hallmark.learn.trainer import seed_everything
 from hallmark.models.encoder import Encoder

@@ -1,4 +1,4 @@
-"""What a text classifier must beat: the commonest label, counted words, and its own encoder left frozen."""
+"""What a classifier must beat: the commonest label, counted words, and its own encoder left frozen."""
 
 from collections.abc import Sequence
 from typing import Any

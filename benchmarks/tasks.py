@@ -1,0 +1,76 @@
+"""python -m benchmarks.tasks: every task but the main one on its real data, ours beside its baselines, on test.
+
+The pipelines' own stages in one process and one thread, without DVC and ZenML: prepare, fit, calibrate, evaluate.
+"""
+
+import os
+
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.composition import compose
+from hallmark.build import build_experiment
+from hallmark.contracts import silent
+from hallmark.stages import evaluate, prepare, train
+
+TASKS = {
+    "sentiment": ("data=uci_sentences", "data.directory={data}/sentiment"),
+    "trades": ("model=lightgbm_too", "data=xrp_eth", "data.path={data}/trades/XRP_ETH-trades.feather"),
+}
+SHOWN = ("accuracy", "macro_f1", "auc", "calibration_error")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="data/sources", help="where the sets lie")
+    parser.add_argument("--only", nargs="*", choices=sorted(TASKS))
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    for name in arguments.only or TASKS:
+        chosen = (change.format(data=arguments.data) for change in TASKS[name])
+        params = compose(f"experiment={name}", *chosen, *arguments.overrides)
+        with tempfile.TemporaryDirectory() as scratch:
+            run(params, Path(scratch))
+
+
+def run(params: dict[str, object], out: Path) -> None:
+    """Take one task from its rows to its verdicts."""
+    clock = time.process_time()
+    built = build_experiment(params)
+    task, prepared, model = built["task"], out / "prepared", out / "model"
+    train.CHECKPOINTS = out / "checkpoints"
+    prepare.clean_rows(built["data"], task, prepared, out / "validation", silent)
+    prepare.split_rows(task, prepared)
+    counts = prepare.check_leakage(task, prepared, out / "validation")
+    train.fit_base(task, params["model"], built["model"]["candidates"], built["train"], prepared, model, silent)
+    train.personalise(task, prepared, model, built["personalise"], silent)
+    train.calibrate(task, prepared, model, built["calibrate"], silent)
+    evaluator, gates = built["evaluate"]["evaluator"], built["evaluate"]["gates"]
+    verdicts = evaluate.evaluate(task, evaluator, prepared, model, None, gates, out / "evaluation", silent)
+    spent = time.process_time() - clock
+    summary = pd.read_csv(out / "evaluation" / "summary.csv").query("segment == 'all'")
+    print(f"\n{task.name}: {counts['train']:,} rows to train, {counts['test']:,} to test, {spent:.0f} CPU s")
+    cells = summary.assign(
+        cell=[f"{m:.3f} ({low:.3f}–{high:.3f})" for m, low, high in summary[["mean", "low", "high"]].to_numpy()]
+    )
+    table = cells.pivot_table(index="model", columns="metric", values="cell", aggfunc="first")
+    order = summary[summary["metric"] == "accuracy"].sort_values("mean", ascending=False)["model"]
+    print(table.loc[list(order), [c for c in SHOWN if c in table]].to_string())
+    others = summary[(summary["model"] == "hallmark") & ~summary["metric"].isin(SHOWN)]
+    print("  " + ", ".join(f"{m} {v:.3f}" for m, v in zip(others["metric"], others["mean"], strict=True)))
+    failed = [f"{v.gate} ({v.reason})" for v in verdicts if not v.passed]
+    print(
+        f"  gates: {len(verdicts) - len(failed)} of {len(verdicts)} passed" + "".join(f"; FAILED {f}" for f in failed)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Who started a trade: the buyer or the seller?"""

@@ -1,0 +1,306 @@
+"""What a trade is judged by: its own price, size and time, and those of the trades before it. Never a side.
+
+Every feature is a function of a window that ends with the trade in question, so nothing later can reach it, and a
+request's window gives the same bits as the training table's. `describe` writes the documentation from the definitions.
+Legend of shapes: N trades of a table, B windows, M trades of a window (the oldest first, NaN before the first trade).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+TOGETHER = 8192  # windows that are gathered at once
+
+
+@dataclass(frozen=True)
+class Window:
+    """Trades up to and with the one in question.
+
+    Attributes:
+        price: (B, M).
+        amount: (B, M).
+        age_s: (B, M) seconds before the last trade, so 0 for it.
+        time_s: (B,) of the last trade, seconds since 1970.
+        tick: (B, M) sign of the last price change up to each trade; 0 where no price in the window had changed yet.
+    """
+
+    price: Array
+    amount: Array
+    age_s: Array
+    time_s: Array
+    tick: Array
+
+
+def windows(price: Array, amount: Array, time_ms: npt.NDArray[np.int64], ends: Any, length: int) -> Window:
+    """Gather windows from a table of one instrument.
+
+    Args:
+        price: (N,) in the order of trading.
+        amount: (N,).
+        time_ms: (N,) milliseconds since 1970.
+        ends: (B,) positions of the trades in question.
+        length: M.
+    """
+    at = np.asarray(ends)[:, None] + np.arange(1 - length, 1)
+    there = at >= 0
+    at = np.maximum(at, 0)
+    prices = np.where(there, price[at], np.nan)
+    amounts = np.where(there, amount[at], np.nan)
+    last = time_ms[np.asarray(ends)]
+    age = np.where(there, (last[:, None] - time_ms[at]) / 1000, np.nan)
+    change = np.sign(np.diff(prices, axis=1, prepend=np.nan))
+    moved = np.nan_to_num(change) != 0
+    latest = np.maximum.accumulate(np.where(moved, np.arange(length), -1), axis=1)
+    tick = np.where(latest >= 0, np.take_along_axis(change, np.maximum(latest, 0), axis=1), 0.0)
+    return Window(prices, amounts, age, last / 1000, tick)
+
+
+class Feature(Protocol):
+    """One feature or a few of a kind."""
+
+    def names(self) -> Sequence[str]:
+        """Name each column."""
+
+    def describe(self) -> str:
+        """Say in one sentence what the columns are."""
+
+    def columns(self, window: Window) -> Sequence[Array]:
+        """Compute them, each (B,); NaN where the window does not reach back far enough."""
+
+
+class _Tuples:
+    """Lists of the configuration become tuples."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, tuple(value))
+
+
+@dataclass(frozen=True)
+class Ticks(_Tuples):
+    """Signs of price changes.
+
+    Attributes:
+        lags: trades back.
+        means: lengths over which signs are averaged.
+    """
+
+    lags: tuple[int, ...]
+    means: tuple[int, ...]
+
+    def names(self) -> Sequence[str]:
+        """Name each column."""
+        return [f"tick_{lag}" for lag in self.lags] + [f"tick_mean_{n}" for n in self.means]
+
+    def describe(self) -> str:
+        """Say what the columns are."""
+        return (
+            "Sign of the last price change, as it stood some trades ago (`tick_0` is the tick rule), and its mean over "
+            "some trades."
+        )
+
+    def columns(self, window: Window) -> Sequence[Array]:
+        """Compute them."""
+        t = window.tick
+        return [t[:, -1 - lag] for lag in self.lags] + [t[:, -n:].mean(axis=1) for n in self.means]
+
+
+@dataclass(frozen=True)
+class Returns(_Tuples):
+    """Changes of the logarithm of the price.
+
+    Attributes:
+        lags: trades back.
+    """
+
+    lags: tuple[int, ...]
+
+    def names(self) -> Sequence[str]:
+        """Name each column."""
+        return [f"return_{lag}" for lag in self.lags]
+
+    def describe(self) -> str:
+        """Say what the columns are."""
+        return "Logarithm of the price over that of so many trades ago, in basis points."
+
+    def columns(self, window: Window) -> Sequence[Array]:
+        """Compute them."""
+        log = np.log(window.price)
+        return [(log[:, -1] - log[:, -1 - lag]) * 1e4 for lag in self.lags]
+
+
+@dataclass(frozen=True)
+class Levels(_Tuples):
+    """Where the price lies among those before it.
+
+    Attributes:
+        lengths: trades looked at.
+    """
+
+    lengths: tuple[int, ...]
+
+    def names(self) -> Sequence[str]:
+        """Name each column."""
+        return [f"{kind}_{n}" for n in self.lengths for kind in ("place", "from_mean")]
+
+    def describe(self) -> str:
+        """Say what the columns are."""
+        return (
+            "Place of the price between the lowest (0) and the highest (1) of some trades, itself among them; and its "
+            "distance from their mean weighted by size, in basis points."
+        )
+
+    def columns(self, window: Window) -> Sequence[Array]:
+        """Compute them."""
+        found = []
+        for n in self.lengths:
+            price, amount = window.price[:, -n:], np.nan_to_num(window.amount[:, -n:])
+            low, high = np.fmin.reduce(price, axis=1), np.fmax.reduce(price, axis=1)
+            last = price[:, -1]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found.append(np.where(high > low, (last - low) / (high - low), 0.5))
+                mean = (np.nan_to_num(price) * amount).sum(axis=1) / amount.sum(axis=1)
+                found.append((last / mean - 1) * 1e4)
+        return found
+
+
+@dataclass(frozen=True)
+class Bounce:
+    """Distance from the last prices that were reached upwards and downwards: a guess at ask and bid."""
+
+    def names(self) -> Sequence[str]:
+        """Name each column."""
+        return ["from_last_up", "from_last_down", "spread"]
+
+    def describe(self) -> str:
+        """Say what the columns are."""
+        return (
+            "Distance of the price from the latest earlier price reached by a rise, from the latest reached by a fall, "
+            "and the distance of those two, in basis points."
+        )
+
+    def columns(self, window: Window) -> Sequence[Array]:
+        """Compute them."""
+        before, tick = window.price[:, :-1], window.tick[:, :-1]
+        last = window.price[:, -1]
+        up, down = (_latest(before, tick == sign) for sign in (1, -1))
+        return [(last / up - 1) * 1e4, (last / down - 1) * 1e4, (up / down - 1) * 1e4]
+
+
+def _latest(values: Array, chosen: npt.NDArray[np.bool_]) -> Array:
+    """The last chosen value of each row, NaN without one."""
+    place = np.where(chosen, np.arange(values.shape[1]), -1).max(axis=1)
+    found = values[np.arange(len(values)), np.maximum(place, 0)]
+    return np.where(place >= 0, found, np.nan)
+
+
+@dataclass(frozen=True)
+class Sizes(_Tuples):
+    """How much was traded.
+
+    Attributes:
+        lags: trades back.
+        lengths: trades whose mean the size is held against.
+    """
+
+    lags: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+    def names(self) -> Sequence[str]:
+        """Name each column."""
+        return (
+            [f"amount_{lag}" for lag in self.lags] + [f"amount_over_mean_{n}" for n in self.lengths] + ["tick_amount"]
+        )
+
+    def describe(self) -> str:
+        """Say what the columns are."""
+        return (
+            "Logarithm of the amount of the trade and of those before it; its distance from their mean; and the "
+            "interaction of the tick with the amount."
+        )
+
+    def columns(self, window: Window) -> Sequence[Array]:
+        """Compute them."""
+        log = np.log1p(window.amount)
+        found = [log[:, -1 - lag] for lag in self.lags]
+        with np.errstate(invalid="ignore"):
+            there = ~np.isnan(log)
+            for n in self.lengths:
+                mean = np.nan_to_num(log[:, -n:]).sum(axis=1) / there[:, -n:].sum(axis=1)
+                found.append(log[:, -1] - mean)
+        return [*found, window.tick[:, -1] * log[:, -1]]
+
+
+@dataclass(frozen=True)
+class Times(_Tuples):
+    """When the trade came.
+
+    Attributes:
+        lags: trades back, for gaps.
+    """
+
+    lags: tuple[int, ...]
+
+    def names(self) -> Sequence[str]:
+        """Name each column."""
+        return [*(f"seconds_since_{lag}" for lag in self.lags), "same_instant", "hour_sin", "hour_cos"]
+
+    def describe(self) -> str:
+        """Say what the columns are."""
+        return (
+            "Logarithm of the seconds since some trades ago; how many trades of the window carry the very same time "
+            "(one order fills several); and the time of the day, UTC."
+        )
+
+    def columns(self, window: Window) -> Sequence[Array]:
+        """Compute them."""
+        angle = window.time_s % 86400 / 86400 * 2 * math.pi
+        same = (window.age_s == 0).sum(axis=1).astype(np.float64) - 1
+        return [*(np.log1p(window.age_s[:, -1 - lag]) for lag in self.lags), same, np.sin(angle), np.cos(angle)]
+
+
+@dataclass(frozen=True)
+class SameInstant:
+    """The trades of the very same time: one order that fills several."""
+
+    def names(self) -> Sequence[str]:
+        """Name each column."""
+        return ["instant_move", "instant_jump", "instant_tick"]
+
+    def describe(self) -> str:
+        """Say what the columns are."""
+        return (
+            "Of the trades that carry the very same time up to this one: how far the price has moved since the first, "
+            "how far the first lies from the trade before it, both in basis points, and the tick of the first."
+        )
+
+    def columns(self, window: Window) -> Sequence[Array]:
+        """Compute them."""
+        rows = np.arange(len(window.price))
+        first = np.argmax(window.age_s == 0, axis=1)
+        start, before = window.price[rows, first], window.price[rows, np.maximum(first - 1, 0)]
+        move, jump = window.price[:, -1] / start - 1, start / before - 1
+        return [move * 1e4, np.where(first > 0, jump * 1e4, np.nan), window.tick[rows, first]]
+
+
+def names_of(features: Sequence[Feature]) -> list[str]:
+    """Name every column."""
+    return [name for feature in features for name in feature.names()]
+
+
+def compute(features: Sequence[Feature], window: Window) -> npt.NDArray[np.float32]:
+    """Compute every column, (B, features)."""
+    return np.stack([column for f in features for column in f.columns(window)], axis=1).astype(np.float32)
+
+
+def describe(features: Sequence[Feature]) -> str:
+    """Write the documentation of the features: a Markdown table, one row a definition."""
+    lines = ["| feature | what it is |", "|---|---|"]
+    lines += [f"| {', '.join(f'`{name}`' for name in f.names())} | {f.describe()} |" for f in features]
+    return "\n".join(lines) + "\n"

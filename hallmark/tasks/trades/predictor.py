@@ -1,0 +1,131 @@
+"""One call for evaluation and serving: trades in, the probable side of the last one out."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from hallmark.files import read_json, readable, write_json, write_text
+from hallmark.learn.temperature import Temperature
+from hallmark.models.trees import Trees
+from hallmark.tasks.trades.features import Feature, Window, compute, describe, names_of, windows
+from hallmark.tasks.trades.messages import DISCLAIMER, SideProbability, TradesRequest, TradesResponse
+
+SIDES = ("sell", "buy")
+
+
+@dataclass(frozen=True)
+class TradesModel:
+    """Trees with what they look at.
+
+    Attributes:
+        trees: the model.
+        features: every definition.
+        chosen: which columns the trees are given.
+        memory: trades of a window.
+    """
+
+    trees: Trees
+    features: Sequence[Feature]
+    chosen: Sequence[int]
+    memory: int
+
+    def logits(self, window: Window) -> npt.NDArray[Any]:
+        """Classify windows, (B, 2)."""
+        return self.trees.logits(compute(self.features, window)[:, list(self.chosen)])
+
+
+def save_model(model: TradesModel, out: Path) -> dict[str, Any]:
+    """Write trees, the chosen columns and the documentation of the features; returns what the record shall say."""
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(model.trees.tensors(), str(out / "trees.safetensors"))
+    names = names_of(model.features)
+    chosen = [names[i] for i in model.chosen]
+    write_json(out / "spec.json", {"features": chosen, "memory": model.memory})
+    write_text(out / "features.md", describe(model.features) + f"\nThe model is given: {', '.join(chosen)}.\n")
+    return {"parameters": len(model.trees.feature), "features": len(chosen)}
+
+
+def load_model(directory: Path, features: Sequence[Feature], memory: int) -> TradesModel:
+    """Read what `save_model` wrote.
+
+    Raises:
+        BundleError: files are missing or belong to other features.
+    """
+    with readable(directory, "run `dvc repro train`"):
+        spec = read_json(directory / "spec.json")
+        trees = Trees.of(load_file(str(directory / "trees.safetensors")))
+        names = names_of(features)
+        if spec["memory"] != memory or set(spec["features"]) - set(names):
+            raise ValueError("it was made for other features than task.features names")
+        return TradesModel(trees, features, [names.index(name) for name in spec["features"]], memory)
+
+
+@dataclass(frozen=True)
+class TradesPredictor:
+    """A trained model with its calibration.
+
+    Attributes:
+        model: trees and features.
+        calibration: temperature and threshold.
+        least_trades: a request with fewer is not answered.
+        longest_gap_s: nor one whose last two trades lie further apart.
+        version: of the model.
+        digest: sha256 of the hallmark.
+    """
+
+    model: TradesModel
+    calibration: Temperature
+    least_trades: int
+    longest_gap_s: float
+    version: str
+    digest: str
+
+    def probabilities(self, window: Window) -> npt.NDArray[Any]:
+        """Classify windows, (B, 2)."""
+        return self.calibration.probabilities(self.model.logits(window))
+
+    def predict(self, requests: Sequence[TradesRequest]) -> list[TradesResponse]:
+        """Answer every request in order."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: TradesRequest) -> TradesResponse:
+        used = request.trades[-self.model.memory :]
+        time_ms = np.asarray([t.timestamp_ms for t in used], dtype=np.int64)
+        reason, found = self._refusal(time_ms), np.empty(0)
+        if not reason:
+            price, amount = (np.asarray([getattr(t, name) for t in used]) for name in ("price", "amount"))
+            window = windows(price, amount, time_ms, [len(used) - 1], self.model.memory)
+            found = self.probabilities(window)[0]
+            if found.max() < self.calibration.threshold:
+                reason = f"no side reaches the probability {self.calibration.threshold:.2f}"
+        lines = "".join(f"{t.timestamp_ms},{t.price!r},{t.amount!r}\n" for t in used)
+        sides = [
+            SideProbability.model_validate({"side": side, "probability": round(float(p), 6)})
+            for side, p in zip(SIDES, found, strict=False)
+        ]
+        return TradesResponse(
+            status="abstained" if reason else "classified",
+            reason=reason,
+            side=None if reason else sides[int(found.argmax())].side,
+            probabilities=sides,
+            threshold=self.calibration.threshold,
+            trades_used=len(used),
+            trades_sha256=hashlib.sha256(lines.encode()).hexdigest(),
+            model_version=self.version,
+            hallmark_sha256=self.digest,
+            disclaimer=DISCLAIMER,
+        )
+
+    def _refusal(self, time_ms: npt.NDArray[np.int64]) -> str:
+        if len(time_ms) < self.least_trades:
+            return f"{len(time_ms)} trades are given, {self.least_trades} are needed"
+        gap = (time_ms[-1] - time_ms[-2]) / 1000 if len(time_ms) > 1 else 0.0
+        if gap > self.longest_gap_s:
+            return f"the trade before lies {gap:,.0f} s back, at most {self.longest_gap_s:g} are accepted"
+        return ""

@@ -1,0 +1,89 @@
+"""Where trades come from: an exchange's trades with their aggressor side, or a seeded market."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hallmark.contracts import Progress, Raw, silent
+from hallmark.errors import SourceError
+from hallmark.files import sha256
+
+COLUMNS = ("subject_id", "timestamp", "id", "side", "price", "amount")
+
+
+@dataclass(frozen=True)
+class TradesFile:
+    """A Feather, Parquet or CSV file with timestamp (ms), id, side, price and amount of one instrument.
+
+    Attributes:
+        path: of the file.
+        instrument: its name; becomes the subject.
+        columns: our names → the file's.
+    """
+
+    path: str
+    instrument: str
+    columns: dict[str, str]
+
+    def load(self, progress: Progress = silent) -> Raw:
+        """Read the file; columns are checked by cleaning."""
+        path = Path(self.path)
+        if not path.is_file():
+            raise SourceError(f"{path} is not there: set data.path, or `dvc pull {path}`")
+        readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+            ".feather": pd.read_feather,
+            ".parquet": pd.read_parquet,
+            ".csv": pd.read_csv,
+        }
+        if path.suffix not in readers:
+            raise SourceError(f"{path} is no {', '.join(readers)} file: save it as one")
+        try:
+            frame = readers[path.suffix](path)
+        except (ValueError, OSError) as error:
+            raise SourceError(f"{path} cannot be read as {path.suffix}: {str(error).splitlines()[0]}") from error
+        frame = frame.rename(columns={theirs: ours for ours, theirs in self.columns.items()})
+        frame["subject_id"] = self.instrument
+        kept = frame[[column for column in COLUMNS if column in frame]]
+        return Raw(kept, pd.DataFrame({"subject_id": [self.instrument]}), {"file": path.name, "sha256": sha256(path)})
+
+
+@dataclass(frozen=True)
+class MadeUpMarket:
+    """A seeded market: a wandering price with a spread, buyers and sellers in runs, orders that fill several trades.
+
+    Attributes:
+        trades: how many.
+        spread: between bid and ask, in ticks.
+        persistence: probability that the next order comes from the same side.
+        seed: of everything.
+    """
+
+    trades: int
+    spread: int
+    persistence: float
+    seed: int
+
+    def load(self, progress: Progress = silent) -> Raw:
+        """Make them."""
+        rng = np.random.default_rng(self.seed)
+        middle, side, time_ms = 1000.0, 1, 1_700_000_000_000
+        rows: list[tuple[int, int, str, float, float]] = []
+        while len(rows) < self.trades:
+            side = side if rng.random() < self.persistence else -side
+            time_ms += int(rng.exponential(9000)) + 1
+            middle += 0.25 * rng.normal() + 0.05 * side
+            price = np.floor(middle) + (self.spread / 2) * side
+            size = rng.lognormal(4, 1.4)
+            while size > 1 and len(rows) < self.trades:  # a large order walks up or down the book
+                filled = min(size, rng.lognormal(3.6, 1.0))
+                rows.append((time_ms, len(rows), "buy" if side > 0 else "sell", price / 1e5, round(float(filled), 2)))
+                size -= filled
+                if size > 1 and rng.random() < 0.3:
+                    price += side
+                    middle += 0.4 * side
+        frame = pd.DataFrame(rows, columns=list(COLUMNS[1:])).assign(subject_id="MADE/UP")
+        frame["amount"] = frame["amount"].clip(lower=0.01)
+        return Raw(frame, pd.DataFrame({"subject_id": ["MADE/UP"]}), {"made_up": self.seed})
