@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,23 @@ from hallmark.learn.trainer import TrainResult
 
 Follow = Callable[[int, int, float], None]
 """Called with step, steps and the latest loss on valid."""
+
+
+@dataclass(frozen=True)
+class Quick:
+    """What candidates share that need no trainer: trees, regressions.
+
+    Attributes:
+        seed: of their draws.
+        processes: that share the work.
+    """
+
+    seed: int
+    processes: int
+
+    def __post_init__(self) -> None:
+        if self.processes != 1:
+            raise ValueError(f"processes={self.processes}: one is enough for what needs no trainer")
 
 
 def distinct(candidates: Sequence[Any]) -> None:

@@ -227,20 +227,3 @@ def _walk(node: Mapping[str, Any], rows: list[tuple[int, float, bool, int, int, 
     left, right = _walk(node["left_child"], rows), _walk(node["right_child"], rows)
     rows[place] = (int(node["split_feature"]), threshold, missing_left, left, right, 0.0)
     return place
-
-
-@dataclass(frozen=True)
-class TreeTraining:
-    """What all trees share.
-
-    Attributes:
-        seed: of their draws.
-        processes: that share the work; trees are quick.
-    """
-
-    seed: int
-    processes: int
-
-    def __post_init__(self) -> None:
-        if self.processes != 1:
-            raise ValueError(f"processes={self.processes}: trees are grown by one process")

@@ -9,7 +9,8 @@ from safetensors.numpy import load_file, save_file
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from hallmark.errors import BundleError
-from hallmark.models.trees import HistGradientBoosting, LightGBM, Trees, TreeTraining
+from hallmark.learn.candidates import Quick
+from hallmark.models.trees import HistGradientBoosting, LightGBM, Trees
 
 SETTINGS: dict[str, Any] = {"iterations": 30, "learning_rate": 0.1, "leaves": 15, "leaf_examples": 5, "l2": 1.0}
 
@@ -75,5 +76,5 @@ def test_they_are_stored_as_arrays_and_a_corrupt_file_is_refused(
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="leaves=0 must be positive"):
         HistGradientBoosting("h", feature_share=1.0, **{**SETTINGS, "leaves": 0})
-    with pytest.raises(ValueError, match="trees are grown by one process"):
-        TreeTraining(0, 2)
+    with pytest.raises(ValueError, match="processes=2: one is enough"):
+        Quick(0, 2)

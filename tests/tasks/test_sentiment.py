@@ -145,7 +145,7 @@ def test_a_response_cannot_contradict_itself(task: Any, predictor: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label": "positive"}, "no row has the label 'negative': task.labels names negative, positive"),
+        ({"label": "positive"}, "no row has the label 'negative' of negative, positive: nothing to learn it from"),
         ({"label": "meh"}, "label other than negative, positive"),
         ({"text": None}, "260 of 260 rows dropped"),
     ],

@@ -121,7 +121,7 @@ class LaggedSide(TradesTask):
 
     def examples(self, rows: pd.DataFrame) -> Any:
         found = super().examples(rows)
-        found[1:, 0] = (rows["side"] == "buy").to_numpy()[:-1]
+        found[1:, 0] = (rows["label"] == "buy").to_numpy()[:-1]
         return found
 
 
@@ -224,7 +224,7 @@ def test_trades_may_not_go_back_in_time(task: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"side": "buy"}, "no trade has the side 'sell': one class alone cannot be learned"),
+        ({"side": "buy"}, "no row has the label 'sell' of sell, buy: nothing to learn it from"),
         ({"side": "maybe"}, "a side other than sell, buy"),
         ({"price": np.inf}, "no number in price"),
         ({"amount": "lots"}, "no number in amount"),

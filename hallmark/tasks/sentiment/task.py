@@ -1,31 +1,31 @@
 """The sentiment task: does a short English text speak well or ill of its subject?"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
-from pydantic import BaseModel
 
-from hallmark.contracts import Clean, Prepared, Progress, Raw
-from hallmark.errors import DataError
-from hallmark.learn.candidates import Follow, distinct, fit_candidates
-from hallmark.learn.impersonal import Impersonal, write_nobody
-from hallmark.learn.temperature import TemperatureConfig, fit_temperature, load_temperature, save_temperature
-from hallmark.learn.text_classifier import Classifier, fit_classifier, load_classifier, save_classifier
+from hallmark.contracts import Clean, Prepared, Raw
+from hallmark.judge.class_baselines import counted_words, frozen_vectors
+from hallmark.learn.candidates import Follow
+from hallmark.learn.class_task import Array, ClassTask
+from hallmark.learn.temperature import load_temperature
+from hallmark.learn.text_classifier import Classifier, fit_classifier, load_classifier, save_classifier, vectors
 from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
-from hallmark.models.encoder import EncoderConfig
-from hallmark.read.parts import PartsConfig, check_parts, split_groups
+from hallmark.models.encoder import Encoder, EncoderConfig
+from hallmark.read.parts import PARTS, PartsConfig
 from hallmark.read.texts import clean_texts, key_of, merge_labelled, text_features
 from hallmark.read.validation import Ledger, Limits, require_columns
 from hallmark.tasks.sentiment.messages import DISCLAIMER, LONGEST, SentimentRequest, SentimentResponse
 from hallmark.tasks.sentiment.predictor import SentimentPredictor
 
+LENGTHS = (("under 40", 0, 39), ("40 to 89", 40, 89), ("90 and more", 90, LONGEST))
+
 
 @dataclass(frozen=True)
-class SentimentTask:
+class SentimentTask(ClassTask):
     """Configuration and contract of the task.
 
     Attributes:
@@ -39,6 +39,12 @@ class SentimentTask:
     labels: tuple[str, ...]
     limits: Limits
     parts: PartsConfig
+    request, response = SentimentRequest, SentimentResponse
+    inputs: ClassVar = {
+        "tfidf": "words and pairs of words of the training texts",
+        "frozen": "the pretrained encoder's vectors as they are",
+        "hallmark": "the text; the encoder has learned too",
+    }
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -76,73 +82,55 @@ class SentimentTask:
         unknown = ~frame["label"].isin(self.labels).to_numpy()
         frame = ledger.drop(frame, unknown, f"a label other than {', '.join(self.labels)}")
         frame = merge_labelled(clean_texts(frame, ledger, LONGEST), ledger)
-        ledger.enforce(self.limits)
-        if absent := [label for label in self.labels if not (frame["label"] == label).any()]:
-            raise DataError(f"no row has the label {absent[0]!r}: task.labels names {', '.join(self.labels)}")
-        rows = frame[["subject_id", "text", "label"]].astype(str).reset_index(drop=True)
-        subjects = pd.DataFrame({"subject_id": sorted(rows["subject_id"].unique())})
-        notes = {"labels": rows["label"].value_counts().sort_index().to_dict()}
-        return Clean(rows, subjects, ledger.report(len(rows), notes))
+        return self.settle(frame[["subject_id", "text", "label"]].astype(str), ledger)
 
-    def split(self, clean: Clean) -> pd.DataFrame:
-        """Share sentences out, sources and labels alike in every part; the same text never lies in two."""
-        strata = clean.rows["subject_id"] + "/" + clean.rows["label"]
-        part = split_groups(clean.rows["text"].map(key_of), strata, self.parts)
-        return pd.DataFrame({"row": np.arange(len(part)), "part": part})
+    def groups(self, rows: pd.DataFrame) -> "pd.Series[str]":
+        """The same text never lies in two parts, whatever its case, spaces and signs."""
+        return rows["text"].map(key_of)
 
-    def check_leakage(self, prepared: Prepared) -> dict[str, int]:
-        """Check that no text lies in two parts, whatever its case, spaces and signs."""
-        return check_parts(prepared.rows["text"].map(key_of), prepared.splits["part"])
-
-    def rows_of(self, prepared: Prepared, part: str) -> pd.DataFrame:
-        """Select one part's rows."""
-        return prepared.rows[(prepared.splits["part"] == part).to_numpy()].reset_index(drop=True)
-
-    def fit(
-        self,
-        prepared: Prepared,
-        candidates: Sequence[EncoderConfig],
-        nodes: Sequence[Mapping[str, Any]],
-        train: TrainConfig,
-        out: Path,
-        scratch: Path,
-        progress: Progress,
-        look: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Any]:
-        """Fit every candidate; see `Task.fit`."""
+    def fit_one(
+        self, prepared: Prepared, config: EncoderConfig, train: TrainConfig, scratch: Path, follow: Follow
+    ) -> tuple[Classifier, TrainResult]:
+        """Fine-tune an encoder; see `ClassTask.fit_one`."""
         quiet()
         seed_everything(train.seed, train.threads)
-        distinct(candidates)
         learn, valid = self._texts(prepared, "train"), self._texts(prepared, "valid")
+        return fit_classifier(config, self.labels, learn, valid, train, scratch, follow)
 
-        def fit_one(config: EncoderConfig, follow: Follow) -> tuple[Classifier, TrainResult]:
-            return fit_classifier(config, self.labels, learn, valid, train, scratch / config.name, follow)
+    def save(self, model: Classifier, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+        """Write what was learned; see `ClassTask.save`."""
+        return save_classifier(model, node, directory)
 
-        facts = {"train_texts": len(learn[0]), "valid_texts": len(valid[0])}
-        return fit_candidates(candidates, nodes, fit_one, save_classifier, out, facts, progress, look)
-
-    def personalise(
-        self, prepared: Prepared, model: Path, config: Impersonal, scratch: Path, progress: Progress
-    ) -> dict[str, Any]:
-        """Nobody is personalised."""
-        write_nobody(model / "people")
-        return {}
-
-    def calibrate(
-        self, prepared: Prepared, model: Path, config: TemperatureConfig, progress: Progress
-    ) -> dict[str, Any]:
-        """Fit temperature and threshold on valid."""
+    def logits(self, prepared: Prepared, base: Path, part: str) -> tuple[Array, Array]:
+        """Classify one part's texts; see `ClassTask.logits`."""
         quiet()
-        valid = self.rows_of(prepared, "valid")
-        classifier = load_classifier(model / "base")
-        logits = classifier.logits(classifier.tokens.ids(valid["text"].tolist()))
-        found = fit_temperature(logits, self.numbers(valid["label"]), config)
-        save_temperature(model / "calibration", found)
-        return {"temperature": found.temperature, "threshold": found.threshold}
+        rows, classifier = self.rows_of(prepared, part), load_classifier(base)
+        return classifier.logits(classifier.tokens.ids(rows["text"].tolist())), self.numbers(rows["label"])
 
-    def numbers(self, labels: "pd.Series[str]") -> Any:
-        """Turn names into numbers, (B,)."""
-        return labels.map({label: i for i, label in enumerate(self.labels)}).to_numpy()
+    def requests(self, prepared: Prepared, rows: pd.DataFrame) -> Sequence[SentimentRequest]:
+        """Ask for every text."""
+        return [SentimentRequest(text=text) for text in rows["text"]]
+
+    def baselines(self, prepared: Prepared, model: Path) -> dict[str, Array]:
+        """Counted words, and the pretrained encoder left as it is; valid chooses their penalties."""
+        rows = {part: self._texts(prepared, part) for part in PARTS}
+        target = {part: self.numbers(pd.Series(labels)) for part, (_, labels) in rows.items()}
+        words = [(rows[part][0], target[part]) for part in ("train", "valid")]
+        tokens = load_classifier(model / "base").tokens
+        encoder = Encoder(tokens.directory).eval()
+        frozen = {part: vectors(encoder, tokens, texts) for part, (texts, _) in rows.items()}
+        seen = [(frozen[part], target[part]) for part in ("train", "valid")]
+        return {
+            "tfidf": counted_words(words[0], words[1], rows["test"][0]),
+            "frozen": frozen_vectors(seen[0], seen[1], frozen["test"]),
+        }
+
+    def segments(self, rows: pd.DataFrame) -> dict[str, Array]:
+        """Cut by source and by length."""
+        sources = sorted(rows["subject_id"].unique())
+        found = {f"source:{source}": (rows["subject_id"] == source).to_numpy() for source in sources}
+        length = rows["text"].str.len()
+        return found | {f"characters:{name}": length.between(low, high).to_numpy() for name, low, high in LENGTHS}
 
     def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Lengths, signs, sources and labels of train and test; no text."""
@@ -157,14 +145,6 @@ class SentimentTask:
         return SentimentPredictor(
             load_classifier(model / "base"), load_temperature(model / "calibration"), version, digest
         )
-
-    def request_type(self) -> type[BaseModel]:
-        """The pydantic type of a request."""
-        return SentimentRequest
-
-    def response_type(self) -> type[BaseModel]:
-        """The pydantic type of an answer."""
-        return SentimentResponse
 
     def _texts(self, prepared: Prepared, part: str) -> tuple[list[str], list[str]]:
         rows = self.rows_of(prepared, part)

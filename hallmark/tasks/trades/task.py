@@ -1,40 +1,30 @@
 """The trades task: was a trade started by its buyer or by its seller?"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from pydantic import BaseModel
 
-from hallmark.contracts import Clean, Prepared, Progress, Raw
+from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.errors import DataError, LeakageError
-from hallmark.learn.candidates import Follow, distinct, fit_candidates
-from hallmark.learn.impersonal import Impersonal, write_nobody
-from hallmark.learn.selection import Selection
-from hallmark.learn.temperature import (
-    TemperatureConfig,
-    fit_temperature,
-    load_temperature,
-    save_temperature,
-    softmax,
-)
+from hallmark.learn.candidates import Follow, Quick
+from hallmark.learn.class_task import Array, ClassTask
+from hallmark.learn.selection import Selection, filled
+from hallmark.learn.temperature import load_temperature, softmax
 from hallmark.learn.trainer import TrainResult
-from hallmark.models.trees import TreeConfig, TreeTraining
+from hallmark.models.trees import TreeConfig
 from hallmark.read.parts import TimesConfig, check_times, split_times
 from hallmark.read.validation import Ledger, Limits, require_columns
 from hallmark.tasks.trades.features import TOGETHER, Feature, compute, names_of, windows
-from hallmark.tasks.trades.messages import DISCLAIMER, LATEST_MS, TradesRequest, TradesResponse
+from hallmark.tasks.trades.messages import DISCLAIMER, LATEST_MS, Trade, TradesRequest, TradesResponse
 from hallmark.tasks.trades.predictor import SIDES, TradesModel, TradesPredictor, load_model, save_model
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class TradesTask:
+class TradesTask(ClassTask):
     """Configuration and contract of the task.
 
     Attributes:
@@ -47,6 +37,14 @@ class TradesTask:
         least_trades: a request with fewer is not answered, and no example has fewer.
         longest_gap_s: a request whose last two trades lie further apart is not answered.
     """
+
+    labels = SIDES
+    request, response = TradesRequest, TradesResponse
+    inputs: ClassVar = {
+        "tick_rule": "the sign of the last price change",
+        "logistic": "the features of hallmark",
+        "hallmark": "price, size and time of the trade and of those before it, no side (base/features.md)",
+    }
 
     name: str
     features: Sequence[Feature]
@@ -112,14 +110,8 @@ class TradesTask:
         back = (frame.groupby("subject_id", sort=False)["timestamp"].diff() < 0).to_numpy()
         ledger.count("noted", "out of order, sorted", frame.loc[back, "subject_id"])
         frame = frame.sort_values(["subject_id", "timestamp"], kind="stable")
-        ledger.enforce(self.limits)
-        if absent := [side for side in SIDES if not (frame["side"] == side).any()]:
-            raise DataError(f"no trade has the side {absent[0]!r}: one class alone cannot be learned")
         rows = frame[["subject_id", "timestamp", "side", "price", "amount"]].reset_index(drop=True)
-        rows["side"] = rows["side"].astype(str)
-        subjects = pd.DataFrame({"subject_id": sorted(rows["subject_id"].unique())})
-        notes = {"sides": rows["side"].value_counts().sort_index().to_dict()}
-        return Clean(rows, subjects, ledger.report(len(rows), notes))
+        return self.settle(rows.rename(columns={"side": "label"}).astype({"label": str}), ledger)
 
     def split(self, clean: Clean) -> pd.DataFrame:
         """Cut time for all instruments alike; trades of one instant stay together."""
@@ -141,7 +133,7 @@ class TradesTask:
             at = int(len(rows) * cut)
             known = (rows["timestamp"] < rows["timestamp"].iloc[at]).to_numpy()
             other = rows.copy()
-            other["side"] = rng.permutation(other["side"].to_numpy())
+            other["label"] = rng.permutation(other["label"].to_numpy())
             for column in ("price", "amount"):
                 later = other.loc[~known, column].to_numpy()
                 other.loc[~known, column] = rng.permutation(later) * rng.uniform(0.5, 2.0, len(later))
@@ -174,70 +166,87 @@ class TradesTask:
         gap = by["timestamp"].diff().to_numpy() / 1000
         return np.asarray((by.cumcount() >= self.least_trades - 1).to_numpy() & (gap <= self.longest_gap_s))
 
-    def table(self, prepared: Prepared, part: str) -> tuple[Array, Array, pd.DataFrame]:
-        """Return one part's features, targets (1: buy) and rows; features may look back into the part before."""
-        mine = (prepared.splits["part"] == part).to_numpy() & self.usable(prepared.rows)
-        rows = prepared.rows[mine]
-        return self.examples(prepared.rows)[mine], (rows["side"] == "buy").to_numpy().astype(np.int64), rows
+    def rows_of(self, prepared: Prepared, part: str) -> pd.DataFrame:
+        """Select the trades of one part that would be answered; the index is their place in `prepared.rows`."""
+        return prepared.rows[(prepared.splits["part"] == part).to_numpy() & self.usable(prepared.rows)]
 
-    def fit(
-        self,
-        prepared: Prepared,
-        candidates: Sequence[TreeConfig],
-        nodes: Sequence[Mapping[str, Any]],
-        train: TreeTraining,
-        out: Path,
-        scratch: Path,
-        progress: Progress,
-        look: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Any]:
-        """Fit every candidate on the chosen columns; see `Task.fit`."""
-        distinct(candidates)
-        x, y, _ = self.table(prepared, "train")
-        x_valid, y_valid, _ = self.table(prepared, "valid")
+    def table(self, prepared: Prepared, part: str) -> tuple[Array, Array]:
+        """Return one part's features and targets (1: buy); features may look back into the part before."""
+        rows = self.rows_of(prepared, part)
+        return self.examples(prepared.rows)[rows.index], self.numbers(rows["label"])
+
+    def fit_one(
+        self, prepared: Prepared, config: TreeConfig, train: Quick, scratch: Path, follow: Follow
+    ) -> tuple[TradesModel, TrainResult]:
+        """Grow trees on the chosen columns; see `ClassTask.fit_one`."""
+        x, y = self.table(prepared, "train")
+        x_valid, y_valid = self.table(prepared, "valid")
         chosen = self.selection.choose(x, y, train.seed)
         if not chosen:
             raise DataError("task.selection keeps no feature: loosen it")
+        trees = config.fit(x[:, chosen], y, train.seed)
+        p = softmax(trees.logits(x_valid[:, chosen]))[np.arange(len(y_valid)), y_valid]
+        loss, count = float(-np.log(np.maximum(p, 1e-12)).mean()), len(trees.roots)
+        follow(count, count, loss)
+        model = TradesModel(trees, self.features, chosen, self.memory)
+        return model, TrainResult(loss, count, count, ((count, loss),))
 
-        def fit_one(config: TreeConfig, follow: Follow) -> tuple[TradesModel, TrainResult]:
-            trees = config.fit(x[:, chosen], y, train.seed)
-            p = softmax(trees.logits(x_valid[:, chosen]))[np.arange(len(y_valid)), y_valid]
-            loss, count = float(-np.log(np.maximum(p, 1e-12)).mean()), len(trees.roots)
-            follow(count, count, loss)
-            return TradesModel(trees, self.features, chosen, self.memory), TrainResult(
-                loss, count, count, ((count, loss),)
-            )
+    def save(self, model: TradesModel, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+        """Write trees and the documentation of their features; see `ClassTask.save`."""
+        return save_model(model, directory)
 
-        def save(model: TradesModel, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-            return save_model(model, directory)
+    def logits(self, prepared: Prepared, base: Path, part: str) -> tuple[Array, Array]:
+        """Classify one part's trades; see `ClassTask.logits`."""
+        x, y = self.table(prepared, part)
+        found = load_model(base, self.features, self.memory)
+        return found.trees.logits(x[:, list(found.chosen)]), y
 
-        facts = {"train_trades": len(y), "valid_trades": len(y_valid), "features": len(chosen)}
-        return fit_candidates(candidates, nodes, fit_one, save, out, facts, progress, look)
+    def requests(self, prepared: Prepared, rows: pd.DataFrame) -> Sequence[TradesRequest]:
+        """Ask for every trade with the window before it."""
+        found = []
+        for place in rows.index:
+            before = prepared.rows.iloc[: place + 1]
+            window = before[before["subject_id"] == before["subject_id"].iloc[-1]].tail(self.memory)
+            columns = (window["timestamp"].tolist(), window["price"].tolist(), window["amount"].tolist())
+            trades = [Trade(timestamp_ms=t, price=p, amount=a) for t, p, a in zip(*columns, strict=True)]
+            found.append(TradesRequest(trades=trades))
+        return found
 
-    def personalise(
-        self, prepared: Prepared, model: Path, config: Impersonal, scratch: Path, progress: Progress
-    ) -> dict[str, Any]:
-        """Nobody is personalised."""
-        write_nobody(model / "people")
-        return {}
+    def baselines(self, prepared: Prepared, model: Path) -> dict[str, Array]:
+        """The tick rule, and logistic regression on the chosen features."""
+        from sklearn.linear_model import LogisticRegression
 
-    def calibrate(
-        self, prepared: Prepared, model: Path, config: TemperatureConfig, progress: Progress
-    ) -> dict[str, Any]:
-        """Fit temperature and threshold on valid."""
-        x, y, _ = self.table(prepared, "valid")
-        found = load_model(model / "base", self.features, self.memory)
-        calibration = fit_temperature(found.trees.logits(x[:, list(found.chosen)]), y, config)
-        save_temperature(model / "calibration", calibration)
-        return {"temperature": calibration.temperature, "threshold": calibration.threshold}
+        x, target = self.table(prepared, "train")
+        test, _ = self.table(prepared, "test")
+        tick = test[:, names_of(self.features).index("tick_0")]
+        up = np.where(tick > 0, 0.9, np.where(tick < 0, 0.1, 0.5))
+        chosen = list(load_model(model / "base", self.features, self.memory).chosen)
+        scaled = filled(np.concatenate([x[:, chosen], test[:, chosen]]).astype(np.float64))
+        logistic = LogisticRegression(max_iter=2000).fit(scaled[: len(x)], target)
+        return {
+            "tick_rule": np.stack([1 - up, up], axis=1),
+            "logistic": np.asarray(logistic.predict_proba(scaled[len(x) :])),
+        }
+
+    def segments(self, rows: pd.DataFrame) -> dict[str, Array]:
+        """Cut by size and by the hour, UTC."""
+        amount, hour = rows["amount"].to_numpy(), rows["timestamp"].to_numpy() // 3_600_000 % 24
+        low, high = np.quantile(amount, [1 / 3, 2 / 3])
+        found = {"small": amount <= low, "middle": (amount > low) & (amount <= high), "large": amount > high}
+        hours = {f"hour:{start:02d}-{start + 5:02d}": hour // 6 * 6 == start for start in (0, 6, 12, 18)}
+        return {f"amount:{name}": inside for name, inside in found.items()} | hours
+
+    def drawn_together(self, rows: pd.DataFrame) -> Array:
+        """Trades of one instant are one order's."""
+        return rows.groupby(["subject_id", "timestamp"]).ngroup().to_numpy()
 
     def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Features, sides and instruments of train and test."""
         tables = []
         for part in ("train", "test"):
-            x, _, rows = self.table(prepared, part)
-            frame = pd.DataFrame(x, columns=names_of(self.features))
-            groups = {"side": rows["side"].to_numpy(object), "instrument": rows["subject_id"].to_numpy(object)}
+            rows = self.rows_of(prepared, part)
+            frame = pd.DataFrame(self.examples(prepared.rows)[rows.index], columns=names_of(self.features))
+            groups = {"side": rows["label"].to_numpy(object), "instrument": rows["subject_id"].to_numpy(object)}
             tables.append(frame.assign(**groups))
         return tables[0], tables[1]
 
@@ -246,11 +255,3 @@ class TradesTask:
         found = load_model(model / "base", self.features, self.memory)
         calibration = load_temperature(model / "calibration")
         return TradesPredictor(found, calibration, self.least_trades, self.longest_gap_s, version, digest)
-
-    def request_type(self) -> type[BaseModel]:
-        """The pydantic type of a request."""
-        return TradesRequest
-
-    def response_type(self) -> type[BaseModel]:
-        """The pydantic type of an answer."""
-        return TradesResponse
