@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import typing_extensions
+
 from hallmark.errors import ConfigError
 
 TARGET = "_target_"
@@ -58,10 +60,41 @@ def build_experiment(params: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"evaluate.evaluator: {error}") from error
     except AttributeError as error:  # it asked the task for what only another has
         pair = f"{type(evaluator).__name__} does not belong to {type(built['task']).__name__}"
-        raise ConfigError(f"evaluate.evaluator: {pair}: choose both by one preset, such as experiment=toy") from error
+        raise ConfigError(f"evaluate.evaluator: {pair}: choose both by one preset (conf/experiment)") from error
+    _check_parts(built)
     for gate in built["evaluate"]["gates"]:
         gate.check(metrics, evaluator.segmentations)
     return built
+
+
+def _check_parts(built: Mapping[str, Any]) -> None:
+    """Hold candidates, training, personalisation and calibration against the types that the task's methods take."""
+    task = built["task"]
+    fit = getattr(task, "fit_one", task.fit)
+    for key, method, parameter in (
+        ("train", fit, "train"),
+        ("personalise", task.personalise, "config"),
+        ("calibrate", task.calibrate, "config"),
+    ):
+        _check_part(key, built[key], typing.get_type_hints(method).get(parameter), task)
+    hints = typing.get_type_hints(fit)
+    wanted = hints.get("config") or next(iter(typing.get_args(hints.get("candidates"))), None)
+    for i, candidate in enumerate(built["model"]["candidates"]):
+        _check_part(f"model.candidates[{i}]", candidate, wanted, task)
+
+
+def _check_part(key: str, part: Any, wanted: Any, task: Any) -> None:
+    if not isinstance(wanted, type):
+        return
+    if getattr(wanted, "_is_protocol", False):
+        fits = all(hasattr(part, name) for name in typing_extensions.get_protocol_members(wanted))
+    else:
+        fits = isinstance(part, wanted)
+    if not fits:
+        raise ConfigError(
+            f"{key}: {type(part).__name__} is not what {type(task).__name__} takes ({wanted.__name__}): "
+            "choose task and parts by one preset (conf/experiment)"
+        )
 
 
 def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:

@@ -71,16 +71,30 @@ def refresh(
     bundle: Path | None = None,
     diary: Path | None = None,
     out: Path = NIGHTLY,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="how to read ROWS, as unit=mmol/L")] = None,
 ) -> None:
     """Take up new rows, such as a day of readings, without training: a new bundle and a new diary.
 
     Starts from OUT as the last refresh left it, else from the trained bundle and its diary.
     """
+    from hallmark.errors import BundleError, ConfigError
+    from hallmark.files import recover
+    from hallmark.prove.bundle import open_bundle
     from hallmark.stages.refresh import refresh as stage
+    from hallmark.stages.refresh import trained_from
 
-    again = bundle is None and diary is None and (out / "bundle").is_dir()
-    start = (out / "bundle", out / "diary") if again else (bundle or BUNDLE, diary or DIARY)
-    hallmark, found = stage(rows, *start, out)
+    pairs = [pair.partition("=") for pair in setting or ()]
+    if odd := [key for key, sign, _ in pairs if not sign]:
+        raise ConfigError(f"--set {odd[0]} has no value: write --set KEY=VALUE")
+    recover(out)  # a refresh may have been killed
+    if bundle is None and diary is None and (out / "bundle").is_dir():
+        bundle = out / "bundle"
+        if BUNDLE.is_dir() and trained_from(*open_bundle(bundle)) != trained_from(*open_bundle(BUNDLE)):
+            raise BundleError(f"{bundle} goes back to another trained bundle than {BUNDLE}: remove {out}, or name both")
+    bundle = bundle or BUNDLE
+    beside = bundle.parent / "diary"
+    diary = diary or (beside if beside.is_dir() else DIARY)
+    hallmark, found = stage(rows, bundle, diary, out, {key: value for key, _, value in pairs})
     counts = ", ".join(f"{name} {count:,}" for name, count in found.items())
     typer.echo(f"{out / 'bundle'}: {hallmark.task} {hallmark.version}; {counts}")
 

@@ -230,8 +230,13 @@ class Task(Protocol):
 class Refreshing(Protocol):
     """A task whose adapters take up new rows without training: they are updated in closed form."""
 
-    def own_rows(self, path: Path) -> Raw:
-        """Read a table of one's own rows."""
+    def own_rows(self, path: Path, settings: Mapping[str, str]) -> Raw:
+        """Read a table of one's own rows; `settings` say how, dotted as in `conf/data`.
+
+        Raises:
+            SourceError: the table cannot be read.
+            ConfigError: a setting is unknown.
+        """
 
     def refresh(self, raw: Raw, model: Path, diary: Path, out: Path) -> Mapping[str, Any]:
         """Take up new rows: rewrite the adapters in `model/people` and write the diary to go on from into `out`.

@@ -117,16 +117,24 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
-    """Fill a fresh directory and put it in place of `directory` only when the block ends well."""
+    """Fill a fresh directory and put it in place of `directory` only when the block ends well; see `recover`."""
     directory.parent.mkdir(parents=True, exist_ok=True)
+    recover(directory)
     fresh = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     os.chmod(fresh, 0o755)
     try:
         yield fresh
         aside = fresh.with_name(f"{fresh.name}.old")
         if directory.exists():
-            os.replace(directory, aside)  # set aside, not deleted: a kill between these lines loses nothing
+            os.replace(directory, aside)  # set aside, not deleted: after a kill between these lines `recover` finds it
         os.replace(fresh, directory)
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def recover(directory: Path) -> None:
+    """Put back what a killed `replacing` had set aside; nothing happens if the directory is there."""
+    aside = sorted(directory.parent.glob(f".{directory.name}.*.old"))
+    if aside and not directory.exists():
+        os.replace(aside[-1], directory)

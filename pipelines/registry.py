@@ -88,7 +88,7 @@ def main() -> int:
     champion = f"{CHAMPIONS}/{hallmark.task}"
     subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", champion], check=True)
     print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: later models are held against it")
-    print(f"  git add {champion}.dvc {RELEASES} && git commit && dvc push {champion}   # so that others have it too")
+    print(f"  git add {CHAMPIONS} {RELEASES} && git commit && dvc push {champion}   # so that others have it too")
     return 0
 
 

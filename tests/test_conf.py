@@ -38,6 +38,38 @@ def test_parts_of_different_tasks_are_refused_before_anything_runs() -> None:
         build_experiment(compose("task=sentiment"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("experiment=sentiment", "train=quick"), r"train: Quick is not what SentimentTask takes \(TrainConfig\)"),
+        (
+            ("experiment=sentiment", "model=boosted_trees"),
+            r"model\.candidates\[0\]: HistGradientBoosting is not",
+        ),
+        (
+            ("experiment=sentiment", "calibrate=per_person"),
+            r"calibrate: CalibrateConfig is not what Sentiment",
+        ),
+        (
+            ("experiment=sentiment", "personalise=gated"),
+            r"personalise: PersonaliseConfig is not what Senti",
+        ),
+        (("experiment=trades", "model=encoder"), r"model\.candidates\[0\]: EncoderConfig is not what TradesTask takes"),
+        (("experiment=trades", "train=standard"), r"train: TrainConfig is not what TradesTask takes \(Quick\)"),
+        (("experiment=trades", "evaluate=sentiment"), r"TradesTask reads no text: choose task and evaluation by one"),
+        (("evaluate=sentiment",), r"GlucoseTask reads no text: choose task and evaluation by one preset"),
+        (("evaluate=trades",), r"GlucoseTask chooses among no labels: choose task and evaluation by one preset"),
+        (("model=encoder",), r"model\.candidates\[0\]: EncoderConfig is not what GlucoseTask takes \(BodyConfig\)"),
+        (("train=quick",), r"train: Quick is not what GlucoseTask takes \(TrainConfig\)"),
+        (("personalise=nobody",), r"personalise: Impersonal is not what GlucoseTask takes"),
+        (("calibrate=temperature",), r"calibrate: TemperatureConfig is not what GlucoseTask takes"),
+    ],
+)
+def test_a_part_of_another_task_is_one_line(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_experiment(compose(*overrides))
+
+
 def test_only_the_library_is_built_from_configuration() -> None:
     assert all(name.startswith("hallmark.") for name in targets(compose()))
     with pytest.raises(ConfigError, match=r"only hallmark\.\* may be built"):

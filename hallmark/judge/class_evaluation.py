@@ -16,9 +16,10 @@ from hallmark.judge.classification import classification_metrics
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_reliability
 from hallmark.learn.class_task import Array, ClassTask
-from hallmark.learn.temperature import load_temperature
+from hallmark.learn.temperature import TemperatureConfig, fit_temperature, load_temperature
 
 TIMED = 50  # single answers
+ANSWERS_ALL = TemperatureConfig(wanted_accuracy=0.0, most_abstained=0.0)
 
 Tested = tuple[dict[str, float], dict[str, str]]
 """Figures by metric, and captions by the name of a picture."""
@@ -54,7 +55,7 @@ class ClassEvaluation:
     def metrics(self, task: ClassTask) -> Mapping[str, Metric]:
         """Every metric that is reported, by name; ValueError for a task that has no labels."""
         if not isinstance(task, ClassTask):
-            raise ValueError(f"{type(task).__name__} chooses among no labels: choose both by one preset, experiment=…")
+            raise ValueError(f"{type(task).__name__} chooses among no labels: choose task and evaluation by one preset")
         return classification_metrics() | dict(self.further)
 
     def tests(self, task: Any, prepared: Prepared, predictor: Any, out: Path) -> Tested:
@@ -71,7 +72,9 @@ class ClassEvaluation:
         logits, target = task.logits(prepared, model / "base", "test")
         found: dict[str, Array] = {OURS: calibration.probabilities(logits)}
         for rival in sorted((model / "rivals").glob("*")):
-            found[rival.name] = calibration.probabilities(task.logits(prepared, rival, "test")[0])
+            on_valid, known = task.logits(prepared, rival, "valid")
+            own = fit_temperature(on_valid, known, ANSWERS_ALL)
+            found[rival.name] = own.probabilities(task.logits(prepared, rival, "test")[0])
         if champion is not None:
             theirs = load_temperature(champion / "calibration")
             found[CHAMPION] = theirs.probabilities(task.logits(prepared, champion / "base", "test")[0])

@@ -62,6 +62,8 @@ def summarise_classes(
                 return score_classes(p[drawn], t[drawn], least)
 
             scored = intervals(measure, len(t), seed, mine)
+            if name != OURS:  # no other has a threshold: it would be compared with nothing
+                scored = {metric: values for metric, values in scored.items() if "answered" not in metric}
             rows += [(name, metric, AT, segment, *values, count) for metric, values in scored.items()]
     columns = ["model", "metric", "at", "segment", "mean", "low", "high", "drawn"]
     return pd.DataFrame(rows, columns=columns).dropna(subset=["mean"])

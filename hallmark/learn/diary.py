@@ -1,8 +1,9 @@
 """The diary: what tomorrow's readings need of all days before, so that a night costs what its day holds.
 
 It keeps every subject's online ridge as it stood at the midnight of the last day with readings, and the readings that
-later midnights still look at: a few weeks, whatever the record's length. Taking up new readings gives what a history
-of all readings would say today. The readings are personal data: a diary stays beside the model and enters no bundle.
+later midnights still look at: a few weeks, whatever the record's length. Readings that come in the order of their days
+give what a history of all readings would say; a day that comes after a later one no longer teaches. The readings are
+personal data: a diary stays beside the model and enters no bundle.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from hallmark.read.panel import MINUTES_A_DAY, Grid, Integers, Panel, build_pane
 
 RIDGE, READINGS, INDEX = "ridge.safetensors", "readings.parquet", "diary.json"
 VALUE = "value"
+FEW, FAR_DAYS = 12, 7  # readings, and days: fewer and farther are taken for a wrong date
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class TakenUp:
     Attributes:
         history: everybody's newest midnights.
         diary: to go on from next time.
-        counts: subjects, joined (new ones), readings (taken up), known (already there), late (older than the diary
-            looks back).
+        counts: subjects, joined (new ones), readings (taken up), known (already there), untaught (of days before the
+            diary's last: in the statistics alone), late (older than the diary looks back), stray (left out: too few
+            and too far ahead).
     """
 
     history: History
@@ -78,8 +81,9 @@ class TakenUp:
 def take_up(diary: Diary, rows: pd.DataFrame, value: str, assembler: Assembler, population: Any) -> TakenUp:
     """Add readings: of a new day, of several, of new people.
 
-    A reading that is already there stays as it was. One of a day whose midnight has passed counts in the statistics,
-    but what has taught the ridge is not taught again. Time is that of the new days' midnights plus one.
+    A reading that is already there stays as it was. One of a day before the diary's last counts in the statistics, but
+    it comes too late to teach: a ridge never goes back. A few readings far ahead of everything else are left out, or
+    one wrong date would end a person's history. Time is that of the new days' midnights plus one.
 
     Args:
         diary: until now; not changed.
@@ -92,9 +96,11 @@ def take_up(diary: Diary, rows: pd.DataFrame, value: str, assembler: Assembler, 
     slot = nearest_slots(fresh["timestamp"].to_numpy(), assembler.grid.step_minutes)
     fresh["timestamp"] = (slot * assembler.grid.step_minutes).astype("datetime64[m]").astype("datetime64[us]")
     fresh[VALUE] = rows[value].to_numpy(dtype=np.float32)
-    oldest = fresh["subject_id"].map(diary.readings.groupby("subject_id")["timestamp"].min().dt.normalize())
-    late = fresh["timestamp"] < oldest  # never for a new subject, who has no oldest reading
-    both = pd.concat([diary.readings, fresh[~late]], ignore_index=True)
+    last = pd.Series(diary.so_far.ridge.last_day, index=list(diary.subjects)).reindex(fresh["subject_id"]).to_numpy()
+    day = fresh["timestamp"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    late = day < last - days_kept(assembler.grid, assembler.history.days)  # never a new subject's, whose last is NaN
+    stray = _stray(fresh, day, last)
+    both = pd.concat([diary.readings, fresh[~late & ~stray]], ignore_index=True)
     readings = both.drop_duplicates(["subject_id", "timestamp"]).sort_values(["subject_id", "timestamp"])
     panel = build_panel(readings, VALUE, assembler.grid)
     places = np.searchsorted(panel.subjects, diary.subjects)
@@ -107,11 +113,22 @@ def take_up(diary: Diary, rows: pd.DataFrame, value: str, assembler: Assembler, 
         "subjects": fresh["subject_id"].nunique(),
         "joined": len(panel.subjects) - len(diary.subjects),
         "readings": taken,
-        "known": len(fresh) - int(late.sum()) - taken,
+        "known": len(fresh) - int((late | stray).sum()) - taken,
+        "untaught": int((~late & (day < last)).sum()),
         "late": int(late.sum()),
+        "stray": int(stray.sum()),
     }
     longer = replace(diary, subjects=panel.subjects, so_far=so_far, readings=readings.reset_index(drop=True))
     return TakenUp(history, _shortened(longer, assembler), counts)
+
+
+def _stray(fresh: pd.DataFrame, day: Integers, last: Any) -> Any:
+    """Find readings of a day that holds fewer than an hour's and lies over a week after the subject's day before it."""
+    days = pd.DataFrame({"subject": fresh["subject_id"].to_numpy(), "day": day, "last": last})
+    by = days.groupby(["subject", "day"], sort=True).agg(count=("day", "size"), last=("last", "first")).reset_index()
+    before = by.groupby("subject")["day"].shift().fillna(by["last"])
+    alone = by[(by["count"] < FEW) & (by["day"] - before > FAR_DAYS)]
+    return pd.MultiIndex.from_frame(days[["subject", "day"]]).isin(pd.MultiIndex.from_frame(alone[["subject", "day"]]))
 
 
 def days_kept(grid: Grid, statistics_days: int) -> int:
@@ -139,14 +156,15 @@ def _shortened(diary: Diary, assembler: Assembler) -> Diary:
     return replace(diary, so_far=replace(diary.so_far, seen=seen), readings=diary.readings[~old].reset_index(drop=True))
 
 
-def write_diary(directory: Path, diary: Diary) -> None:
-    """Write a diary."""
+def write_diary(directory: Path, diary: Diary, people: str) -> None:
+    """Write a diary; `people` is the sha256 of the table of people whose histories it has just written."""
     directory.mkdir(parents=True, exist_ok=True)
     save_file(diary.so_far.ridge.tensors(), str(directory / RIDGE))
     diary.readings.to_parquet(directory / READINGS, index=False)
     index = {
         "base": diary.base,
         "joining": diary.joining,
+        "people": people,
         "subjects": list(diary.subjects),
         "seen": diary.so_far.seen.tolist(),
         "sha256": {name: sha256(directory / name) for name in (RIDGE, READINGS)},
@@ -154,16 +172,17 @@ def write_diary(directory: Path, diary: Diary) -> None:
     write_json(directory / INDEX, index)
 
 
-def read_diary(directory: Path, assembler: Assembler, base: str) -> Diary:
+def read_diary(directory: Path, assembler: Assembler, base: str, people: str) -> Diary:
     """Read a diary.
 
     Args:
         directory: of the diary.
         assembler: of the base model.
         base: sha256 of its directory.
+        people: sha256 of the table of people that the diary must go on from.
 
     Raises:
-        BundleError: it is missing, changed since it was written, or mends another base model.
+        BundleError: it is missing, changed since it was written, or mends another base model, or is of another night.
     """
     with readable(directory, "`dvc repro train` writes a new one"):
         index = read_json(directory / INDEX)
@@ -171,6 +190,10 @@ def read_diary(directory: Path, assembler: Assembler, base: str) -> Diary:
             raise BundleError(
                 f"{directory} belongs to base model {index['base'][:12]}, this is {base[:12]}: "
                 "take the diary of the same training run"
+            )
+        if index["people"] != people:
+            raise BundleError(
+                f"{directory} is of another night than the bundle's people: take the diary that was written with it"
             )
         for name, digest in index["sha256"].items():
             if sha256(directory / name) != digest:

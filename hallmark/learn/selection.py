@@ -19,15 +19,19 @@ class Selection(Protocol):
         """Return the columns to keep, ascending, from (B, F) with NaN and (B,) of 0 and 1."""
 
 
-def filled(x: Array) -> Array:
-    """Standardise columns and put their mean where nothing is known, (B, F)."""
-    with np.errstate(invalid="ignore"):
-        there = ~np.isnan(x)
-        count = np.maximum(there.sum(axis=0), 1)
-        mean = np.where(there, x, 0.0).sum(axis=0) / count
-        away = np.where(there, x - mean, 0.0)
-        spread = np.sqrt((away**2).sum(axis=0) / count)
-    return np.asarray(away / np.where(spread > 0, spread, 1.0))
+def filled(x: Array, like: Array | None = None) -> Array:
+    """Standardise columns and put their mean where nothing is known, (B, F).
+
+    Args:
+        x: what is standardised.
+        like: rows whose mean and spread are used, such as those of training; None takes x itself.
+    """
+    reference = x if like is None else like
+    there = ~np.isnan(reference)
+    count = np.maximum(there.sum(axis=0), 1)
+    mean = np.where(there, reference, 0.0).sum(axis=0) / count
+    spread = np.sqrt((np.where(there, reference - mean, 0.0) ** 2).sum(axis=0) / count)
+    return np.asarray(np.where(np.isnan(x), 0.0, x - mean) / np.where(spread > 0, spread, 1.0))
 
 
 @dataclass(frozen=True)

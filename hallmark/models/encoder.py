@@ -109,7 +109,7 @@ class HubWeights:
         except (LocalEntryNotFoundError, OSError) as error:
             raise ConfigError(
                 f"{self.repository} at {self.revision[:12]} is neither in the cache nor to be fetched: "
-                "unset HF_HUB_OFFLINE on a machine with a network, or choose a packaged model"
+                "set HF_HUB_OFFLINE=0 on a machine with a network, or choose a packaged model"
             ) from error
         return _check(Path(found), self.sha256)
 

@@ -89,6 +89,8 @@ def make_bundle(
     with replacing(out) as fresh:
         for part in PARTS:
             shutil.copytree(model / part, fresh / part)
+        for file in fresh.rglob("*"):  # safetensors are written for their owner alone; a service is another user
+            file.chmod(0o755 if file.is_dir() else 0o644)
         write_text(fresh / CARD, card)
         files = tree_digests(fresh)
         if odd := [name for name in files if not name.endswith(ALLOWED)]:

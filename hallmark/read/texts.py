@@ -22,13 +22,17 @@ _ENGLISH = re.compile(
 
 def normal(text: str) -> str:
     """Write a text the one way that models see: NFC, no control characters, single spaces."""
-    kept = "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else " " for c in text)
+    kinds = ((c, unicodedata.category(c)) for c in text)
+    kept = "".join(" " if kind in ("Cc", "Cs") else c for c, kind in kinds if kind != "Cf")  # soft hyphens join words
     return _SPACE.sub(" ", unicodedata.normalize("NFC", kept)).strip()
 
 
 def key_of(text: str) -> str:
-    """Reduce a text to its letters and digits in lower case: texts of one key are the same text."""
-    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
+    """Reduce a text to lower case without spaces, quotes and stops: texts of one key are the same text.
+
+    Other signs stay: a smile may be all that tells two texts apart.
+    """
+    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c not in " .,!?;\"'-’“”")
 
 
 def unreadable(text: str, longest: int) -> str:

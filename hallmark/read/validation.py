@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hallmark.errors import DataError
+from hallmark.errors import DataError, SourceError
 
 Mask = npt.NDArray[np.bool_]
 
@@ -126,6 +126,21 @@ def require_columns(frame: pd.DataFrame, columns: tuple[str, ...], where: str) -
         if column not in frame.columns:
             found = ", ".join(map(str, frame.columns[:12]))
             raise DataError(f"{where} has no column {column!r} (found: {found}): rename it or set data.columns")
+
+
+def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
+    """Give a table our names, `columns`: ours → the table's.
+
+    Raises:
+        SourceError: the table has a column of our name already and another is meant.
+    """
+    for ours, theirs in columns.items():
+        if ours != theirs and {ours, theirs} <= set(frame.columns):
+            raise SourceError(
+                f"{where} has the columns {ours!r} and {theirs!r}, data.columns.{ours} names the second: "
+                "drop or rename the one that is not meant"
+            )
+    return frame.rename(columns={theirs: ours for ours, theirs in columns.items()})
 
 
 def render_html(report: Mapping[str, Any], title: str) -> str:

@@ -7,12 +7,14 @@ from typing import Any
 
 from hallmark.build import build
 from hallmark.contracts import Refreshing, Verdict
-from hallmark.errors import ConfigError
+from hallmark.errors import BundleError, ConfigError
 from hallmark.files import replacing, sha256
 from hallmark.prove.bundle import CARD, Hallmark, make_bundle, open_bundle
 
 
-def refresh(rows: Path, bundle: Path, diary: Path, out: Path) -> tuple[Hallmark, Mapping[str, Any]]:
+def refresh(
+    rows: Path, bundle: Path, diary: Path, out: Path, settings: Mapping[str, str] | None = None
+) -> tuple[Hallmark, Mapping[str, Any]]:
     """Take up rows into `out/bundle` and `out/diary`, whole or not at all.
 
     The gates' verdicts stay: they judged the model with its adapters refreshed at every midnight of the test.
@@ -22,6 +24,7 @@ def refresh(rows: Path, bundle: Path, diary: Path, out: Path) -> tuple[Hallmark,
         bundle: to start from; it may be `out/bundle`.
         diary: its diary, which a training run or an earlier refresh has written.
         out: where both go.
+        settings: how the table is read, see `Refreshing.own_rows`.
 
     Returns:
         The new bundle's hallmark, which names the one it came from, and what became of the rows.
@@ -30,11 +33,13 @@ def refresh(rows: Path, bundle: Path, diary: Path, out: Path) -> tuple[Hallmark,
         ConfigError: the task's adapters cannot take up rows.
         DataError, BundleError: the rows, the bundle or the diary is not what it should be; `out` is as it was.
     """
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {"bundle", "diary"}):
+        raise BundleError(f"{out} is no earlier refresh: give --out a directory of its own, it is replaced as a whole")
     hallmark, digest = open_bundle(bundle)
     task = build(hallmark.spec, "task")
     if not isinstance(task, Refreshing):
         raise ConfigError(f"{bundle}: adapters of {hallmark.task!r} cannot take up rows: train anew with `dvc repro`")
-    raw = task.own_rows(rows)
+    raw = task.own_rows(rows, settings or {})
     with replacing(out) as fresh:
         model = fresh / "model"
         shutil.copytree(bundle, model)
@@ -46,7 +51,10 @@ def refresh(rows: Path, bundle: Path, diary: Path, out: Path) -> tuple[Hallmark,
             hallmark.spec,
             hallmark.requirements,
             hallmark.schema,
-            {**hallmark.provenance, "refreshed": {"from": digest, "rows": sha256(rows), **found}},
+            {
+                **hallmark.provenance,
+                "refreshed": {"from": digest, "trained": trained_from(hallmark, digest), "rows": sha256(rows), **found},
+            },
             hallmark.metrics,
             [Verdict(**verdict) for verdict in hallmark.verdicts],
             (bundle / CARD).read_text(encoding="utf-8"),
@@ -54,3 +62,8 @@ def refresh(rows: Path, bundle: Path, diary: Path, out: Path) -> tuple[Hallmark,
         )
         shutil.rmtree(model)
     return made, found
+
+
+def trained_from(hallmark: Hallmark, digest: str) -> str:
+    """Name the trained bundle that a bundle goes back to, by the sha256 of its hallmark."""
+    return str(hallmark.provenance.get("refreshed", {}).get("trained", digest))

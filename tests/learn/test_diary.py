@@ -96,19 +96,49 @@ def test_a_diary_is_as_long_as_what_is_looked_at(prepared: Any, assembler: Any) 
 
 def test_a_diary_is_stored_and_bound_to_its_base(prepared: Any, assembler: Any, tmp_path: Path) -> None:
     _, diary = begun(prepared.rows, assembler)
-    write_diary(tmp_path / "diary", diary)
-    back = read_diary(tmp_path / "diary", assembler, "b" * 64)
+    write_diary(tmp_path / "diary", diary, "p" * 64)
+    back = read_diary(tmp_path / "diary", assembler, "b" * 64, "p" * 64)
     for name, array in diary.so_far.ridge.tensors().items():
         np.testing.assert_array_equal(array, back.so_far.ridge.tensors()[name], err_msg=name)
     pd.testing.assert_frame_equal(back.readings, diary.readings)
     assert (back.subjects, back.joining) == (diary.subjects, "online_ridge")
     with pytest.raises(BundleError, match=r"belongs to base model bbbbbbbbbbbb, this is cccccccccccc: take the diary"):
-        read_diary(tmp_path / "diary", assembler, "c" * 64)
+        read_diary(tmp_path / "diary", assembler, "c" * 64, "p" * 64)
+    with pytest.raises(BundleError, match=r"is of another night than the bundle's people"):
+        read_diary(tmp_path / "diary", assembler, "b" * 64, "q" * 64)
     file = tmp_path / "diary" / "ridge.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(bytes(data))
     with pytest.raises(BundleError, match=r"ridge.safetensors was changed after it was written"):
-        read_diary(tmp_path / "diary", assembler, "b" * 64)
+        read_diary(tmp_path / "diary", assembler, "b" * 64, "p" * 64)
     with pytest.raises(BundleError, match=r"cannot be loaded .*`dvc repro train` writes a new one"):
-        read_diary(tmp_path / "nowhere", assembler, "b" * 64)
+        read_diary(tmp_path / "nowhere", assembler, "b" * 64, "p" * 64)
+
+
+def test_a_day_that_comes_after_a_later_one_counts_and_is_named(prepared: Any, assembler: Any) -> None:
+    rows = prepared.rows
+    end = rows["timestamp"].max()
+    newer = rows["timestamp"] >= end.normalize()
+    late = (rows["timestamp"] >= end.normalize() - pd.Timedelta(days=1)) & ~newer
+    whole, _ = begun(rows, assembler)
+    _, diary = begun(rows[~newer & ~late], assembler)
+    first = taken(diary, rows[newer], assembler)
+    second = taken(first.diary, rows[late], assembler)
+    assert second.counts["readings"] == second.counts["untaught"] == int(late.sum())
+    assert second.counts["late"] == 0
+    for code in range(len(diary.subjects)):
+        np.testing.assert_allclose(second.history.newest(code).statistics, whole.newest(code).statistics, atol=1e-4)
+
+
+def test_one_wrong_date_ends_nobodys_history(prepared: Any, assembler: Any) -> None:
+    rows = prepared.rows
+    history, diary = begun(rows, assembler)
+    wrong = rows.tail(1).assign(timestamp=rows["timestamp"].max() + pd.Timedelta(days=300))
+    result = taken(diary, wrong, assembler)
+    assert (result.counts["readings"], result.counts["stray"]) == (0, 1)
+    agree(result.history, history, len(diary.subjects))
+    # After a real pause a day of readings is a day of readings.
+    back = rows[rows["timestamp"] > rows["timestamp"].max() - pd.Timedelta(hours=20)]
+    result = taken(diary, back.assign(timestamp=back["timestamp"] + pd.Timedelta(days=300)), assembler)
+    assert (result.counts["readings"], result.counts["stray"]) == (len(back), 0)

@@ -1,14 +1,15 @@
 """`hallmark refresh`: a day of readings makes a new bundle, nothing is trained."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from hallmark.errors import BundleError, DataError
-from hallmark.files import read_json
+from hallmark.errors import BundleError, ConfigError, DataError
+from hallmark.files import read_json, write_json
 from hallmark.prove.bundle import open_bundle
 from hallmark.stages.refresh import refresh
 from tests.conftest import run
@@ -99,8 +100,70 @@ def test_bad_rows_leave_everything_as_it_was(
         refresh(tmp_path / "bad.csv", tmp_path / "nightly/bundle", tmp_path / "nightly/diary", tmp_path / "nightly")
     assert open_bundle(tmp_path / "nightly" / "bundle") == before
     assert sorted(p.name for p in (tmp_path / "nightly").iterdir()) == ["bundle", "diary"]
-    with pytest.raises(DataError, match=r"no reading is new: [\d,]+ are in .*/diary already, 0 are older"):
+    with pytest.raises(DataError, match=r"no reading is new: [\d,]+ are in .*/diary already, 0 are older than"):
         refresh(rows, tmp_path / "nightly/bundle", tmp_path / "nightly/diary", tmp_path / "nightly")
     assert open_bundle(tmp_path / "nightly" / "bundle") == before
     with pytest.raises(BundleError, match=r"nowhere cannot be loaded"):
         refresh(rows, bundle, tmp_path / "nowhere", tmp_path / "nightly")
+
+
+def test_nothing_but_an_earlier_refresh_is_replaced(
+    bundle: Path, trained: Path, tomorrow: pd.DataFrame, tmp_path: Path
+) -> None:
+    rows = write(tomorrow, tmp_path / "day.csv")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(BundleError, match="mine is no earlier refresh: give --out a directory of its own"):
+        refresh(rows, bundle, trained / "diary", tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+    with pytest.raises(BundleError, match="is no earlier refresh"):
+        refresh(rows, bundle, trained / "diary", bundle)
+    open_bundle(bundle)
+
+
+def test_a_refresh_that_was_killed_between_two_names_goes_on(
+    bundle: Path, trained: Path, tomorrow: pd.DataFrame, tmp_path: Path
+) -> None:
+    write(tomorrow, tmp_path / "one.csv")
+    write(tomorrow.assign(timestamp=tomorrow["timestamp"] + pd.Timedelta(days=1)), tmp_path / "two.csv")
+    command = ("python", "-m", "hallmark.cli", "refresh")
+    start = ("--bundle", str(bundle), "--diary", str(trained / "diary"))
+    assert run(tmp_path, *command, "one.csv", *start).returncode == 0
+    (tmp_path / "nightly").rename(tmp_path / ".nightly.abc.old")  # as a kill leaves it
+    done = run(tmp_path, *command, "two.csv")
+    assert done.returncode == 0, done.stderr
+    assert "glucose 1.2.0" in done.stdout
+    assert not list(tmp_path.glob(".nightly*"))
+
+
+def test_a_diary_of_another_night_and_a_nightly_of_another_training_are_refused(
+    bundle: Path, trained: Path, tomorrow: pd.DataFrame, tmp_path: Path
+) -> None:
+    rows = write(tomorrow, tmp_path / "one.csv")
+    write(tomorrow.assign(timestamp=tomorrow["timestamp"] + pd.Timedelta(days=1)), tmp_path / "two.csv")
+    refresh(rows, bundle, trained / "diary", tmp_path / "nightly")
+    with pytest.raises(BundleError, match="is of another night than the bundle's people"):
+        refresh(tmp_path / "two.csv", tmp_path / "nightly" / "bundle", trained / "diary", tmp_path / "other")
+    shutil.copytree(tmp_path / "nightly" / "bundle", tmp_path / "bundle")
+    manifest = read_json(tmp_path / "bundle" / "hallmark.json")
+    del manifest["provenance"]["refreshed"]
+    write_json(tmp_path / "bundle" / "hallmark.json", manifest)
+    done = run(tmp_path, "python", "-m", "hallmark.cli", "refresh", "two.csv")
+    assert done.returncode == 1
+    assert "goes back to another trained bundle than bundle: remove nightly, or name both" in done.stderr
+
+
+def test_a_bundle_can_be_read_by_a_service_of_another_user(bundle: Path) -> None:
+    assert {file.stat().st_mode & 0o777 for file in bundle.rglob("*") if file.is_file()} == {0o644}
+
+
+def test_a_table_is_read_as_it_is_said(bundle: Path, trained: Path, tomorrow: pd.DataFrame, tmp_path: Path) -> None:
+    mmol = tomorrow.assign(glucose_mg_dl=tomorrow["glucose_mg_dl"] / 18.016)
+    rows = write(mmol.rename(columns={"glucose_mg_dl": "sgv"}), tmp_path / "day.csv")
+    settings = {"unit": "mmol/L", "columns.glucose": "sgv"}
+    _, counts = refresh(rows, bundle, trained / "diary", tmp_path / "nightly", settings)
+    assert counts["readings"] == len(tomorrow)
+    with pytest.raises(ConfigError, match="'units' is no setting of a table: give unit, timestamp_format or columns"):
+        refresh(rows, bundle, trained / "diary", tmp_path / "other", {"units": "mmol/L"})
+    with pytest.raises(ConfigError, match="unit='mol' must be one of"):
+        refresh(rows, bundle, trained / "diary", tmp_path / "other", {"unit": "mol"})

@@ -52,6 +52,12 @@ def test_every_dropped_row_is_counted_under_its_reason() -> None:
     }
 
 
+def test_signs_tell_texts_apart_and_soft_hyphens_join_words() -> None:
+    assert key_of("Good :)") != key_of("Good :(")
+    assert key_of("“It’s fine.”") == key_of("It's Fine")
+    assert normal("ter\u00adrible, ba\u200bd") == "terrible, bad"
+
+
 def test_repeated_texts_merge_and_contradictions_go() -> None:
     rows = [("a", "Fine.", "good"), ("a", "fine", "good"), ("a", "Odd!", "good"), ("b", "odd", "bad")]
     ledger = Ledger(len(rows))

@@ -188,14 +188,14 @@ def test_the_files_are_read_as_they_are(tmp_path: Path) -> None:
 
 def test_ones_own_table_needs_text_and_label(tmp_path: Path) -> None:
     pd.DataFrame({"review": ["Good one", "Bad one"], "stars": ["positive", "negative"]}).to_csv(tmp_path / "own.csv")
-    raw = TextTable(str(tmp_path / "own.csv"), {"text": "review", "label": "stars"}).load()
+    raw = TextTable(str(tmp_path / "own.csv"), {"text": "review", "label": "stars"}, {}).load()
     assert raw.rows.to_dict("list") == {
         "subject_id": ["own", "own"],
         "text": ["Good one", "Bad one"],
         "label": ["positive", "negative"],
     }
     with pytest.raises(DataError, match="has no column 'text'"):
-        TextTable(str(tmp_path / "own.csv"), {}).load()
+        TextTable(str(tmp_path / "own.csv"), {}, {}).load()
 
 
 def test_behaviour_tests_tell_a_reader_from_a_counter() -> None:

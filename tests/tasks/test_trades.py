@@ -206,7 +206,8 @@ def test_too_little_or_too_old_a_past_is_refused(task: Any, prepared: Prepared, 
 
 @pytest.mark.parametrize(
     "change",
-    [{"price": 0.0}, {"price": float("nan")}, {"amount": float("inf")}, {"price": "1"}, {"timestamp_ms": 1.5},
+    [{"price": 0.0}, {"price": 1e300}, {"timestamp_ms": 1_600_000_000},
+     {"price": float("nan")}, {"amount": float("inf")}, {"price": "1"}, {"timestamp_ms": 1.5},
      {"timestamp_ms": 10**18}, {"side": "buy"}],
 )  # fmt: skip
 def test_bad_trades_are_no_request(task: Any, change: dict[str, Any]) -> None:
@@ -216,7 +217,7 @@ def test_bad_trades_are_no_request(task: Any, change: dict[str, Any]) -> None:
 
 
 def test_trades_may_not_go_back_in_time(task: Any) -> None:
-    trades = [{"timestamp_ms": t, "price": 1.0, "amount": 1.0} for t in (2_000, 1_000)]
+    trades = [{"timestamp_ms": t, "price": 1.0, "amount": 1.0} for t in (1_600_000_002_000, 1_600_000_001_000)]
     with pytest.raises(ValidationError, match="must not go back in time"):
         task.request_type().model_validate({"trades": trades})
 
@@ -250,6 +251,23 @@ def test_a_missing_column_and_a_missing_file_are_named(params: dict[str, Any], t
     (tmp_path / "trades.feather").write_text("x")
     with pytest.raises(SourceError, match=r"cannot be read as \.feather"):
         TradesFile(str(tmp_path / "trades.feather"), "A/B", {}).load()
+
+
+def test_the_order_within_an_instant_is_the_exchanges(params: dict[str, Any], task: Any) -> None:
+    raw = build(params["data"]).load()
+    expected = task.clean(raw).rows
+    newest_first = dataclasses.replace(raw, rows=raw.rows[::-1].reset_index(drop=True))
+    pd.testing.assert_frame_equal(task.clean(newest_first).rows, expected)
+    nameless = raw.rows.assign(id=None)
+    pd.testing.assert_frame_equal(task.clean(dataclasses.replace(raw, rows=nameless)).rows, expected)
+    with pytest.raises(DataError, match=r"the order within an instant is not known\. Sort the file as it was"):
+        task.clean(dataclasses.replace(raw, rows=nameless[::-1].reset_index(drop=True)))
+
+
+def test_columns_of_ours_and_of_theirs_at_once_are_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"timestamp": [1], "ts": [2]}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(SourceError, match=r"columns 'timestamp' and 'ts', data\.columns\.timestamp names the second"):
+        TradesFile(str(tmp_path / "t.csv"), "A/B", {"timestamp": "ts"}).load()
 
 
 def test_features_need_memory(task: Any) -> None:

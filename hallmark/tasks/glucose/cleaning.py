@@ -5,6 +5,7 @@ The table: subject_id (text), timestamp (local wall-clock time, no zone), glucos
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from hallmark.read.validation import Ledger, ValidationLimits, require_columns
 
 LOWEST, HIGHEST = 10.0, 600.0  # mg/dL; outside it is no reading of any sensor on the market
 SUSPECT_MMOL = 30.0  # a person's median below this is not in mg/dL
-LONGEST_ID = 60  # percent-encoded it must be a file name
+LONGEST_ID = 180  # bytes, percent-encoded: it must be a file name
 ZONE_DROPPED = "time zone dropped, wall-clock time kept"
 GROUPS = ("age_band", "sex", "diabetes_type", "device")
 
@@ -41,8 +42,9 @@ def clean(raw: Raw, limits: ValidationLimits, sensor_text: Mapping[str, float], 
     frame = ledger.drop(frame, _mask(frame["subject_id"] == ""), "no subject_id")
     for person, why in raw.excluded.items():
         frame = ledger.drop(frame, _mask(frame["subject_id"] == person), why, "excluded")
-    if (long := frame["subject_id"].str.len() > LONGEST_ID).any():
-        raise DataError(f"{int(long.sum())} rows have a subject_id of more than {LONGEST_ID} characters: shorten them")
+    lengths = {subject: len(quote(subject, safe="")) for subject in frame["subject_id"].unique()}
+    if long := [subject for subject, length in lengths.items() if length > LONGEST_ID]:
+        raise DataError(f"{len(long)} subject_ids take more than {LONGEST_ID} bytes as a file name: shorten them")
     frame = _times(frame, limits, ledger)
     frame = _values(frame, sensor_text, ledger)
     if frame.empty:

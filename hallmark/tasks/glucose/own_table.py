@@ -10,7 +10,7 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
-from hallmark.read.validation import require_columns
+from hallmark.read.validation import rename_columns, require_columns
 
 MG_DL_PER_MMOL_L = 18.016  # molar mass of glucose 180.16 g/mol
 
@@ -44,13 +44,7 @@ class OwnTable:
         """Read the file; values in mmol/L are converted, text is left for cleaning to count."""
         path = Path(self.path)
         frame = _read(path, self.columns.get("subject_id", "subject_id"))
-        for ours, theirs in self.columns.items():
-            if ours != theirs and {ours, theirs} <= set(frame.columns):
-                raise SourceError(
-                    f"{path} has the columns {ours!r} and {theirs!r}, data.columns.{ours} names the second: "
-                    "drop or rename the one that is not meant"
-                )
-        frame = frame.rename(columns={theirs: ours for ours, theirs in self.columns.items()})
+        frame = rename_columns(frame, self.columns, str(path))
         require_columns(frame, ("subject_id", "timestamp", "glucose"), str(path))
         if frame.empty:
             raise SourceError(f"{path} has a header and no rows: set data.path to a file with readings")

@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from hallmark.contracts import Clean, Prepared, Progress, Raw
-from hallmark.errors import BundleError, DataError, LeakageError
+from hallmark.errors import BundleError, ConfigError, DataError, LeakageError
 from hallmark.files import sha256
 from hallmark.learn.assemble import Assembler
 from hallmark.learn.base_forecaster import (
@@ -179,31 +179,41 @@ class GlucoseTask:
             lambda done, total: progress("personalise", done, total, ""),
         )
         save_people(out, table, spec, history, parts.panel.subjects)
-        write_diary(model / "diary", diary)
+        write_diary(model / "diary", diary, sha256(out / "people.json"))
         held = prepared.splits.set_index("subject_id")["group"]
         counts = table["way"].value_counts().to_dict()
         return {"ways": counts, "held_out": int((table["subject_id"].map(held) == HELD_OUT).sum())}
 
-    def own_rows(self, path: Path) -> Raw:
-        """Read a CSV or Parquet file with subject_id, timestamp and glucose in mg/dL."""
-        return OwnTable(str(path), "mg/dL", {}, None, "").load()
+    def own_rows(self, path: Path, settings: Mapping[str, str]) -> Raw:
+        """Read a CSV or Parquet file with subject_id, timestamp and glucose, as `data=table` does."""
+        known = {key: value for key, value in settings.items() if key in ("unit", "timestamp_format")}
+        columns = {k.removeprefix("columns."): v for k, v in settings.items() if k.startswith("columns.")}
+        if odd := sorted(set(settings) - set(known) - {f"columns.{name}" for name in columns}):
+            raise ConfigError(f"{odd[0]!r} is no setting of a table: give unit, timestamp_format or columns.NAME")
+        try:
+            table = OwnTable(str(path), known.get("unit", "mg/dL"), columns, known.get("timestamp_format"), "")
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return table.load()
 
     def refresh(self, raw: Raw, model: Path, diary: Path, out: Path) -> Mapping[str, Any]:
         """Let new readings teach everybody's linear adapter; see hallmark/learn/diary.py. LoRA stays as it was."""
         limits = dataclasses.replace(self.limits, minimum_days=0)
-        rows = clean(raw, limits, self.sensor_text, self.grid.step_minutes).rows
+        cleaned = clean(raw, limits, self.sensor_text, self.grid.step_minutes)
         base = load_base(model / "base")
         assembler = base.assembler
-        earlier = read_diary(diary, assembler, sha256(model / "base"))
-        taken = take_up(earlier, rows, VALUE, assembler, partial(population_forecast, assembler))
+        table = model / "people" / "people.json"
+        earlier = read_diary(diary, assembler, sha256(model / "base"), sha256(table))
+        taken = take_up(earlier, cleaned.rows, VALUE, assembler, partial(population_forecast, assembler))
         if not taken.counts["readings"]:
-            known, late = taken.counts["known"], taken.counts["late"]
+            known, late, stray = (taken.counts[name] for name in ("known", "late", "stray"))
             raise DataError(
-                f"no reading is new: {known:,} are in {diary} already, {late:,} are older than it looks back"
+                f"no reading is new: {known:,} are in {diary} already, {late:,} are older than it looks back, "
+                f"{stray:,} are too few and too far ahead of the others"
             )
         refresh_people(model / "people", taken.history, taken.diary)
-        write_diary(out, taken.diary)
-        return taken.counts
+        write_diary(out, taken.diary, sha256(table))
+        return {**taken.counts, "dropped": cleaned.report["dropped"], "merged": cleaned.report["merged"]}
 
     def calibrate(self, prepared: Prepared, model: Path, config: CalibrateConfig, progress: Progress) -> dict[str, Any]:
         """Learn offsets of the intervals, per person and night, into `model/calibration`."""

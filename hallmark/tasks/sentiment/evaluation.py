@@ -8,6 +8,7 @@ from typing import Any
 from hallmark.contracts import Better, Metric, Prepared
 from hallmark.judge.class_evaluation import ClassEvaluation, Tested
 from hallmark.judge.pictures import draw_shares
+from hallmark.learn.class_task import ClassTask
 from hallmark.tasks.sentiment import behaviour
 
 BEHAVIOUR: dict[str, Better] = {
@@ -22,6 +23,12 @@ BEHAVIOUR: dict[str, Better] = {
 @dataclass(frozen=True)
 class SentimentEvaluation(ClassEvaluation):
     """The shared evaluation and tests of behaviour."""
+
+    def metrics(self, task: ClassTask) -> Mapping[str, Metric]:
+        """Every metric, by name; ValueError for a task without texts."""
+        if not isinstance(task, ClassTask) or "text" not in getattr(task.request, "model_fields", ()):
+            raise ValueError(f"{type(task).__name__} reads no text: choose task and evaluation by one preset")
+        return super().metrics(task)
 
     @property
     def further(self) -> Mapping[str, Metric]:

@@ -10,7 +10,7 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
-from hallmark.read.validation import require_columns
+from hallmark.read.validation import rename_columns, require_columns
 
 COLUMNS = ("subject_id", "text", "label")
 
@@ -59,10 +59,12 @@ class TextTable:
     Attributes:
         path: of the file, UTF-8.
         columns: our names → the file's; without a subject_id everything is one source.
+        labels: the file's labels → ours; others stay as they are.
     """
 
     path: str
     columns: dict[str, str]
+    labels: dict[str, str]
 
     def load(self, progress: Progress = silent) -> Raw:
         """Read the file."""
@@ -75,8 +77,9 @@ class TextTable:
             raise SourceError(f"{path} is not UTF-8 text at byte {error.start}: save it as UTF-8") from error
         except (ValueError, OSError) as error:
             raise SourceError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
-        frame = frame.rename(columns={theirs: ours for ours, theirs in self.columns.items()})
+        frame = rename_columns(frame, self.columns, str(path))
         require_columns(frame, ("text", "label"), str(path))
+        frame["label"] = frame["label"].map(lambda label: self.labels.get(str(label), label))
         if "subject_id" not in frame:
             frame["subject_id"] = path.stem
         subjects = pd.DataFrame({"subject_id": frame["subject_id"].dropna().unique()})

@@ -1,7 +1,8 @@
 """What a trade is judged by: its own price, size and time, and those of the trades before it. Never a side.
 
-Every feature is a function of a window that ends with the trade in question, so nothing later can reach it, and a
-request's window gives the same bits as the training table's. `describe` writes the documentation from the definitions.
+Every feature is a function of a window that ends with the trade in question, so nothing later can reach it. A request
+of `memory` trades gives the same bits as the training table; a shorter one is as if trading had begun with it.
+`describe` writes the documentation from the definitions.
 Legend of shapes: N trades of a table, B windows, M trades of a window (the oldest first, NaN before the first trade).
 """
 

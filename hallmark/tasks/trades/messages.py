@@ -13,6 +13,7 @@ DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 MOST_TRADES = 1000
+EARLIEST_MS = 100_000_000_000  # 1973; seconds of any later year lie below
 LATEST_MS = 7_258_118_400_000  # the year 2200; microseconds would lie far beyond
 
 
@@ -20,9 +21,11 @@ class Trade(BaseModel):
     """One trade; its side is what is asked, so there is none."""
 
     model_config = STRICT
-    timestamp_ms: Annotated[int, Field(ge=0, lt=LATEST_MS, strict=True, description="milliseconds since 1970, UTC")]
-    price: Annotated[float, Field(gt=0, strict=True)]
-    amount: Annotated[float, Field(gt=0, strict=True)]
+    timestamp_ms: Annotated[
+        int, Field(ge=EARLIEST_MS, lt=LATEST_MS, strict=True, description="milliseconds since 1970, UTC")
+    ]
+    price: Annotated[float, Field(gt=1e-15, lt=1e15, strict=True)]
+    amount: Annotated[float, Field(gt=0, lt=1e15, strict=True)]
 
 
 class TradesRequest(BaseModel):

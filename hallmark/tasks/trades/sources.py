@@ -10,6 +10,7 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
+from hallmark.read.validation import rename_columns
 
 COLUMNS = ("subject_id", "timestamp", "id", "side", "price", "amount")
 
@@ -44,7 +45,9 @@ class TradesFile:
             frame = readers[path.suffix](path)
         except (ValueError, OSError) as error:
             raise SourceError(f"{path} cannot be read as {path.suffix}: {str(error).splitlines()[0]}") from error
-        frame = frame.rename(columns={theirs: ours for ours, theirs in self.columns.items()})
+        frame = rename_columns(frame, self.columns, str(path))
+        if frame.empty:
+            raise SourceError(f"{path} has a header and no rows: set data.path to a file with trades")
         frame["subject_id"] = self.instrument
         kept = frame[[column for column in COLUMNS if column in frame]]
         return Raw(kept, pd.DataFrame({"subject_id": [self.instrument]}), {"file": path.name, "sha256": sha256(path)})

@@ -104,12 +104,10 @@ class TradesTask(ClassTask):
                 "convert it, or set data.columns.timestamp"
             )
         frame["timestamp"] = frame["timestamp"].astype(np.int64)
-        again = frame.duplicated(["subject_id", "id"]).to_numpy()
+        again = (frame.duplicated(["subject_id", "id"]) & frame["id"].notna()).to_numpy()
         ledger.count("merged", "the same id again", frame.loc[again, "subject_id"])
         frame = frame[~again]
-        back = (frame.groupby("subject_id", sort=False)["timestamp"].diff() < 0).to_numpy()
-        ledger.count("noted", "out of order, sorted", frame.loc[back, "subject_id"])
-        frame = frame.sort_values(["subject_id", "timestamp"], kind="stable")
+        frame = _in_order(frame, ledger)
         rows = frame[["subject_id", "timestamp", "side", "price", "amount"]].reset_index(drop=True)
         return self.settle(rows.rename(columns={"side": "label"}).astype({"label": str}), ledger)
 
@@ -221,11 +219,11 @@ class TradesTask(ClassTask):
         tick = test[:, names_of(self.features).index("tick_0")]
         up = np.where(tick > 0, 0.9, np.where(tick < 0, 0.1, 0.5))
         chosen = list(load_model(model / "base", self.features, self.memory).chosen)
-        scaled = filled(np.concatenate([x[:, chosen], test[:, chosen]]).astype(np.float64))
-        logistic = LogisticRegression(max_iter=2000).fit(scaled[: len(x)], target)
+        learned, asked = x[:, chosen].astype(np.float64), test[:, chosen].astype(np.float64)
+        logistic = LogisticRegression(max_iter=2000).fit(filled(learned), target)
         return {
             "tick_rule": np.stack([1 - up, up], axis=1),
-            "logistic": np.asarray(logistic.predict_proba(scaled[len(x) :])),
+            "logistic": np.asarray(logistic.predict_proba(filled(asked, like=learned))),
         }
 
     def segments(self, rows: pd.DataFrame) -> dict[str, Array]:
@@ -255,3 +253,22 @@ class TradesTask(ClassTask):
         found = load_model(model / "base", self.features, self.memory)
         calibration = load_temperature(model / "calibration")
         return TradesPredictor(found, calibration, self.least_trades, self.longest_gap_s, version, digest)
+
+
+def _in_order(frame: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
+    """Sort by time, and within an instant by the exchange's number, else as the file has them.
+
+    Raises:
+        DataError: the file is not in the order of trading and no numbers tell the order within an instant.
+    """
+    back = (frame.groupby("subject_id", sort=False)["timestamp"].diff() < 0).to_numpy()
+    ledger.count("noted", "out of order, sorted", frame.loc[back, "subject_id"])
+    number = pd.to_numeric(frame["id"], errors="coerce")
+    if number.notna().all():
+        return frame.assign(_n=number).sort_values(["subject_id", "timestamp", "_n"], kind="stable").drop(columns="_n")
+    if back.any():
+        raise DataError(
+            f"{int(back.sum()):,} trades go back in time and 'id' holds no numbers: the order within an instant is not "
+            "known. Sort the file as it was traded, the oldest first"
+        )
+    return frame.sort_values(["subject_id", "timestamp"], kind="stable")
