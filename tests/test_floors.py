@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -119,3 +120,15 @@ def test_the_committed_lock_was_made_from_this_code_and_these_params() -> None:
         assert f"hallmark/tasks/{params['task']['name']}" in code
         assert code == {path: digest(ROOT / path) for path in code}, f"run `make repro` and commit dvc.lock ({name})"
         assert stage["params"]["params.yaml"] == {key: params[key] for key in STAGES[name]["params"]}, name
+
+
+def test_dvc_sees_every_pointer() -> None:
+    """A pattern of .gitignore that could mean a folder hides the pointers in it: nothing could be pulled."""
+    from dvc.repo import Repo
+
+    pointers = {file.with_suffix("").resolve() for file in (ROOT / "data" / "sources").rglob("*.dvc")}
+    with Repo(str(ROOT)) as repo:
+        seen = {Path(out.fs_path).resolve() for out in repo.index.outs}
+        assert not repo.scm.is_ignored(str(ROOT / "champions") + "/")
+    assert len(pointers) >= 10
+    assert pointers <= seen

@@ -42,3 +42,19 @@ def test_a_pointer_without_its_data_fails_with_dvcs_own_word(tmp_path: Path) -> 
     assert done.returncode != 0
     assert "Hall_2018.zip" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_real_trades_go_from_their_pointer_to_a_judged_bundle(tmp_path: Path) -> None:
+    where = copy_repository(tmp_path / "repository")
+    assert run(where, "dvc", "remote", "add", "--local", "mirror", str(SHARED.parent / "dvc-remote")).returncode == 0
+    files = [file.with_suffix("") for file in sorted((where / "data" / "sources").glob("[st]*/*.dvc"))]
+    assert len(files) == 4
+    pulled = run(where, "dvc", "pull", "-r", "mirror", *(str(file.relative_to(where)) for file in files))
+    assert pulled.returncode == 0, pulled.stderr
+    assert all(file.is_file() for file in files)
+    done = run(where, "dvc", "exp", "run", "-S", "experiment=trades", "-S", "data=xrp_eth", "-S", "package.bento=false")
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+    hallmark, _ = open_bundle(where / "bundle")
+    assert all(verdict["passed"] for verdict in hallmark.verdicts)
+    assert hallmark.metrics["accuracy"]["test"] >= 0.895
+    assert hallmark.metrics["auc"]["test"] >= 0.955
