@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from safetensors import SafetensorError
 
@@ -60,6 +61,11 @@ def sha256(path: Path) -> str:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def directory_of(subject_id: str) -> str:
+    """Name a subject's directory: the id, percent-encoded, so that no id can leave its folder."""
+    return quote(subject_id, safe="").replace(".", "%2E")
 
 
 @contextmanager
@@ -134,7 +140,9 @@ def replacing(directory: Path) -> Iterator[Path]:
 
 
 def recover(directory: Path) -> None:
-    """Put back what a killed `replacing` had set aside; nothing happens if the directory is there."""
-    aside = sorted(directory.parent.glob(f".{directory.name}.*.old"))
-    if aside and not directory.exists():
-        os.replace(aside[-1], directory)
+    """Put back what a killed `replacing` had set aside, or forget it if its successor is there."""
+    for aside in sorted(directory.parent.glob(f".{directory.name}.*.old"), reverse=True):
+        if directory.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(aside, directory)

@@ -38,26 +38,13 @@ def task(params: dict[str, Any]) -> Any:
 @pytest.fixture(scope="session")
 def prepared(params: dict[str, Any], task: Any) -> Any:
     """The toy cohort, cleaned and split."""
-    from hallmark.build import build
-    from hallmark.contracts import Prepared
-
-    clean = task.clean(build(params["data"], "data").load())
-    return Prepared(clean.rows, clean.subjects, task.split(clean))
+    return prepare(params, task)
 
 
 @pytest.fixture(scope="session")
 def trained(params: dict[str, Any], task: Any, prepared: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy cohort's model: base, people, calibration."""
-    from hallmark.build import build
-    from hallmark.contracts import silent
-
-    out = tmp_path_factory.mktemp("trained")
-    candidates = build(params["model"]["candidates"])
-    train = build(params["train"])
-    task.fit(prepared, candidates, params["model"]["candidates"], train, out, out / "scratch", silent)
-    task.personalise(prepared, out, build(params["personalise"]), out / "scratch", silent)
-    task.calibrate(prepared, out, build(params["calibrate"]), silent)
-    return out
+    return train(params, task, prepared, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +55,27 @@ def bundle(params: dict[str, Any], task: Any, trained: Path, tmp_path_factory: p
     out = tmp_path_factory.mktemp("bundle") / "bundle"
     schema = {"request": task.request_type().model_json_schema(), "response": task.response_type().model_json_schema()}
     make_bundle(trained, out, task.name, params["task"], [], schema, {"data": "toy"}, {}, [], "# toy\n", None)
+    return out
+
+
+def prepare(params: dict[str, Any], task: Any) -> Any:
+    """Load, clean and split, as the stage does."""
+    from hallmark.build import build
+    from hallmark.contracts import Prepared
+
+    clean = task.clean(build(params["data"], "data").load())
+    return Prepared(clean.rows, clean.subjects, task.split(clean))
+
+
+def train(params: dict[str, Any], task: Any, prepared: Any, out: Path) -> Path:
+    """Fit, personalise and calibrate into a directory, as the stage does."""
+    from hallmark.build import build
+    from hallmark.contracts import silent
+
+    nodes = params["model"]["candidates"]
+    task.fit(prepared, build(nodes), nodes, build(params["train"]), out, out / "scratch", silent)
+    task.personalise(prepared, out, build(params["personalise"]), out / "scratch", silent)
+    task.calibrate(prepared, out, build(params["calibrate"]), silent)
     return out
 
 

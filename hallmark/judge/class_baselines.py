@@ -20,17 +20,13 @@ def counted_words(train: tuple[Sequence[str], Array], valid: tuple[Sequence[str]
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
-    return _regression(
+    return regression(
         (words.fit_transform(train[0]), train[1]), (words.transform(valid[0]), valid[1]), words.transform(test)
     )
 
 
-def frozen_vectors(train: tuple[Array, Array], valid: tuple[Array, Array], test: Array) -> Array:
-    """Logistic regression on the vectors of the pretrained encoder, whose penalty valid chooses, (test, labels)."""
-    return _regression(train, valid, test)
-
-
-def _regression(train: tuple[Any, Array], valid: tuple[Any, Array], test: Any) -> Array:
+def regression(train: tuple[Any, Array], valid: tuple[Any, Array], test: Any) -> Array:
+    """Logistic regression on columns, such as a frozen encoder's, whose penalty valid chooses, (test, labels)."""
     from sklearn.linear_model import LogisticRegression
 
     models = [LogisticRegression(C=c, max_iter=2000).fit(*train) for c in (0.1, 1.0, 10.0, 100.0)]

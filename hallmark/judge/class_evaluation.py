@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
-from hallmark.files import read_json
 from hallmark.judge.class_baselines import commonest
 from hallmark.judge.class_scores import scores_by_subject, shown_classes, single, summarise_classes
 from hallmark.judge.classification import classification_metrics
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_reliability
+from hallmark.judge.report import training_notes
 from hallmark.learn.class_task import Array, ClassTask
 from hallmark.learn.temperature import TemperatureConfig, fit_temperature, load_temperature
 
@@ -91,10 +91,8 @@ class ClassEvaluation:
             summary = pd.concat([summary, pd.DataFrame([single(*f) for f in figures.items()])], ignore_index=True)
         draw_reliability(out / "reliability.png", found[OURS], target)
         pictures = {"reliability.png": "Measured accuracy against confidence on test", **pictures}
-        training = read_json(model / "training.json")
         notes = {
-            "hallmark is": f"{training['chosen']}, the best of {len(training['candidates'])} candidates on valid",
-            "loss on valid": {name: round(c["valid_loss"], 4) for name, c in training["candidates"].items()},
+            **training_notes(model),
             "test": f"{len(rows):,} {self.drawn}: {rows['label'].value_counts().sort_index().to_dict()}",
             "what every model is given": {"commonest": "nothing: the shares of the labels", **task.inputs},
         }

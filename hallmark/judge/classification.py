@@ -52,17 +52,21 @@ def score_classes(probabilities: Array, target: Array, threshold: float) -> dict
             f1.append(2 * hit / (said + there))
     areas = [_area(probabilities[:, label], target == label) for label in range(probabilities.shape[1])]
     areas = [area for area in areas if not np.isnan(area)]
-    place = np.minimum((sure * BINS).astype(int), BINS - 1)
-    count = np.bincount(place, minlength=BINS)
-    gap = np.abs(np.bincount(place, sure, BINS) - np.bincount(place, right, BINS))
+    count, confidence, hits = by_confidence(sure, right)
     return {
         "accuracy": float(right.mean()),
         "macro_f1": float(np.mean(f1)),
         "auc": float(np.mean(areas)) if areas else float("nan"),
-        "calibration_error": float(gap.sum() / count.sum()),
+        "calibration_error": float(np.abs(confidence - hits).sum() / count.sum()),
         "answered": float(answered.mean()),
         "accuracy_answered": float(right[answered].mean()) if answered.any() else float("nan"),
     }
+
+
+def by_confidence(sure: Array, right: Array) -> tuple[Array, Array, Array]:
+    """Sort answers into ten bins of confidence: how many, the sum of their confidence, how many right, each (10,)."""
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
+    return np.bincount(place, minlength=BINS), np.bincount(place, sure, BINS), np.bincount(place, right, BINS)
 
 
 def _area(score: Array, positive: Array) -> float:

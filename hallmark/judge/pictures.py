@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hallmark.judge.classification import by_confidence
+
 Array = npt.NDArray[Any]
 
 OURS_COLOR, RIVAL_COLOR, INK = "#1b6ca8", "#b8b8b8", "#222222"
@@ -102,10 +104,9 @@ def draw_grid(path: Path, reference: Array, predicted: Array, zone: Array, title
 def draw_reliability(path: Path, probabilities: Array, target: Array) -> None:
     """Draw how often a classifier is right by how sure it is: probabilities (B, L), targets (B,), ten bins."""
     sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == target
-    place = np.minimum((sure * 10).astype(int), 9)
-    count = np.bincount(place, minlength=10)
+    count, *sums = by_confidence(sure, right)
     there = count > 0
-    confidence, accuracy = (np.bincount(place, values, 10)[there] / count[there] for values in (sure, right))
+    confidence, accuracy = (values[there] / count[there] for values in sums)
     figure, axes = _axes(4.2, 3.6)
     axis = axes[0][0]
     axis.plot([0, 1], [0, 1], color=RIVAL_COLOR, lw=1)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hallmark.contracts import Evaluation, Metric, Shown, Verdict
+from hallmark.files import read_json
 
 STYLE = (
     "body{font:15px/1.5 system-ui;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#222}"
@@ -121,6 +122,16 @@ def _segments(summary: pd.DataFrame, metric: Metric, shown: Shown) -> str:
     wide = cells.pivot_table(index="segment", columns="at", values="cell", aggfunc="first")
     words = html.escape(f"{_titled(metric)}: our model ({shown.drawn}).")
     return f"<p>{words}</p>" + _html_table(wide[[m for m in shown.marks if m in wide.columns]])
+
+
+def training_notes(model: Path) -> dict[str, Any]:
+    """Say which candidate was chosen and how all did on valid, from what training has recorded."""
+    training = read_json(model / "training.json")
+    candidates = training["candidates"]
+    return {
+        "hallmark is": f"{training['chosen']}, the best of {len(candidates)} candidates on valid",
+        "loss on valid": {name: round(c["valid_loss"], 4) for name, c in candidates.items()},
+    }
 
 
 def model_card(

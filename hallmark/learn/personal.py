@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 import torch
 
 from hallmark.errors import BundleError
-from hallmark.files import sha256
+from hallmark.files import directory_of, sha256
 from hallmark.learn.adapter_files import PackedStore, PeftStore, unflatten, write_peft
 from hallmark.learn.adapter_training import LoraSettings, Person, train_shared
 from hallmark.learn.bank import AdapterBank, AdapterSpec, spec_of
@@ -74,11 +73,6 @@ class PersonaliseConfig:
         for name in ("stride", "processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-
-
-def directory_of(subject_id: str) -> str:
-    """Name a subject's directory: the id, percent-encoded, so that no id can leave its folder."""
-    return quote(subject_id, safe="").replace(".", "%2E")
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,8 @@ class TreeConfig(Protocol):
 
 
 @dataclass(frozen=True)
-class HistGradientBoosting:
-    """scikit-learn's histogram gradient boosting.
+class _Boosting:
+    """What every library's boosting is told.
 
     Attributes:
         name: among candidates.
@@ -108,7 +108,7 @@ class HistGradientBoosting:
         leaves: most of a tree.
         leaf_examples: fewest in a leaf.
         l2: penalty on leaves.
-        feature_share: of features that a split may choose from.
+        feature_share: of features that a split, or in LightGBM a tree, may choose from.
     """
 
     name: str
@@ -123,6 +123,11 @@ class HistGradientBoosting:
         for name in ("iterations", "learning_rate", "leaves", "leaf_examples", "feature_share"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
+
+
+@dataclass(frozen=True)
+class HistGradientBoosting(_Boosting):
+    """scikit-learn's histogram gradient boosting."""
 
     def fit(self, x: Array, y: Array, seed: int) -> Trees:
         """Learn; see `TreeConfig.fit`."""
@@ -156,26 +161,8 @@ class HistGradientBoosting:
 
 
 @dataclass(frozen=True)
-class LightGBM:
-    """LightGBM's gradient boosting; needs the extra `bench`.
-
-    Attributes:
-        name: among candidates.
-        iterations: trees.
-        learning_rate: of each.
-        leaves: most of a tree.
-        leaf_examples: fewest in a leaf.
-        l2: penalty on leaves.
-        feature_share: of features that a tree may choose from.
-    """
-
-    name: str
-    iterations: int
-    learning_rate: float
-    leaves: int
-    leaf_examples: int
-    l2: float
-    feature_share: float
+class LightGBM(_Boosting):
+    """LightGBM's gradient boosting; needs the extra `bench`."""
 
     def fit(self, x: Array, y: Array, seed: int) -> Trees:
         """Learn; see `TreeConfig.fit`. ConfigError if LightGBM is not installed."""

@@ -16,10 +16,10 @@ from peft import PeftModel
 from hallmark.build import build
 from hallmark.contracts import silent
 from hallmark.errors import BundleError
-from hallmark.files import read_json, sha256
+from hallmark.files import directory_of, read_json, sha256
 from hallmark.learn import linear_bank
 from hallmark.learn.base_forecaster import as_tensors, load_base
-from hallmark.learn.personal import directory_of, lora_directory
+from hallmark.learn.personal import lora_directory
 from hallmark.tasks.glucose.predictor import BLOCK, load_people
 from tests.tasks.test_predictor import request_of
 

@@ -174,3 +174,5 @@ def test_nothing_but_text_is_a_data_error() -> None:
 def test_an_id_that_cannot_be_a_file_name_is_refused() -> None:
     with pytest.raises(DataError, match="take more than 180 bytes as a file name"):
         cleaned(readings("\u6f22" * 90))
+    with pytest.raises(DataError, match="take more than 180 bytes as a file name"):
+        cleaned(readings("a." * 60))  # a dot takes three bytes: no directory may begin with one

@@ -18,7 +18,7 @@ from hallmark.models.encoder import Encoder
 from hallmark.tasks.sentiment import behaviour
 from hallmark.tasks.sentiment.messages import DISCLAIMER
 from hallmark.tasks.sentiment.sources import LabelledSentences, TextTable
-from tests.conftest import SHARED, compose
+from tests.conftest import SHARED, compose, prepare, train
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +39,12 @@ def task(params: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def prepared(params: dict[str, Any], task: Any) -> Prepared:
-    clean = task.clean(build(params["data"]).load())
-    return Prepared(clean.rows, clean.subjects, task.split(clean))
+    return prepare(params, task)
 
 
 @pytest.fixture(scope="module")
 def trained(params: dict[str, Any], task: Any, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("sentiment")
-    nodes = params["model"]["candidates"]
-    task.fit(prepared, build(nodes), nodes, build(params["train"]), out, out / "scratch", silent)
-    task.personalise(prepared, out, build(params["personalise"]), out / "scratch", silent)
-    task.calibrate(prepared, out, build(params["calibrate"]), silent)
-    return out
+    return train(params, task, prepared, tmp_path_factory.mktemp("sentiment"))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from hallmark.tasks.trades.messages import DISCLAIMER
 from hallmark.tasks.trades.predictor import load_model
 from hallmark.tasks.trades.sources import TradesFile
 from hallmark.tasks.trades.task import TradesTask
-from tests.conftest import SHARED, compose
+from tests.conftest import SHARED, compose, prepare, train
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +30,9 @@ def task(params: dict[str, Any]) -> Any:
     return build(params["task"], "task")
 
 
-def prepare(task: Any, params: dict[str, Any]) -> Prepared:
-    clean = task.clean(build(params["data"]).load())
-    return Prepared(clean.rows, clean.subjects, task.split(clean))
-
-
 @pytest.fixture(scope="module")
 def prepared(params: dict[str, Any], task: Any) -> Prepared:
-    return prepare(task, params)
-
-
-def train(params: dict[str, Any], task: Any, prepared: Prepared, out: Path) -> Path:
-    nodes = params["model"]["candidates"]
-    task.fit(prepared, build(nodes), nodes, build(params["train"]), out, out / "scratch", silent)
-    task.personalise(prepared, out, build(params["personalise"]), out / "scratch", silent)
-    task.calibrate(prepared, out, build(params["calibrate"]), silent)
-    return out
+    return prepare(params, task)
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +281,7 @@ def test_the_real_trades_reach_what_they_are_known_to_allow(tmp_path: Path) -> N
     path = SHARED / "trades" / "XRP_ETH-trades.feather"
     params = compose("experiment=trades", "data=xrp_eth", f"data.path={path}")
     task = build(params["task"])
-    prepared = prepare(task, params)
+    prepared = prepare(params, task)
     task.check_leakage(prepared)
     trained = train(params, task, prepared, tmp_path / "model")
     found = build(params["evaluate"]["evaluator"]).evaluate(task, prepared, trained, None, tmp_path, silent).summary

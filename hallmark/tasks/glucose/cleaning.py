@@ -5,12 +5,12 @@ The table: subject_id (text), timestamp (local wall-clock time, no zone), glucos
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 
 from hallmark.contracts import Clean, Raw
 from hallmark.errors import DataError
+from hallmark.files import directory_of
 from hallmark.read.panel import means_of_runs, nearest_slots
 from hallmark.read.validation import Ledger, ValidationLimits, require_columns
 
@@ -42,8 +42,7 @@ def clean(raw: Raw, limits: ValidationLimits, sensor_text: Mapping[str, float], 
     frame = ledger.drop(frame, _mask(frame["subject_id"] == ""), "no subject_id")
     for person, why in raw.excluded.items():
         frame = ledger.drop(frame, _mask(frame["subject_id"] == person), why, "excluded")
-    lengths = {subject: len(quote(subject, safe="")) for subject in frame["subject_id"].unique()}
-    if long := [subject for subject, length in lengths.items() if length > LONGEST_ID]:
+    if long := [subject for subject in frame["subject_id"].unique() if len(directory_of(subject)) > LONGEST_ID]:
         raise DataError(f"{len(long)} subject_ids take more than {LONGEST_ID} bytes as a file name: shorten them")
     frame = _times(frame, limits, ledger)
     frame = _values(frame, sensor_text, ledger)

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
-from hallmark.files import read_json
 from hallmark.judge.baselines import Baselines, fit_baselines
 from hallmark.judge.bootstrap import summarise
 from hallmark.judge.forecasts import Row, forecast_metrics, score_events, score_points, score_quantiles
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_calibration, draw_errors, draw_fans, draw_gains, draw_grid
+from hallmark.judge.report import training_notes
 from hallmark.judge.trees import Trees
 from hallmark.learn.base_forecaster import Base, load_base
 from hallmark.learn.intervals import pairs
@@ -120,10 +120,8 @@ class GlucoseEvaluation:
         scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
         summary = summarise(scores, self.seed)
         pictures = _draw(self, task, out, scores, summary, shown, np.concatenate(cloud))
-        training = read_json(model / "training.json")
         notes = {
-            "hallmark is": f"{training['chosen']}, the best of {len(training['candidates'])} candidates on valid",
-            "loss on valid": {name: round(c["valid_loss"], 4) for name, c in training["candidates"].items()},
+            **training_notes(model),
             "test": f"{len(origins):,} windows of {len(cloud)} people",
             "interpolated share of input readings": f"{parts.panel.interpolated_share:.2%}",
             "what every model is given": INPUTS,

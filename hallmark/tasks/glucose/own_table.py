@@ -10,8 +10,10 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
+from hallmark.read.tables import read_table
 from hallmark.read.validation import rename_columns, require_columns
 
+COLUMNS = ("subject_id", "timestamp", "glucose")
 MG_DL_PER_MMOL_L = 18.016  # molar mass of glucose 180.16 g/mol
 
 UNITS = {"mg/dL": 1.0, "mmol/L": MG_DL_PER_MMOL_L}
@@ -43,9 +45,9 @@ class OwnTable:
     def load(self, progress: Progress = silent) -> Raw:
         """Read the file; values in mmol/L are converted, text is left for cleaning to count."""
         path = Path(self.path)
-        frame = _read(path, self.columns.get("subject_id", "subject_id"))
+        frame = read_table(path, COLUMNS, text={self.columns.get("subject_id", "subject_id"): str})
         frame = rename_columns(frame, self.columns, str(path))
-        require_columns(frame, ("subject_id", "timestamp", "glucose"), str(path))
+        require_columns(frame, COLUMNS, str(path))
         if frame.empty:
             raise SourceError(f"{path} has a header and no rows: set data.path to a file with readings")
         if self.timestamp_format is not None:
@@ -67,32 +69,10 @@ class OwnTable:
         facts = {"file": path.name, "unit": self.unit, "sha256": sha256(path)}
         if not self.subjects_path:
             return Raw(rows, subjects, facts)
-        other = _read(Path(self.subjects_path), "subject_id", "data.subjects_path")
+        other = read_table(Path(self.subjects_path), COLUMNS, "data.subjects_path", {"subject_id": str})
         require_columns(other, ("subject_id",), self.subjects_path)
         other = other.assign(subject_id=other["subject_id"].astype(str).str.strip())
         if len(other) and not other["subject_id"].isin(people).any():
             raise SourceError(f"{self.subjects_path} describes none of the subjects of {path}: do the ids agree?")
         subjects = subjects.merge(other, on="subject_id", how="left")
         return Raw(rows, subjects, {**facts, "subjects_sha256": sha256(Path(self.subjects_path))})
-
-
-def _read(path: Path, subject: str, key: str = "data.path") -> pd.DataFrame:
-    if not path.is_file():
-        raise SourceError(f"{path} is not there: set {key} to a CSV or Parquet file")
-    if path.stat().st_size == 0:
-        raise SourceError(f"{path} is empty: it needs the columns subject_id, timestamp, glucose")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        frame = pd.read_csv(path, dtype={subject: str}, encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
-        ) from error
-    except (ValueError, OSError) as error:
-        line = str(error).splitlines()[0]
-        raise SourceError(f"{path} cannot be read as {path.suffix or 'a table'}: {line}") from error
-    for name, sign in (("semicolons", ";"), ("tabs", "\t")):
-        if len(frame.columns) == 1 and sign in str(frame.columns[0]):
-            raise SourceError(f"{path} is separated by {name}: save it with commas")
-    return frame

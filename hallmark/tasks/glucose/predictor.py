@@ -13,7 +13,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from hallmark.errors import BundleError
-from hallmark.files import read_json, readable, write_json
+from hallmark.files import directory_of, read_json, readable, write_json
 from hallmark.learn.assemble import Assembler
 from hallmark.learn.bank import AdapterSpec
 from hallmark.learn.base_forecaster import Base, load_base
@@ -21,7 +21,7 @@ from hallmark.learn.diary import Diary
 from hallmark.learn.history import History, row_sizes
 from hallmark.learn.intervals import Calibration, pairs, widen
 from hallmark.learn.linear_bank import HistoryFiles, LinearBank, Past, Pasts, ResidentPasts
-from hallmark.learn.personal import SEATS, WAYS, People, directory_of
+from hallmark.learn.personal import SEATS, WAYS, People
 from hallmark.read.panel import MINUTES_A_DAY, Floats, Integers, Panel, build_panel, means_of_runs, nearest_slots
 from hallmark.tasks.glucose.messages import (
     DISCLAIMER,

@@ -10,6 +10,7 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
+from hallmark.read.tables import read_table
 from hallmark.read.validation import rename_columns, require_columns
 
 COLUMNS = ("subject_id", "text", "label")
@@ -69,14 +70,7 @@ class TextTable:
     def load(self, progress: Progress = silent) -> Raw:
         """Read the file."""
         path = Path(self.path)
-        if not path.is_file():
-            raise SourceError(f"{path} is not there: set data.path to a CSV or Parquet file")
-        try:
-            frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{path} is not UTF-8 text at byte {error.start}: save it as UTF-8") from error
-        except (ValueError, OSError) as error:
-            raise SourceError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+        frame = read_table(path, COLUMNS[1:], text=str)
         frame = rename_columns(frame, self.columns, str(path))
         require_columns(frame, ("text", "label"), str(path))
         frame["label"] = frame["label"].map(lambda label: self.labels.get(str(label), label))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from hallmark.contracts import Clean, Prepared, Raw
-from hallmark.judge.class_baselines import counted_words, frozen_vectors
+from hallmark.judge.class_baselines import counted_words, regression
 from hallmark.learn.candidates import Follow
 from hallmark.learn.class_task import Array, ClassTask
 from hallmark.learn.temperature import load_temperature
@@ -122,7 +122,7 @@ class SentimentTask(ClassTask):
         seen = [(frozen[part], target[part]) for part in ("train", "valid")]
         return {
             "tfidf": counted_words(words[0], words[1], rows["test"][0]),
-            "frozen": frozen_vectors(seen[0], seen[1], frozen["test"]),
+            "frozen": regression(seen[0], seen[1], frozen["test"]),
         }
 
     def segments(self, rows: pd.DataFrame) -> dict[str, Array]:

@@ -1,6 +1,5 @@
 """Where trades come from: an exchange's trades with their aggressor side, or a seeded market."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
+from hallmark.read.tables import read_table
 from hallmark.read.validation import rename_columns
 
 COLUMNS = ("subject_id", "timestamp", "id", "side", "price", "amount")
+ENDINGS = (".feather", ".parquet", ".csv")
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,9 @@ class TradesFile:
         path = Path(self.path)
         if not path.is_file():
             raise SourceError(f"{path} is not there: set data.path, or `dvc pull {path}`")
-        readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-            ".feather": pd.read_feather,
-            ".parquet": pd.read_parquet,
-            ".csv": pd.read_csv,
-        }
-        if path.suffix not in readers:
-            raise SourceError(f"{path} is no {', '.join(readers)} file: save it as one")
-        try:
-            frame = readers[path.suffix](path)
-        except (ValueError, OSError) as error:
-            raise SourceError(f"{path} cannot be read as {path.suffix}: {str(error).splitlines()[0]}") from error
+        if path.suffix not in ENDINGS:
+            raise SourceError(f"{path} is no {', '.join(ENDINGS)} file: save it as one")
+        frame = read_table(path, COLUMNS[1:])
         frame = rename_columns(frame, self.columns, str(path))
         if frame.empty:
             raise SourceError(f"{path} has a header and no rows: set data.path to a file with trades")
