@@ -18,13 +18,14 @@ import pandas as pd
 from benchmarks.composition import compose
 from hallmark.build import build_experiment
 from hallmark.contracts import silent
+from hallmark.judge.gates import OURS
 from hallmark.stages import evaluate, prepare, train
 
 TASKS = {
+    "cv": ("data=esco_skills", "data.directory={data}/cv"),
     "sentiment": ("data=uci_sentences", "data.directory={data}/sentiment"),
     "trades": ("model=lightgbm_too", "data=xrp_eth", "data.path={data}/trades/XRP_ETH-trades.feather"),
 }
-SHOWN = ("accuracy", "macro_f1", "auc", "calibration_error")
 
 
 def main() -> None:
@@ -56,20 +57,29 @@ def run(params: dict[str, object], out: Path) -> None:
     evaluator, gates = built["evaluate"]["evaluator"], built["evaluate"]["gates"]
     verdicts = evaluate.evaluate(task, evaluator, prepared, model, None, gates, out / "evaluation", silent)
     spent = time.process_time() - clock
-    summary = pd.read_csv(out / "evaluation" / "summary.csv").query("segment == 'all'")
+    summary = pd.read_csv(out / "evaluation" / "summary.csv")
     print(f"\n{task.name}: {counts['train']:,} rows to train, {counts['test']:,} to test, {spent:.0f} CPU s")
-    cells = summary.assign(
-        cell=[f"{m:.3f} ({low:.3f}–{high:.3f})" for m, low, high in summary[["mean", "low", "high"]].to_numpy()]
-    )
-    table = cells.pivot_table(index="model", columns="metric", values="cell", aggfunc="first")
-    order = summary[summary["metric"] == "accuracy"].sort_values("mean", ascending=False)["model"]
-    print(table.loc[list(order), [c for c in SHOWN if c in table]].to_string())
-    others = summary[(summary["model"] == "hallmark") & ~summary["metric"].isin(SHOWN)]
-    print("  " + ", ".join(f"{m} {v:.3f}" for m, v in zip(others["metric"], others["mean"], strict=True)))
+    columns = list(dict.fromkeys(metric for metric, _ in evaluator.shown.tables))
+    compared = summary[summary["metric"] == columns[0]]
+    everybodys = compared.groupby("segment")["model"].nunique() == compared["model"].nunique()
+    for segment in ["all", *sorted(set(everybodys.index[everybodys]) - {"all"})]:
+        show(summary[summary["segment"] == segment], segment, columns)
+    ours = summary[(summary["model"] == OURS) & (summary["segment"] == "all") & ~summary["metric"].isin(columns)]
+    print("  " + ", ".join(f"{m} {v:.3f}" for m, v in zip(ours["metric"], ours["mean"], strict=True)))
     failed = [f"{v.gate} ({v.reason})" for v in verdicts if not v.passed]
     print(
         f"  gates: {len(verdicts) - len(failed)} of {len(verdicts)} passed" + "".join(f"; FAILED {f}" for f in failed)
     )
+
+
+def show(summary: pd.DataFrame, segment: str, columns: list[str]) -> None:
+    """Print every model's figures with their intervals, the best by the first of them on top."""
+    spans = summary[["mean", "low", "high"]].to_numpy()
+    cells = summary.assign(cell=[f"{mean:.3f} ({low:.3f}–{high:.3f})" for mean, low, high in spans])
+    table = cells.pivot_table(index="model", columns="metric", values="cell", aggfunc="first")
+    order = summary[summary["metric"] == columns[0]].sort_values("mean", ascending=False)["model"]
+    print(f"  {segment}")
+    print(table.loc[list(order), [column for column in columns if column in table]].to_string())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 
 # What makes a preset small enough for a test; little data is not judged.
 SMALL = {
+    "cv": ("data.sentences=1", "data.cvs=1", "train.budget_tflop=1.0", "evaluate.gates=[]"),
     "sentiment": ("data.rows=260", "train.budget_tflop=1.0", "evaluate.gates=[]"),
     "trades": ("data.trades=2500", "model.candidates.0.iterations=60", "evaluate.gates=[]"),
 }

@@ -125,3 +125,14 @@ def draw_shares(path: Path, shares: Mapping[str, float], label: str) -> None:
         axis.text(value + 0.01, i, f"{value:.3f}", va="center", color=INK)
     axis.set(xlim=(0, 1), xlabel=label.replace("$", r"\$"))
     _save(figure, path)
+
+
+def draw_changes(path: Path, changes: Mapping[str, float], label: str) -> None:
+    """Draw one bar a group, to either side of 0."""
+    figure, axes = _axes(5.6, 0.8 + 0.22 * len(changes))
+    axis = axes[0][0]
+    names, values = list(changes), list(changes.values())
+    axis.barh(names[::-1], values[::-1], color=OURS_COLOR, height=0.6)
+    axis.axvline(0, color=INK, lw=0.8)
+    axis.set(xlabel=label.replace("$", r"\$"))
+    _save(figure, path)

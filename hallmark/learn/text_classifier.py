@@ -8,18 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hallmark.build import build
-from hallmark.files import read_json, readable, write_json
 from hallmark.learn.candidates import Follow
+from hallmark.learn.fine_tuned import open_fine_tuned, save_fine_tuned
 from hallmark.learn.trainer import TrainConfig, TrainResult, fit
-from hallmark.models.encoder import Encoder, EncoderConfig, TextClassifier, Tokens, learned, take_up
+from hallmark.models.encoder import Encoder, EncoderConfig, TextClassifier, Tokens, take_up, vectors
 
 Array = npt.NDArray[Any]
-
-TOGETHER = 64  # texts of a batch where nothing depends on its bits
 
 
 @dataclass(frozen=True)
@@ -41,18 +37,6 @@ class Classifier:
         """Classify texts by their token ids, (B, L); one text a pass, so that its bits depend on nothing else."""
         found = [self.model(**self.tokens.batch([text]))["logits"] for text in ids]
         return torch.cat(found).double().numpy() if found else np.empty((0, len(self.labels)))
-
-
-@torch.no_grad()
-def vectors(encoder: Encoder, tokens: Tokens, texts: Sequence[str]) -> Array:
-    """Encode many texts, (B, D) of length one; the shortest first, so that little is padded."""
-    ids = tokens.ids(texts)
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    found = np.empty((len(ids), encoder.width), dtype=np.float32)
-    for start in range(0, len(order), TOGETHER):
-        part = order[start : start + TOGETHER]
-        found[part] = torch.nn.functional.normalize(encoder(**tokens.batch([ids[i] for i in part])), dim=1).numpy()
-    return found
 
 
 def fit_classifier(
@@ -116,11 +100,7 @@ def _assemble(config: EncoderConfig, encoder: Encoder, labels: int) -> TextClass
 
 def save_classifier(classifier: Classifier, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Write what was learned and where the rest comes from; returns how many parameters that is."""
-    directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in learned(classifier.model).items()}
-    save_file(tensors, str(directory / "learned.safetensors"))
-    write_json(directory / "spec.json", {"encoder": node, "labels": list(classifier.labels)})
-    return {"parameters": sum(value.numel() for value in tensors.values())}
+    return save_fine_tuned(classifier.model, node, directory, {"labels": list(classifier.labels)})
 
 
 def load_classifier(directory: Path) -> Classifier:
@@ -130,12 +110,8 @@ def load_classifier(directory: Path) -> Classifier:
         BundleError: files are missing or do not belong together.
         ConfigError: the pretrained model is not to be had.
     """
-    with readable(directory, "run `dvc repro train`"):
-        spec = read_json(directory / "spec.json")
-        config: EncoderConfig = build(spec["encoder"], "model")
-        labels = tuple(spec["labels"])
-        tensors = load_file(str(directory / "learned.safetensors"))
-    source = config.weights.directory()
+    config, facts, tensors = open_fine_tuned(directory)
+    source, labels = config.weights.directory(), tuple(facts["labels"])
     model = _assemble(config, Encoder(source), len(labels))
     take_up(model, tensors)
     return Classifier(model.eval(), Tokens(source, config.max_tokens), labels)

@@ -1,5 +1,6 @@
 """Rows cut into train, valid and test: by groups where there is no time, else by time with a gap between parts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,20 +49,36 @@ def split_groups(groups: "pd.Series[str]", strata: "pd.Series[str]", config: Par
     Raises:
         DataError: a part would be empty.
     """
+    found = share_out(groups, strata, {"test": config.test_share, "valid": config.valid_share}, "train", config.seed)
+    for name in PARTS:
+        if not (found == name).any():
+            raise DataError(f"no row falls into {name}: {groups.nunique()} texts are too few for task.parts")
+    return found
+
+
+def share_out(
+    groups: "pd.Series[str]", strata: "pd.Series[str]", shares: Mapping[str, float], rest: str, seed: int
+) -> "pd.Series[str]":
+    """Draw every group's part, stratum by stratum, without a check that none is empty.
+
+    Args:
+        groups: of every row; what shares one stays together.
+        strata: of every row; a group has that of its first row.
+        shares: part → share of every stratum's groups.
+        rest: the part of all others.
+        seed: of the draw.
+
+    Returns:
+        The part of every row.
+    """
     first = pd.DataFrame({"group": groups, "stratum": strata}).drop_duplicates("group").sort_values("group")
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(seed)
     part: dict[str, str] = {}
     for _, names in first.groupby("stratum", sort=True)["group"]:
         order = rng.permutation(names.to_numpy(dtype=object))
-        test = round(len(order) * config.test_share)
-        valid = test + round(len(order) * config.valid_share)
-        for name, place in zip(order, range(len(order)), strict=True):
-            part[name] = "test" if place < test else "valid" if place < valid else "train"
-    found: pd.Series[str] = groups.map(part)
-    for name in PARTS:
-        if not (found == name).any():
-            raise DataError(f"no row falls into {name}: {len(first)} texts are too few for task.parts")
-    return found
+        drawn = [name for name, share in shares.items() for _ in range(round(len(order) * share))]
+        part |= dict(zip(order, [*drawn, *[rest] * len(order)], strict=False))
+    return groups.map(part)
 
 
 def check_parts(groups: "pd.Series[str]", part: "pd.Series[str]") -> dict[str, int]:

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from hallmark.build import build
 from hallmark.contracts import Prepared, silent
 from hallmark.errors import DataError, LeakageError, SourceError
-from hallmark.learn.text_classifier import load_classifier, vectors
-from hallmark.models.encoder import Encoder
+from hallmark.learn.text_classifier import load_classifier
+from hallmark.models.encoder import Encoder, vectors
 from hallmark.tasks.sentiment import behaviour
 from hallmark.tasks.sentiment.messages import DISCLAIMER
 from hallmark.tasks.sentiment.sources import LabelledSentences, TextTable

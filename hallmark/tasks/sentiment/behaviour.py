@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hallmark.judge.wording import with_typo
+
 Array = npt.NDArray[Any]
 Classify = Callable[[Sequence[str]], Array]
 """Texts → probabilities (B, labels)."""
@@ -48,21 +50,10 @@ def negation(classify: Classify) -> tuple[float, float]:
 def typos(classify: Classify, texts: Sequence[str], seed: int) -> float:
     """Share of texts whose answer stays when two neighbouring letters inside one long word are swapped."""
     rng = np.random.default_rng(seed)
-    changed = [_with_typo(text, rng) for text in texts]
+    changed = [with_typo(text, rng) for text in texts]
     pairs = [(text, typo) for text, typo in zip(texts, changed, strict=True) if typo != text]
     before, after = (classify([pair[i] for pair in pairs]).argmax(axis=1) for i in (0, 1))
     return float((before == after).mean()) if pairs else float("nan")
-
-
-def _with_typo(text: str, rng: np.random.Generator) -> str:
-    words = text.split(" ")
-    long = [i for i, word in enumerate(words) if len(word) >= 5 and word.isalpha()]
-    if not long:
-        return text
-    place = long[int(rng.integers(len(long)))]
-    word, at = words[place], int(rng.integers(1, len(words[place]) - 2))
-    words[place] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    return " ".join(words)
 
 
 def names(classify: Classify, seed: int) -> tuple[float, float, Array]:

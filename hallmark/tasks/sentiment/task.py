@@ -12,9 +12,9 @@ from hallmark.judge.class_baselines import counted_words, regression
 from hallmark.learn.candidates import Follow
 from hallmark.learn.class_task import Array, ClassTask
 from hallmark.learn.temperature import load_temperature
-from hallmark.learn.text_classifier import Classifier, fit_classifier, load_classifier, save_classifier, vectors
+from hallmark.learn.text_classifier import Classifier, fit_classifier, load_classifier, save_classifier
 from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
-from hallmark.models.encoder import Encoder, EncoderConfig
+from hallmark.models.encoder import Encoder, EncoderConfig, vectors
 from hallmark.read.parts import PARTS, PartsConfig
 from hallmark.read.texts import clean_texts, key_of, merge_labelled, text_features
 from hallmark.read.validation import Ledger, Limits, require_columns

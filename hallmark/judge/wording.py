@@ -1,0 +1,25 @@
+"""Changes of a text that change nothing it says: what a model makes of them is noise to hold other changes against."""
+
+import numpy as np
+
+
+def with_typo(text: str, rng: np.random.Generator) -> str:
+    """Swap two neighbouring letters inside one long word; the text itself if it has none."""
+    words = text.split(" ")
+    long = [i for i, word in enumerate(words) if len(word) >= 5 and word.isalpha()]
+    if not long:
+        return text
+    place = long[int(rng.integers(len(long)))]
+    word, at = words[place], int(rng.integers(1, len(words[place]) - 2))
+    words[place] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    return " ".join(words)
+
+
+def with_typos(text: str, rng: np.random.Generator, share: float = 0.2) -> str:
+    """Put a typo into a share of the lines."""
+    return "\n".join(with_typo(line, rng) if rng.random() < share else line for line in text.split("\n"))
+
+
+def with_spaces(text: str) -> str:
+    """Double every space and every empty line."""
+    return text.replace(" ", "  ").replace("\n\n", "\n\n\n")

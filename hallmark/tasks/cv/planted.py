@@ -1,0 +1,54 @@
+"""What evaluation hides in CVs to see whether it is found: names, contact data, and inventions of a careless writer."""
+
+MENTIONS = (
+    "Reference: {name}, Director of Sales, said that the work was excellent.",
+    "Reported to {name} and led a team of five.",
+    "Award given by {name} for customer service.",
+    "Wrote the thesis with {name} at the university.",
+    "Contact {name} for further information.",
+)
+
+# line → what must not be left of it
+CONTACTS = {
+    "jane.doe@example.com": "jane.doe",
+    "E-mail: j_doe+jobs@mail.example.co.uk": "j_doe",
+    "jane @ example.com": "example",
+    "Phone: +1 (555) 010-4477": "4477",
+    "Tel 020 7946 0958": "0958",
+    "+49 170 1234567": "1234567",
+    "555.010.9921": "9921",
+    "Mobile: 07700 900123": "900123",
+    "https://www.linkedin.com/in/jane-doe-8841": "8841",
+    "github.com/jdoe77": "jdoe77",
+    "www.janedoe.example": "janedoe",
+    "janedoe.io/cv": "janedoe",
+    "12 Station Road, Ashford": "Station",
+    "Apt 4, 221B Baker Street, London": "221B",
+    "742 Evergreen Terrace, Springfield, OR 97403": "Evergreen",
+    "Hauptstraße 5, 10115 Berlin": "Hauptstra",
+    "Address: The Old Mill, Riverton": "Riverton",
+    "P.O. Box 1184": "1184",
+    "Date of birth: 12/05/1980": "1980",
+    "DOB 1980-05-12": "1980",
+    "Born on 12 May 1980": "1980",
+    "Born 1980": "1980",
+    "Age: 44": "44",
+    "44 years old": "44",
+    "Nationality: Portuguese": "Portuguese",
+    "Gender: female": "female",
+    "Marital status: married, two children": "married",
+    "Religion: none of your business": "business",
+}
+
+INVENTIONS = (
+    "Managed a team at Initrode",
+    "Senior Engineer, Globex Corporation",
+    "Raised turnover by 4173%",
+    "Saved 98765 euros",
+    "Employed since 1931",
+    "Master of Science, Stanfjord",
+    "Certified in Zyxware Pro",
+    "Promoted in 1938 for good results",
+    "fly helicopters and breed cattle",
+    "restore paintings in churches",
+)
