@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hallmark.learn.match_curves import Curves
 from hallmark.learn.retriever import Retriever
@@ -14,7 +14,6 @@ from hallmark.tasks.cv.redaction import Redacted, Redactor, plain
 from hallmark.tasks.cv.rewriting import Invented, Rewriter, diff, invented
 from hallmark.tasks.cv.screen import Screen, harms
 
-CLAIMED = 0.25  # probability from which a line claims a skill
 GAPS = 10  # suggestions of a kind, at most
 
 
@@ -118,7 +117,7 @@ class CvPredictor:
         return self._guard(self.matcher.read(self.redactor.redact(document).text))
 
     def _guard(self, reading: Reading) -> tuple[Callable[[str], list[str]], Callable[[str], bool]]:
-        matcher, skills = replace(self.matcher, least=CLAIMED), self.retriever.answers
+        matcher, skills = self.matcher, self.retriever.answers
 
         def skills_of(line: str) -> list[str]:
             found = self._read_line(line)
