@@ -1,4 +1,4 @@
-"""One BentoML service for every task: `POST /predict`, typed by the bundle's task.
+"""One BentoML service for every task: `POST /predict` (and `/stream` for texts), typed by the bundle's task.
 
 The bundle inside the Bento wins; from the source tree `HALLMARK_BUNDLE` (default `bundle`) names it.
 Every file is checked against the hallmark before a worker loads it.
@@ -6,15 +6,18 @@ Every file is checked against the hallmark before a worker loads it.
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import bentoml
 from fastapi import FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
 
 from bentos.boundary import Boundary, Error, install_error_handlers
 from hallmark.build import build
+from hallmark.contracts import Streaming
 from hallmark.prove.bundle import open_bundle
 
 PACKAGED = Path(__file__).resolve().parents[1] / "hallmark-bundle"
@@ -70,6 +73,34 @@ async def predict(request: Any) -> Any:
     return response
 
 
+async def stream(request: Any) -> StreamingResponse:
+    """Give a text out while it is made, as UTF-8; the headers name the model. 404 where answers are no texts."""
+    service: Any = app.state.service
+    if not isinstance(service.predictor, Streaming):
+        raise HTTPException(404)
+    loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | BaseException | None]()
+
+    def make() -> None:
+        """In the thread that predicts; it never waits for a slow client: a text is short."""
+        end: BaseException | None = None
+        try:
+            for piece in service.predictor.stream(request):
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+        except Exception as error:
+            end = error
+        loop.call_soon_threadsafe(pieces.put_nowait, end)
+
+    async def given() -> AsyncIterator[str]:
+        while isinstance(piece := await asyncio.wait_for(pieces.get(), PREDICT_TIMEOUT_S), str):
+            yield piece
+        if piece is not None:
+            raise piece
+
+    service.executor.submit(make)
+    headers = {"cache-control": "no-store", "x-hallmark-sha256": DIGEST, "x-model-version": HALLMARK.version}
+    return StreamingResponse(given(), media_type="text/plain; charset=utf-8", headers=headers)
+
+
 async def hallmark() -> dict[str, Any]:
     """What is proven about the model that answers."""
     shown = ("task", "version", "reason", "provenance", "digests", "metrics", "verdicts")
@@ -79,9 +110,11 @@ async def hallmark() -> dict[str, Any]:
 predict.__annotations__ = {"request": TASK.request_type(), "return": TASK.response_type()}
 ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status in (400, 413, 422, 500, 504)}
 app.post("/predict", response_model=TASK.response_type(), responses=ERRORS)(predict)
+stream.__annotations__ = {"request": TASK.request_type(), "return": StreamingResponse}
+app.post("/stream", response_class=StreamingResponse, responses={404: {"model": Error}, **ERRORS})(stream)
 app.get("/hallmark")(hallmark)
 cast("bentoml.Service[Any]", Service).add_asgi_middleware(
     Boundary,
-    allowed_paths=frozenset({"/predict", "/hallmark", "/openapi.json", "/livez", "/readyz", "/healthz"}),
+    allowed_paths=frozenset({"/predict", "/stream", "/hallmark", "/openapi.json", "/livez", "/readyz", "/healthz"}),
     max_body_bytes=MAX_BODY_BYTES,
 )

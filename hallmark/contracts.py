@@ -3,7 +3,7 @@
 Pipelines and steps know these and nothing of a task's subject matter.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -163,6 +163,14 @@ class Predictor(Protocol):
 
     def predict(self, requests: Sequence[Any]) -> list[Any]:
         """Answer every request in order; one that must not be answered yields an abstention with its reason."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A predictor whose answer is a text that can be given out while it is made."""
+
+    def stream(self, request: Any) -> Iterator[str]:
+        """Give out the pieces of the text that `predict` answers; nothing where it abstains."""
 
 
 class Task(Protocol):

@@ -17,6 +17,14 @@ pytestmark = pytest.mark.slow
 SMALL = {
     "cv": ("data.sentences=1", "data.cvs=1", "train.budget_tflop=1.0", "evaluate.gates=[]"),
     "sentiment": ("data.rows=260", "train.budget_tflop=1.0", "evaluate.gates=[]"),
+    "text": (
+        "data.reports=200",
+        "data.recipes=120",
+        "model.start.vocabulary=300",
+        "model.start.budget_tflop=0.3",
+        "train.budget_tflop=0.3",
+        "evaluate.gates=[]",
+    ),
     "trades": ("data.trades=2500", "model.candidates.0.iterations=60", "evaluate.gates=[]"),
 }
 
@@ -47,6 +55,8 @@ def test_a_preset_becomes_a_service_that_answers(name: str, tmp_path: Path) -> N
     service = Service(bundle, tmp_path / "log")
     try:
         assert service.predict(read_json(request)) == (200, answer)
+        streamed = service.call("POST", "/stream", request.read_bytes())
+        assert streamed == (200, answer["text"].encode()) if "text" in answer else streamed[0] == 404
         status, refused = service.predict({"surely_no_field": "CANARY"})
         assert status == 422
         assert "CANARY" not in json.dumps(refused)

@@ -127,6 +127,18 @@ def draw_shares(path: Path, shares: Mapping[str, float], label: str) -> None:
     _save(figure, path)
 
 
+def draw_bars(path: Path, panels: Mapping[str, Mapping[str, float]], label: str) -> None:
+    """Draw one panel a mark, one bar a model; the first model is ours."""
+    figure, axes = _axes(3.2 * len(panels), 2.4, len(panels))
+    for axis, (title, values) in zip(axes[0], panels.items(), strict=True):
+        names = list(values)
+        axis.barh(
+            names[::-1], [values[name] for name in names[::-1]], color=[RIVAL_COLOR] * (len(names) - 1) + [OURS_COLOR]
+        )
+        axis.set(title=title, xlabel=label)
+    _save(figure, path)
+
+
 def draw_changes(path: Path, changes: Mapping[str, float], label: str) -> None:
     """Draw one bar a group, to either side of 0."""
     figure, axes = _axes(5.6, 0.8 + 0.22 * len(changes))

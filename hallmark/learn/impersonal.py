@@ -1,4 +1,4 @@
-"""No adapters: for tasks whose rows belong to nobody in particular."""
+"""No adapters and no calibration: for tasks whose rows belong to nobody, and that give no probabilities away."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,3 +24,8 @@ class Impersonal:
 def write_nobody(people: Path) -> None:
     """Write an empty table of choices."""
     write_json(people / "people.json", [])
+
+
+@dataclass(frozen=True)
+class Uncalibrated:
+    """The model's own probabilities are used as they are."""

@@ -7,7 +7,7 @@ checkpoint carries; so a run that was killed ends with the same bytes as one tha
 import copy
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils import deterministic
 from torch.utils.data import Dataset
 
+from hallmark.errors import BundleError
 from hallmark.files import read_json
 from hallmark.learn.processes import world
 
@@ -105,16 +107,36 @@ class Averaged(nn.Module):
         result: dict[str, Tensor] = (self.model if self.training else self.average)(**batch)
         return result
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # it has two forms
+        """What a checkpoint needs: what learns, once each, and the buffers; what is frozen is known already."""
+        parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+        learning = {name for name, value in self.named_parameters() if value.requires_grad}
+        learning |= {name.replace("model.", "average.", 1) for name in learning}
+        whole: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in whole.items() if name in learning or name not in parameters}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take up a `state_dict`.
+
+        Raises:
+            BundleError: it is that of another model.
+        """
+        if odd := sorted(set(state_dict) ^ set(self.state_dict())):
+            raise BundleError(f"{odd[0]} is in the model or in the checkpoint alone: remove .work/checkpoints")
+        super().load_state_dict(state_dict, strict=False, assign=assign)
+        return _IncompatibleKeys([], [])  # nothing that learns is missing
+
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the weights; it warms up so that early steps are forgotten."""
+        """Move the average towards the weights that learn; it warms up so that early steps are forgotten."""
         self.updates += 1
         n = int(self.updates)
         decay = min(self.decay, (1 + n) / (10 + n))
-        ours: list[Tensor] = list(self.average.parameters())
-        torch._foreach_lerp_(ours, [p.detach() for p in self.model.parameters()], 1 - decay)
-        for mine, theirs in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            mine.copy_(theirs)
+        pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+        ours, theirs = zip(*((mine, his.detach()) for mine, his in pairs if his.requires_grad), strict=True)
+        torch._foreach_lerp_(list(ours), list(theirs), 1 - decay)
+        for mine, his in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            mine.copy_(his)
 
 
 class _Indices(Dataset[int]):
@@ -160,6 +182,7 @@ def fit(
     config: TrainConfig,
     checkpoints: Path,
     progress: Progress | None = None,
+    together: int = 4096,
 ) -> tuple[nn.Module, TrainResult]:
     """Train a model and return its best averaged weights.
 
@@ -170,6 +193,7 @@ def fit(
         config: how.
         checkpoints: a directory of this run alone; a checkpoint found there is resumed.
         progress: called with (step, steps, latest valid loss).
+        together: examples of valid that are looked at in one go.
     """
     from transformers import Trainer, TrainerCallback, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
@@ -183,7 +207,7 @@ def fit(
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=4096,
+        per_device_eval_batch_size=together,
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,

@@ -126,35 +126,50 @@ class HubWeights:
 class Strategy(Protocol):
     """How much of a pretrained model learns."""
 
+    def loading(self) -> Mapping[str, Any]:
+        """How the pretrained model is to be loaded: arguments of transformers' `from_pretrained`."""
+
     def apply(self, model: nn.Module) -> nn.Module:
         """Return the model with exactly those parameters trainable."""
 
 
+class AsItIs:
+    """A strategy that takes the pretrained model as it is."""
+
+    def loading(self) -> Mapping[str, Any]:
+        """Return no arguments."""
+        return {}
+
+
 @dataclass(frozen=True)
-class Lora:
+class Lora(AsItIs):
     """Low-rank factors beside linear layers, PEFT's.
 
     Attributes:
         rank: of the factors.
         alpha: numerator of their scale.
         dropout: of their inputs.
-        targets: names of layers, as PEFT's `target_modules`.
+        targets: names of layers, as PEFT's `target_modules`; `all-linear` for all but the last.
     """
 
     rank: int
     alpha: float
     dropout: float
-    targets: tuple[str, ...]
+    targets: tuple[str, ...] | str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", tuple(self.targets))
+        if not isinstance(self.targets, str):
+            object.__setattr__(self, "targets", tuple(self.targets))
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Freeze the model and add factors."""
         from peft import LoraConfig, inject_adapter_in_model
 
         config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=list(self.targets)
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.targets if isinstance(self.targets, str) else list(self.targets),
         )
         model.requires_grad_(False)
         injected: nn.Module = inject_adapter_in_model(config, model)
@@ -162,7 +177,7 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(AsItIs):
     """Everything learns."""
 
     def apply(self, model: nn.Module) -> nn.Module:
@@ -171,7 +186,7 @@ class Full:
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Frozen(AsItIs):
     """Nothing learns but what stands on top."""
 
     def apply(self, model: nn.Module) -> nn.Module:

@@ -27,6 +27,13 @@ def normal(text: str) -> str:
     return _SPACE.sub(" ", unicodedata.normalize("NFC", kept)).strip()
 
 
+def tidy(text: str) -> str:
+    """Write a text the one way that it is read by lines: NFC, Unix line ends, no control characters."""
+    unified = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    kinds = ((c, unicodedata.category(c)) for c in unified)
+    return "".join(c if c == "\n" else " " if k in ("Cc", "Cs", "Zs") else c for c, k in kinds if k != "Cf")
+
+
 def key_of(text: str) -> str:
     """Reduce a text to lower case without spaces, quotes and stops: texts of one key are the same text.
 

@@ -37,6 +37,7 @@ def evaluate(
     evaluation = evaluator.evaluate(task, data, model, champion, out / "pictures", progress)
     verdicts = judge(gates, evaluation, metrics)
     shown = evaluator.shown
+    (out / "pictures").mkdir(parents=True, exist_ok=True)  # an evaluation may have drawn none
     evaluation.scores.to_parquet(out / "scores.parquet", index=False)
     evaluation.summary.round(6).to_csv(out / "summary.csv", index=False)
     write_json(out / "verdicts.json", [_plain(v) for v in verdicts])

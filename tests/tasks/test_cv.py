@@ -16,15 +16,16 @@ from pydantic import ValidationError
 from hallmark.build import build
 from hallmark.contracts import Prepared, silent
 from hallmark.errors import ConfigError, DataError, LeakageError, SourceError
+from hallmark.judge.screen import WordList, harms
+from hallmark.read.texts import tidy
 from hallmark.tasks.cv import names
 from hallmark.tasks.cv.audit import swap_names
-from hallmark.tasks.cv.documents import clauses, tidy, units
+from hallmark.tasks.cv.documents import clauses, units
 from hallmark.tasks.cv.matching import read_sentences
 from hallmark.tasks.cv.messages import CvResponse
 from hallmark.tasks.cv.planted import CONTACTS
 from hallmark.tasks.cv.redaction import PLACEHOLDER, plain, redactor
 from hallmark.tasks.cv.rewriting import diff, invented
-from hallmark.tasks.cv.screen import WordList, harms
 from hallmark.tasks.cv.sources import SLOT, EscoSkills, MadeUpLabourMarket
 from tests.conftest import ROOT, SHARED, compose, prepare, train
 

@@ -5,7 +5,6 @@ averaged, every unit is read for itself.
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,13 +46,6 @@ class Unit:
     start: int
     end: int
     text: str
-
-
-def tidy(document: str) -> str:
-    """Write a document the one way that it is read: NFC, Unix line ends, no control characters; lines are kept."""
-    unified = unicodedata.normalize("NFC", document.replace("\r\n", "\n").replace("\r", "\n"))
-    kinds = ((c, unicodedata.category(c)) for c in unified)
-    return "".join(c if c == "\n" else " " if k in ("Cc", "Cs", "Zs") else c for c, k in kinds if k != "Cf")
 
 
 def units(document: str) -> list[Unit]:

@@ -19,8 +19,8 @@ from hallmark.judge.retrieval import counted_letters, retrieval_metrics, score_r
 from hallmark.judge.wording import with_spaces, with_typos
 from hallmark.learn.retriever import Retriever, load_retriever
 from hallmark.models.encoder import Encoder, Tokens, vectors
+from hallmark.read.texts import tidy
 from hallmark.tasks.cv.audit import Audit, swap_names
-from hallmark.tasks.cv.documents import tidy
 from hallmark.tasks.cv.matching import read_sentences
 from hallmark.tasks.cv.messages import CvRequest
 from hallmark.tasks.cv.planted import CONTACTS, INVENTIONS, MENTIONS

@@ -4,15 +4,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hallmark.judge.screen import Screen, harms
 from hallmark.learn.match_curves import Curves
 from hallmark.learn.retriever import Retriever
-from hallmark.read.texts import normal, unreadable
+from hallmark.read.texts import normal, tidy, unreadable
 from hallmark.tasks.cv import messages as m
-from hallmark.tasks.cv.documents import Unit, tidy, units
+from hallmark.tasks.cv.documents import Unit, units
 from hallmark.tasks.cv.matching import SHOWN, Matcher, Part, Reading, Wanted, read_sentences, total
 from hallmark.tasks.cv.redaction import Redacted, Redactor, plain
 from hallmark.tasks.cv.rewriting import Invented, Rewriter, diff, invented
-from hallmark.tasks.cv.screen import Screen, harms
 
 GAPS = 10  # suggestions of a kind, at most
 

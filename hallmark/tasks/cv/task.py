@@ -12,6 +12,7 @@ import pandas as pd
 from hallmark.contracts import Clean, Prepared, Progress, Raw
 from hallmark.errors import DataError
 from hallmark.files import read_json, readable, write_json
+from hallmark.judge.screen import Screen
 from hallmark.learn.candidates import Follow, distinct, fit_candidates
 from hallmark.learn.impersonal import Impersonal, write_nobody
 from hallmark.learn.match_curves import MatchConfig, fit_curves, load_curves, save_curves
@@ -26,7 +27,6 @@ from hallmark.tasks.cv.messages import DISCLAIMER, LONGEST, CvRequest, CvRespons
 from hallmark.tasks.cv.predictor import CvPredictor
 from hallmark.tasks.cv.redaction import Redactor, redactor
 from hallmark.tasks.cv.rewriting import Rewriter
-from hallmark.tasks.cv.screen import Screen
 from hallmark.tasks.cv.sources import (
     COLUMNS,
     CV,

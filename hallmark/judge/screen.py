@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Screen(Protocol):
-    """Looks for harm; a classifier joins the word list by being one more of `task.screens`."""
+    """Looks for harm; a classifier joins the word list as one more of `task.screens`."""
 
     def harms(self, text: str) -> Sequence[str]:
         """Name what is wrong with a text; empty if nothing is. Names go into the audit record: never quote the text."""

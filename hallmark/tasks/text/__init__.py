@@ -1,0 +1,1 @@
+"""A language model goes on from a text, in the manner of a domain that it was adapted to."""

@@ -1,0 +1,50 @@
+"""Request and response: what was made says that a machine made it, with which draw, and where it stopped."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+Disclaimer = Literal["Written by a machine that knows words, not facts: nothing in it is to be taken for true."]
+DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
+
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+LONGEST = 20_000  # characters of a prompt; the model reads the last ones
+
+
+class TextRequest(BaseModel):
+    """A beginning."""
+
+    model_config = STRICT
+    prompt: Annotated[str, Field(max_length=LONGEST, description="English")]
+    max_tokens: Annotated[int, Field(ge=1, le=400)] = 100
+    temperature: Annotated[float, Field(ge=0, le=2, description="0 takes the likeliest token every time")] = 0.8
+    top_p: Annotated[float, Field(gt=0, le=1, description="share of probability that is drawn from")] = 0.95
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="the same seed gives the same text")] = 0
+
+
+class TextResponse(BaseModel):
+    """How it goes on, or an abstention with its reason."""
+
+    model_config = STRICT
+    status: Literal["generated", "abstained"]
+    reason: Annotated[str, Field(description="why there is no text; empty when there is one")]
+    text: Annotated[str | None, Field(description="the continuation, without the prompt")]
+    finish: Annotated[Literal["end", "length"] | None, Field(description="it has ended, or max_tokens was reached")]
+    tokens: Annotated[int, Field(ge=0, description="how many were made")]
+    tokens_read: Annotated[int, Field(ge=0, description="of the prompt, its last ones")]
+    harms: Annotated[list[str], Field(description="kinds of harm for which a text was withheld")]
+    prompt_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    model_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    hallmark_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    disclaimer: Disclaimer
+
+    @model_validator(mode="after")
+    def _whole(self) -> "TextResponse":
+        """A text says where it stopped; an abstention has a reason and no text; harm is always withheld."""
+        made = self.status == "generated"
+        if made != (self.text is not None) or made != (self.finish is not None) or made == bool(self.reason):
+            raise PydanticCustomError("hallmark_answer", "status, text, finish and reason must agree")
+        if made and self.harms:
+            raise PydanticCustomError("hallmark_answer", "a text with harm in it must be withheld")
+        return self
