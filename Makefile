@@ -56,7 +56,7 @@ APART := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvi
   cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvshmem-cu13 nvtx nvjitlink)
 lock:  ## pin every dependency anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
-	  $(addprefix --no-emit-package ,$(APART)) --extra repo --extra text --extra bench --extra dev pyproject.toml -o requirements.lock
+	  $(addprefix --no-emit-package ,$(APART)) --extra repo --extra text --extra onnx --extra bench --extra dev pyproject.toml -o requirements.lock
 
 NAME ?= best
 tune: $(VENV)/.ready  ## search conf/tune on valid: make tune NAME=best; a killed study goes on

@@ -257,6 +257,17 @@ class Refreshing(Protocol):
         """
 
 
+@runtime_checkable
+class Exporting(Protocol):
+    """A task whose model can be packaged in another form than that of training."""
+
+    def export(self, model: Path, form: Any) -> None:
+        """Write the network in that form beside its weights in `model/base`: `predictor` then uses it."""
+
+    def compared(self, prepared: Prepared, model: Path) -> Any:
+        """Return the numbers that answers rest on for rows of test, (B, K): what another form must not change."""
+
+
 class Evaluator(Protocol):
     """What evaluation of one task looks at; built from `conf/evaluate/*.yaml`."""
 

@@ -19,6 +19,6 @@ def make_bundle(
     """The bundle's directory."""
     task = build(params["task"], "task")
     paths = (Path(p) for p in (prepared, model, report, lock, releases, out))
-    hallmark = stage.package(task, params, *paths)
+    hallmark = stage.package(task, params, *paths, build(params["package"]["form"], "package.form"))
     log_metadata({"version": hallmark.version, "reason": hallmark.reason, "digests": dict(hallmark.digests)})
     return FileRef.to(Path(out))

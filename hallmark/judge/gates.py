@@ -5,7 +5,7 @@ A gate that finds no figure fails: a model is never passed for lack of data.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -247,6 +247,21 @@ class FastEnough:
 def judge(gates: Sequence[Gate], evaluation: Evaluation, metrics: Mapping[str, Metric]) -> list[Verdict]:
     """Let every gate decide."""
     return [gate.judge(evaluation, metrics) for gate in gates]
+
+
+def judge_drift(before: Any, after: Any, most: float) -> Verdict:
+    """Hold what another form of a model gives against what was judged.
+
+    Args:
+        before: numbers that answers rest on, (B, K).
+        after: the same in the other form.
+        most: bound on the 99th percentile of the change, as a share of the standard deviation over all of a column.
+    """
+    spread = np.maximum(before.std(axis=0), 1e-9 + 1e-3 * np.abs(before).mean())
+    figure = float(np.quantile(np.abs(after - before) / spread, 0.99))
+    passed = bool(np.isfinite(after).all()) and figure <= most
+    reason = f"99% of {before.size:,} numbers change by {figure:.2%} of their spread or less, {most:.2%} allowed"
+    return Verdict("drift of the packaged form", passed, round(figure, 6), most, "", reason)
 
 
 def enforce(verdicts: Sequence[Verdict]) -> None:

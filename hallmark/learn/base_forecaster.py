@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hallmark.build import build
 from hallmark.files import read_json, readable, sha256, write_json
@@ -24,6 +24,7 @@ from hallmark.learn.inputs import Scale
 from hallmark.learn.online_ridge import OnlineRidgeConfig
 from hallmark.learn.ridge import NormalEquations
 from hallmark.learn.trainer import Progress, TrainConfig, TrainResult, fit
+from hallmark.models.exported import NETWORK, Exported, Onnx, export
 from hallmark.models.forecaster import BodyConfig, Forecaster, Shape
 from hallmark.read.panel import Floats, Grid, Integers, Panel
 from hallmark.read.splits import Parts
@@ -78,12 +79,19 @@ class Base:
     Attributes:
         assembler: the preprocessing.
         forecaster: the network.
+        exported: the same in another form, if it was packaged in one; adapters need the first.
         digest: sha256 of the network's file, which adapters name; empty before it was saved.
     """
 
     assembler: Assembler
     forecaster: Forecaster
     digest: str = ""
+    exported: Exported | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """What answers where no adapter speaks."""
+        return self.forecaster if self.exported is None else self.exported
 
     @torch.no_grad()
     def forecast(
@@ -108,7 +116,7 @@ class Base:
             shape = self.forecaster.shape
             empty = np.empty((0, shape.horizons, len(shape.quantile_levels)), dtype=np.float32)
             return empty[..., 0], empty
-        out = self.forecaster(**as_tensors(self.assembler.batch(context, minute, history, rows)))
+        out = self.network(**as_tensors(self.assembler.batch(context, minute, history, rows)))
         return out["mean"].numpy(), out["quantiles"].numpy()
 
 
@@ -356,4 +364,34 @@ def _load(directory: Path) -> Base:
     )
     model = make_forecaster(build(spec["body"], "model"), Shape(**spec["shape"]), ForecastConfig(**spec["forecast"]))
     model.load_state_dict(load_torch(str(directory / "model.safetensors")))
-    return Base(assembler, model.eval(), sha256(directory / "model.safetensors"))
+    exported = Exported(directory) if (directory / NETWORK).is_file() else None
+    return Base(assembler, model.eval(), sha256(directory / "model.safetensors"), exported)
+
+
+def export_base(base: Base, example: dict[str, Tensor], directory: Path, form: Onnx) -> None:
+    """Write the network of a base into its directory in another form; `example` is any batch of more than one row."""
+    outputs = ("mean", "quantiles")
+    export(_Outputs(base.forecaster), example, dict.fromkeys(example, ("rows",)), outputs, directory, form)
+
+
+class _Outputs(nn.Module):
+    """A forecaster that returns its outputs one after the other, as an exporter wants them."""
+
+    def __init__(self, forecaster: Forecaster) -> None:
+        super().__init__()
+        self.forecaster = forecaster
+
+    def forward(
+        self,
+        x: Tensor,
+        recent: Tensor,
+        anchor: Tensor,
+        correction: Tensor,
+        habit: Tensor,
+        known: Tensor,
+        adapted: Tensor,
+        maturity: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Forecaster.forward`."""
+        out = self.forecaster(x, recent, anchor, correction, habit, known, adapted, maturity)
+        return out["mean"], out["quantiles"]

@@ -118,7 +118,7 @@ class People:
             out, why = self.residents.forward(wanted, **inputs)
             reasons = ["" if who is None else reason for who, reason in zip(wanted, why, strict=True)]
         else:
-            out = self.base.forecaster(**inputs)
+            out = self.base.network(**inputs)
         return out["mean"].numpy(), out["quantiles"].numpy(), reasons
 
     def forecast(

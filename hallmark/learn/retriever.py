@@ -21,6 +21,7 @@ from hallmark.learn.fine_tuned import open_fine_tuned, save_fine_tuned
 from hallmark.learn.trainer import TrainConfig, TrainResult, fit
 from hallmark.models.bi_encoder import BiEncoder, BiEncoderConfig
 from hallmark.models.encoder import Encoder, Tokens, merged, take_up, vectors
+from hallmark.models.exported import NETWORK, ExportedEncoder
 
 Array = npt.NDArray[Any]
 Pairs = Sequence[tuple[str, str]]
@@ -152,9 +153,12 @@ def load_retriever(directory: Path) -> Retriever:
     with readable(directory, "run `dvc repro train`"):
         known = load_file(directory / "answers.safetensors")["answers"].astype(np.float32)
     source = config.weights.directory()
-    model = _assemble(config, Encoder(source))
-    take_up(model, tensors)
-    merged(model)
+    if (directory / NETWORK).is_file():
+        model = BiEncoder(ExportedEncoder(directory), config.temperature, config.dropout)
+    else:
+        model = _assemble(config, Encoder(source))
+        take_up(model, tensors)
+        merged(model)
     if known.shape != (len(facts["answers"]), model.encoder.width):
         raise BundleError(f"{directory}: {len(facts['answers']):,} answers have vectors of shape {known.shape}")
     return Retriever(model.eval(), Tokens(source, config.max_tokens), tuple(facts["answers"]), known)

@@ -14,6 +14,7 @@ from hallmark.learn.candidates import Follow
 from hallmark.learn.fine_tuned import open_fine_tuned, save_fine_tuned
 from hallmark.learn.trainer import TrainConfig, TrainResult, fit
 from hallmark.models.encoder import Encoder, EncoderConfig, TextClassifier, Tokens, take_up, vectors
+from hallmark.models.exported import NETWORK, ExportedEncoder
 
 Array = npt.NDArray[Any]
 
@@ -112,6 +113,10 @@ def load_classifier(directory: Path) -> Classifier:
     """
     config, facts, tensors = open_fine_tuned(directory)
     source, labels = config.weights.directory(), tuple(facts["labels"])
-    model = _assemble(config, Encoder(source), len(labels))
-    take_up(model, tensors)
+    if (directory / NETWORK).is_file():
+        model = TextClassifier(ExportedEncoder(directory), len(labels), config.dropout)
+        take_up(model, {name: value for name, value in tensors.items() if name.startswith("head.")})
+    else:
+        model = _assemble(config, Encoder(source), len(labels))
+        take_up(model, tensors)
     return Classifier(model.eval(), Tokens(source, config.max_tokens), labels)

@@ -5,11 +5,12 @@ Source: Henderson et al., Efficient Natural Language Response Suggestion, 2017 (
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hallmark.models.encoder import Encoder, EncoderConfig
+from hallmark.models.encoder import EncoderConfig
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class BiEncoderConfig(EncoderConfig):
 class BiEncoder(nn.Module):
     """One encoder for questions and answers."""
 
-    def __init__(self, encoder: Encoder, temperature: float, dropout: float) -> None:
+    def __init__(self, encoder: Any, temperature: float, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
         self.temperature = temperature

@@ -281,7 +281,7 @@ def vectors(encoder: Encoder, tokens: Tokens, texts: Sequence[str]) -> npt.NDArr
 class TextClassifier(nn.Module):
     """An encoder with a linear head."""
 
-    def __init__(self, encoder: Encoder, labels: int, dropout: float) -> None:
+    def __init__(self, encoder: Any, labels: int, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
         self.dropout = nn.Dropout(dropout)

@@ -151,7 +151,7 @@ class Forecaster(nn.Module):
         """
         known, adapted = self.mask(known, adapted)
         z = self.standardise(x, known, adapted)
-        out = self.body(z, recent).float().view(-1, len(x), self.shape.horizons, 1 + len(self.levels))
+        out = self.body(z, recent).float().view(-1, x.shape[0], self.shape.horizons, 1 + len(self.levels))
         linear = self.trusted(correction, adapted, maturity) / self.horizon_scale
         network, usual = self.skip(z) + out[..., 0], habit / self.horizon_scale - linear
         known = known[:, None]

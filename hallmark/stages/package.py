@@ -1,19 +1,22 @@
 """Model that passed → bundle, version; and its promotion."""
 
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hallmark.build import build, targets
-from hallmark.contracts import Task, Verdict
-from hallmark.errors import BundleError
+from hallmark.contracts import Exporting, Task, Verdict
+from hallmark.errors import BundleError, ConfigError, GateError
 from hallmark.files import FileRef, read_json, replacing, write_json
+from hallmark.judge.gates import judge_drift
 from hallmark.judge.report import model_card
+from hallmark.models.exported import REQUIREMENT
 from hallmark.prove.bundle import Hallmark, make_bundle, open_bundle
 from hallmark.prove.provenance import code_closure, describe_machine, digest_of
 from hallmark.prove.versions import released
-from hallmark.stages.prepare import TABLES
+from hallmark.stages.prepare import TABLES, open_prepared
 
 
 def package(
@@ -25,11 +28,14 @@ def package(
     lock: Path,
     releases: Path,
     out: Path,
+    form: Any = None,
 ) -> Hallmark:
-    """Make the bundle: only from a model whose gates all passed.
+    """Make the bundle: only from a model whose gates all passed, and in another form only if it answers the same.
 
     Raises:
         BundleError: a gate failed, or the verdicts are missing.
+        GateError: the form changes the answers by more than it may.
+        ConfigError: the task knows no other form.
     """
     verdicts = [Verdict(**v) for v in read_json(evaluation / "verdicts.json")]
     if failed := [v for v in verdicts if not v.passed]:
@@ -50,9 +56,37 @@ def package(
     candidates = build(params["model"]["candidates"], "model.candidates")
     # Only what rests on a pretrained model has requirements.
     needed = sorted({name for candidate in candidates for name in getattr(candidate, "requirements", ())})
-    return make_bundle(
-        model, out, task.name, params["task"], needed, schema, provenance, metrics, verdicts, card, before
-    )
+    if form is None:
+        return make_bundle(
+            model, out, task.name, params["task"], needed, schema, provenance, metrics, verdicts, card, before
+        )
+    with tempfile.TemporaryDirectory(prefix="form-") as scratch:
+        exported = Path(scratch) / "model"
+        verdicts.append(export(task, model, exported, prepared, form))
+        provenance |= {"form": params["package"]["form"]}
+        card = model_card(f"hallmark-{task.name}", facts, verdicts, task.purpose, task.card_limits)
+        needed = sorted({*needed, REQUIREMENT})
+        return make_bundle(
+            exported, out, task.name, params["task"], needed, schema, provenance, metrics, verdicts, card, before
+        )
+
+
+def export(task: Task, model: Path, out: Path, prepared: Path, form: Any) -> Verdict:
+    """Copy a model with its network in another form, and judge what that changes.
+
+    Raises:
+        GateError: too much.
+        ConfigError: the task knows no other form.
+    """
+    if not isinstance(task, Exporting):
+        raise ConfigError(f"package.form: {type(task).__name__} is packaged as it was trained: choose package=standard")
+    shutil.copytree(model, out)
+    task.export(out, form)
+    data = open_prepared(prepared)
+    verdict = judge_drift(task.compared(data, model), task.compared(data, out), form.most_drift)
+    if not verdict.passed:
+        raise GateError(f"package.form.most_drift: {verdict.reason}: choose package=onnx or package=standard")
+    return verdict
 
 
 def open_judged(bundle: Path) -> tuple[Hallmark, str]:

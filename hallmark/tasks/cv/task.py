@@ -19,6 +19,7 @@ from hallmark.learn.match_curves import MatchConfig, fit_curves, load_curves, sa
 from hallmark.learn.retriever import Retriever, fit_retriever, load_retriever, save_retriever
 from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
 from hallmark.models.bi_encoder import BiEncoderConfig
+from hallmark.models.exported import Onnx, export_encoder
 from hallmark.read.parts import PARTS, PURGED, check_parts, share_out
 from hallmark.read.texts import key_of, normal, text_features
 from hallmark.read.validation import Ledger, Limits, require_columns
@@ -44,6 +45,7 @@ from hallmark.tasks.cv.sources import (
 
 Array = npt.NDArray[Any]
 NAMES = "names.json"
+COMPARED = 200  # sentences of test that another form of the model is compared on
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,18 @@ class CvTask:
             version,
             digest,
         )
+
+    def export(self, model: Path, form: Onnx) -> None:
+        """Write the encoder; see `Exporting`. The skills' vectors stay as they are."""
+        export_encoder(load_retriever(model / "base").model.encoder, model / "base", form)
+
+    def compared(self, prepared: Prepared, model: Path) -> Array:
+        """Probabilities that sentences of test show skills of test; see `Exporting`."""
+        asked = self.questions(prepared, "test").head(COMPARED)
+        retriever, curves = load_retriever(model / "base"), load_curves(model / "calibration")
+        skills = sorted({skill for right in asked["right"] for skill in right})
+        reading = read_sentences(asked["text"].tolist(), retriever.vectors)
+        return curves.shows.probability(reading.similarity(retriever.known[skills]))
 
     def request_type(self) -> type:
         """The pydantic type of a request."""

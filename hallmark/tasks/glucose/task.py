@@ -18,6 +18,8 @@ from hallmark.learn.assemble import Assembler
 from hallmark.learn.base_forecaster import (
     Base,
     ForecastConfig,
+    as_tensors,
+    export_base,
     fit_assembler,
     fit_base,
     load_base,
@@ -32,9 +34,10 @@ from hallmark.learn.intervals import CalibrateConfig, Calibration, nightly, offs
 from hallmark.learn.linear_bank import WholePasts
 from hallmark.learn.personal import PersonaliseConfig, personalise
 from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
+from hallmark.models.exported import Onnx
 from hallmark.models.forecaster import BodyConfig
 from hallmark.read.leakage import check_leakage
-from hallmark.read.panel import MINUTES_A_DAY, Grid, Integers, Panel, build_panel, describe
+from hallmark.read.panel import MINUTES_A_DAY, Floats, Grid, Integers, Panel, build_panel, describe
 from hallmark.read.splits import HELD_OUT, SEEN, Parts, SplitConfig, split
 from hallmark.read.validation import ValidationLimits
 from hallmark.tasks.glucose.cleaning import GROUPS, clean
@@ -51,6 +54,7 @@ from hallmark.tasks.glucose.predictor import (
 )
 
 VALUE = "glucose_mg_dl"
+COMPARED = 500  # windows of test that another form of the model is compared on
 
 
 @dataclass(frozen=True)
@@ -275,6 +279,21 @@ class GlucoseTask:
     def predictor(self, model: Path, version: str = "", digest: str = "") -> GlucosePredictor:
         """Open a model directory for serving."""
         return open_predictor(model, self.max_age_minutes, self.max_history_age_days, version, digest)
+
+    def export(self, model: Path, form: Onnx) -> None:
+        """Write the base's network; see `Exporting`. Who has a LoRA adapter goes on being answered by the other."""
+        base = load_base(model / "base")
+        context, minute = np.full((2, base.assembler.grid.context_length), 120, np.float32), np.zeros(2, np.int64)
+        export_base(base, as_tensors(base.assembler.batch(context, minute, None, None)), model / "base", form)
+
+    def compared(self, prepared: Prepared, model: Path) -> Floats:
+        """Forecasts of windows of test, evenly taken, mg/dL, without personal inputs; see `Exporting`."""
+        parts, base = self.parts(prepared), load_base(model / "base")
+        origins = parts.origins("test")
+        origins = origins[:: max(1, len(origins) // COMPARED)]
+        panel = parts.panel
+        mean, quantiles = base.forecast(panel.context(origins), panel.minute[origins].astype(np.int64), None, None)
+        return np.concatenate([mean, quantiles.reshape(len(mean), -1)], axis=1)
 
     def request_type(self) -> type[BaseModel]:
         """The pydantic type of a request."""

@@ -14,13 +14,15 @@ from hallmark.learn.class_task import Array, ClassTask
 from hallmark.learn.temperature import load_temperature
 from hallmark.learn.text_classifier import Classifier, fit_classifier, load_classifier, save_classifier
 from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
-from hallmark.models.encoder import Encoder, EncoderConfig, vectors
+from hallmark.models.encoder import Encoder, EncoderConfig, merged, vectors
+from hallmark.models.exported import Onnx, export_encoder
 from hallmark.read.parts import PARTS, PartsConfig
 from hallmark.read.texts import clean_texts, key_of, merge_labelled, text_features
 from hallmark.read.validation import Ledger, Limits, require_columns
 from hallmark.tasks.sentiment.messages import DISCLAIMER, LONGEST, SentimentRequest, SentimentResponse
 from hallmark.tasks.sentiment.predictor import SentimentPredictor
 
+COMPARED = 200  # texts of test that another form of the model is compared on
 LENGTHS = (("under 40", 0, 39), ("40 to 89", 40, 89), ("90 and more", 90, LONGEST))
 
 
@@ -145,6 +147,14 @@ class SentimentTask(ClassTask):
         return SentimentPredictor(
             load_classifier(model / "base"), load_temperature(model / "calibration"), version, digest
         )
+
+    def export(self, model: Path, form: Onnx) -> None:
+        """Write the encoder; see `Exporting`."""
+        export_encoder(merged(load_classifier(model / "base").model.encoder), model / "base", form)
+
+    def compared(self, prepared: Prepared, model: Path) -> Array:
+        """Probabilities of test texts; see `Exporting`."""
+        return self.predictor(model).probabilities(self._texts(prepared, "test")[0][:COMPARED])
 
     def _texts(self, prepared: Prepared, part: str) -> tuple[list[str], list[str]]:
         rows = self.rows_of(prepared, part)
