@@ -24,6 +24,11 @@ from hallmark.stages import evaluate, prepare, train
 TASKS = {
     "cv": ("data=esco_skills", "data.directory={data}/cv"),
     "sentiment": ("data=uci_sentences", "data.directory={data}/sentiment"),
+    "text": (
+        "data=plays_and_jobs",
+        "data.old={data}/text/tinyshakespeare.txt",
+        "data.new=[{data}/text/skillspan_train.json,{data}/text/skillspan_dev.json,{data}/text/skillspan_test.json]",
+    ),
     "trades": ("model=lightgbm_too", "data=xrp_eth", "data.path={data}/trades/XRP_ETH-trades.feather"),
 }
 
@@ -59,11 +64,14 @@ def run(params: dict[str, object], out: Path) -> None:
     spent = time.process_time() - clock
     summary = pd.read_csv(out / "evaluation" / "summary.csv")
     print(f"\n{task.name}: {counts['train']:,} rows to train, {counts['test']:,} to test, {spent:.0f} CPU s")
-    columns = list(dict.fromkeys(metric for metric, _ in evaluator.shown.tables))
+    marks = evaluator.shown.marks
+    columns = [f"{metric}@{mark}" for metric, _ in evaluator.shown.tables for mark in marks]
+    summary["metric"] += "@" + summary["at"].astype(str)
     compared = summary[summary["metric"] == columns[0]]
     everybodys = compared.groupby("segment")["model"].nunique() == compared["model"].nunique()
+    lower = evaluator.metrics(task)[evaluator.shown.tables[0][0]].better == "lower"
     for segment in ["all", *sorted(set(everybodys.index[everybodys]) - {"all"})]:
-        show(summary[summary["segment"] == segment], segment, columns)
+        show(summary[summary["segment"] == segment], segment, columns, lower)
     ours = summary[(summary["model"] == OURS) & (summary["segment"] == "all") & ~summary["metric"].isin(columns)]
     print("  " + ", ".join(f"{m} {v:.3f}" for m, v in zip(ours["metric"], ours["mean"], strict=True)))
     failed = [f"{v.gate} ({v.reason})" for v in verdicts if not v.passed]
@@ -72,12 +80,12 @@ def run(params: dict[str, object], out: Path) -> None:
     )
 
 
-def show(summary: pd.DataFrame, segment: str, columns: list[str]) -> None:
+def show(summary: pd.DataFrame, segment: str, columns: list[str], lower: bool) -> None:
     """Print every model's figures with their intervals, the best by the first of them on top."""
     spans = summary[["mean", "low", "high"]].to_numpy()
     cells = summary.assign(cell=[f"{mean:.3f} ({low:.3f}–{high:.3f})" for mean, low, high in spans])
     table = cells.pivot_table(index="model", columns="metric", values="cell", aggfunc="first")
-    order = summary[summary["metric"] == columns[0]].sort_values("mean", ascending=False)["model"]
+    order = summary[summary["metric"] == columns[0]].sort_values("mean", ascending=lower)["model"]
     print(f"  {segment}")
     print(table.loc[list(order), [column for column in columns if column in table]].to_string())
 
