@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 # What makes a preset small enough for a test; little data is not judged.
 SMALL = {
     "cv": ("data.sentences=1", "data.cvs=1", "train.budget_tflop=1.0", "evaluate.gates=[]"),
-    "sentiment": ("data.rows=260", "train.budget_tflop=1.0", "evaluate.gates=[]"),
+    "sentiment": ("data.rows=260", "train.budget_tflop=1.0", "evaluate.gates=[]", "package=onnx_int8"),
     "text": (
         "data.reports=200",
         "data.recipes=120",

@@ -14,6 +14,7 @@ from hallmark.contracts import Evaluation, Metric, Verdict
 from hallmark.errors import ConfigError, GateError
 from hallmark.judge.bootstrap import interval
 
+WORST = 10  # times the bound of most numbers is that of every one
 OURS = "hallmark"
 CHAMPION = "champion"
 
@@ -258,9 +259,13 @@ def judge_drift(before: Any, after: Any, most: float) -> Verdict:
         most: bound on the 99th percentile of the change, as a share of the standard deviation over all of a column.
     """
     spread = np.maximum(before.std(axis=0), 1e-9 + 1e-3 * np.abs(before).mean())
-    figure = float(np.quantile(np.abs(after - before) / spread, 0.99))
-    passed = bool(np.isfinite(after).all()) and figure <= most
-    reason = f"99% of {before.size:,} numbers change by {figure:.2%} of their spread or less, {most:.2%} allowed"
+    change = np.abs(after - before) / spread
+    figure, worst = float(np.quantile(change, 0.99)), float(change.max())
+    passed = bool(np.isfinite(after).all()) and figure <= most and worst <= WORST * most
+    reason = (
+        f"99% of {before.size:,} numbers change by {figure:.2%} of their spread or less, {most:.2%} allowed; "
+        f"the worst by {worst:.2%}, {WORST * most:.2%} allowed"
+    )
     return Verdict("drift of the packaged form", passed, round(figure, 6), most, "", reason)
 
 

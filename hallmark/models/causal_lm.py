@@ -212,6 +212,7 @@ class Text:
         from tokenizers import Tokenizer
 
         self.tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
+        self.tokenizer.encode_special_tokens = True  # whoever writes the closing token writes its letters
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         names = (END, "<|endoftext|>", "<|im_end|>", "</s>")
@@ -244,9 +245,18 @@ class CausalLm(nn.Module):
 
     @torch.no_grad()
     def continue_from(
-        self, prompt: Sequence[int], most: int, temperature: float, top_p: float, generator: torch.Generator, end: int
+        self,
+        prompt: Sequence[int],
+        most: int,
+        temperature: float,
+        top_p: float,
+        generator: torch.Generator,
+        end: int,
+        context_length: int,
     ) -> Iterator[int]:
         """Sample token after token until the closing one; O(tokens × context) with the keys and values kept.
+
+        Where the context is full, its second half is read anew: the model never stands where it was not trained.
 
         Args:
             prompt: tokens, at least one.
@@ -255,9 +265,11 @@ class CausalLm(nn.Module):
             top_p: share of probability that is drawn from.
             generator: decides the draws.
             end: the closing token, which is not given out.
+            context_length: tokens that it reads at once.
         """
         device = next(self.body.parameters()).device
-        ids = torch.tensor([list(prompt)], device=device)
+        seen = list(prompt)[-context_length:]
+        ids = torch.tensor([seen], device=device)
         # A prefix is in the keys and values that the first call leaves: what follows goes to the model beneath.
         inner = getattr(self.body, "get_base_model", lambda: self.body)()
         found = self.body(input_ids=ids, use_cache=True)
@@ -266,7 +278,11 @@ class CausalLm(nn.Module):
             if token == end:
                 return
             yield token
-            if made + 1 < most:
+            seen.append(token)
+            if len(seen) > context_length:
+                seen = seen[-(context_length // 2) :]
+                found = self.body(input_ids=torch.tensor([seen], device=device), use_cache=True)
+            elif made + 1 < most:
                 ids = torch.tensor([[token]], device=device)
                 found = inner(input_ids=ids, past_key_values=found.past_key_values, use_cache=True)
 
@@ -274,7 +290,9 @@ class CausalLm(nn.Module):
 def _draw(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
     if temperature == 0:
         return int(logits.argmax())
-    shares, order = torch.sort(torch.softmax(logits.double() / temperature, dim=0), descending=True, stable=True)
+    shares, order = torch.sort(
+        torch.softmax((logits.double() - logits.max()) / temperature, dim=0), descending=True, stable=True
+    )
     kept = int((shares.cumsum(0) < top_p).sum()) + 1
     within = shares[:kept] / shares[:kept].sum()
     return int(order[int(torch.multinomial(within, 1, generator=generator))])

@@ -9,6 +9,8 @@ import pandas as pd
 
 from hallmark.read.validation import Ledger
 
+_BREAK = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
+_HYPHENS = str.maketrans("\u2010\u2011\u2212", "---")
 _SPACE = re.compile(r"\s+")
 _WORD = re.compile(r"[^\W\d_]+", re.UNICODE)
 # The words of which almost every English sentence holds one.
@@ -20,6 +22,14 @@ _ENGLISH = re.compile(
 )
 
 
+_OTHER = re.compile(  # of German, French, Spanish, Italian, Dutch, Swedish, none of them English
+    r"\b(der|die|das|und|nicht|ein|eine|ist|mit|für|von|le|les|des|une|est|dans|pour|avec|el|los|las|una|para|con|del|por"
+    r"|il|gli|che|di|per|het|een|och|att|är)\b",
+    re.IGNORECASE,
+)
+FEW = 8  # words that are enough where one of them is another language's
+
+
 def normal(text: str) -> str:
     """Write a text the one way that models see: NFC, no control characters, single spaces."""
     kinds = ((c, unicodedata.category(c)) for c in text)
@@ -28,8 +38,8 @@ def normal(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """Write a text the one way that it is read by lines: NFC, Unix line ends, no control characters."""
-    unified = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    """Write a text the one way that it is read by lines: NFC, Unix line ends, plain hyphens, no control characters."""
+    unified = _BREAK.sub("\n", unicodedata.normalize("NFC", text)).translate(_HYPHENS)
     kinds = ((c, unicodedata.category(c)) for c in unified)
     return "".join(c if c == "\n" else " " if k in ("Cc", "Cs", "Zs") else c for c, k in kinds if k != "Cf")
 
@@ -42,7 +52,7 @@ def key_of(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c not in " .,!?;\"'-’“”")
 
 
-def unreadable(text: str, longest: int) -> str:
+def unreadable(text: str, longest: int, running: int = 8) -> str:
     """Tell why a text is none that a model of English may judge; empty if it is one.
 
     A guess from letters and common words, not a language detector: it refuses what is clearly something else.
@@ -50,6 +60,8 @@ def unreadable(text: str, longest: int) -> str:
     Args:
         text: as `normal` writes it.
         longest: characters.
+        running: words from which a text without one of English's commonest is taken for another language; lists have
+            few of them.
     """
     if not text:
         return "the text is empty"
@@ -62,7 +74,8 @@ def unreadable(text: str, longest: int) -> str:
         return "the text was decoded with the wrong encoding"
     if sum(c <= "ɏ" for c in letters) < 0.5 * len(letters):
         return "the text is not in Latin letters"
-    if len(_WORD.findall(text)) >= 8 and not _ENGLISH.search(text):
+    words = len(_WORD.findall(text))
+    if not _ENGLISH.search(text) and (words >= running or (words >= FEW and _OTHER.search(text))):
         return "the text does not look English"
     return ""
 

@@ -64,6 +64,7 @@ def package(
         exported = Path(scratch) / "model"
         verdicts.append(export(task, model, exported, prepared, form))
         provenance |= {"form": params["package"]["form"]}
+        facts |= {"form": f"{params['package']['form']}; the metrics are those of the model before it took this form"}
         card = model_card(f"hallmark-{task.name}", facts, verdicts, task.purpose, task.card_limits)
         needed = sorted({*needed, REQUIREMENT})
         return make_bundle(

@@ -84,6 +84,13 @@ def test_contact_data_birth_and_traits_are_taken_out(line: str, secret: str) -> 
         "Developed with C++ and .NET in New York",
         "**PROFESSIONAL EXPERIENCE**",
         "Responsible for grant applications and price lists",
+        "2015-01 – 2018-03",
+        "Spent 1 200 000 euros",
+        "Processed 1000000 rows",
+        "Certified to ISO 9001 2015",
+        "Sold IT 20000 licences",
+        "Built on asp.net/core",
+        "Taught Ms. Excel in San Jose",
     ],
 )
 def test_work_is_left_as_it_is(line: str) -> None:
@@ -101,8 +108,9 @@ def test_a_name_at_the_head_needs_no_list(head: str, name: str) -> None:
 
 
 def test_a_name_that_is_known_goes_wherever_it_stands() -> None:
-    text = "Zorblax Quimby\nZorblax led a team. Mr. Quimby was praised; Tamika Booker said so."
-    assert REDACTOR.redact(text).text == "[NAME]\n[NAME] led a team. [NAME] was praised; [NAME] said so."
+    text = "Zorblax Quimby\nzq@example.org\nZorblax led a team. Mr. Quimby was praised; Tamika Booker said so."
+    assert REDACTOR.redact(text).text == "[NAME]\n[EMAIL]\n[NAME] led a team. [NAME] was praised; [NAME] said so."
+    assert REDACTOR.redact("Visual Basic\nUsed Basic daily").text == "[NAME]\nUsed Basic daily"  # nobody is behind it
 
 
 @given(st.text(max_size=300))
@@ -124,6 +132,44 @@ def test_units_stand_where_they_say(text: str) -> None:
     for unit in units(document):
         assert document[unit.start : unit.end] == unit.text
     assert tidy(document) == document
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\n" * 60_000, "nurse the" + "\n" * 50_000 + "x", "a.a." * 15_000, "a-a-" * 15_000, " " * 59_000 + "x",
+     "w" * 60_000, "1 " * 30_000, "A b " * 15_000, "Address:" * 7_000],
+    ids=["lines", "lines within", "dots", "hyphens", "blanks", "a word", "digits", "capitals", "labels"],
+)  # fmt: skip
+def test_nothing_that_may_be_sent_takes_long_to_redact_and_cut(text: str) -> None:
+    start = time.process_time()
+    for unit in units(REDACTOR.redact(tidy(text)).text):
+        clauses(unit.text)
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["{} - Nurse", "{} (Nurse)", "{} • Warsaw", "1. {}", "Resume of {}", "{} Engineer", "{}\tNurse"],
+)
+def test_a_name_at_the_head_may_stand_in_many_ways(head: str) -> None:
+    left = REDACTOR.redact(head.format("Xiomara Kowalczyk") + "\nxk@example.org\nLed a team").text
+    assert "Xiomara" not in left
+    assert "Kowalczyk" not in left
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["555 123 4567\n555 987 6543", "Tel 0171 1234567\n10115 Berlin", "(555) 123-4567\n2019 - 2021 Cook",
+     "+1\u2010555\u2010123\u20104567", "**Date of birth:** 12 March 1985", "Date of Birth | 12 March 1985",
+     "Born 12th of March 1985", "Gender | female", "Jane Doe (she/her)", "jane.doe (at) gmail (dot) com",
+     "12 rue de la Paix, 75002 Paris", "Lange Str. 12"],
+)  # fmt: skip
+def test_personal_data_are_found_in_many_spellings(lines: str) -> None:
+    left = REDACTOR.redact(tidy(f"Jane Doe\n{lines}\nManaged 12 projects")).text
+    assert not any(part in left for part in ("4567", "6543", "1985", "female", "she/her", "gmail", "Paix", "Lange"))
+    assert "Managed 12 projects" in left
+    if "2019" in lines:
+        assert "2019 - 2021 Cook" in left
 
 
 def test_a_long_document_is_read_whole_and_cut_nowhere() -> None:
@@ -189,6 +235,33 @@ def test_the_rewritten_cv_moves_lines_and_adds_only_what_is_shown(answer: CvResp
     assert items.index("- Kept the ward free of infection") > 0  # the job does not ask for it
 
 
+def test_items_move_with_what_belongs_to_them_and_to_no_other_employer(predictor: Any, task: Any) -> None:
+    cv = (
+        "Jane Doe\n- Nurse, Foo, 2015\n  - Mark exams\n  - Dispense doses on time\n    (under supervision)\n"
+        "- Chef, Bar, 2019\n  - Prepare dishes to order"
+    )
+    [found] = predictor.predict([task.request_type()(cv=cv, job=EXAMPLE["job"])])
+    lines = found.rewritten.text.split("\n")
+    assert lines.index("    (under supervision)") == lines.index("  - Dispense doses on time") + 1
+    nurse, chef = lines.index("- Nurse, Foo, 2015"), lines.index("- Chef, Bar, 2019")
+    assert nurse < lines.index("  - Mark exams")
+    assert (nurse < lines.index("  - Dispense doses on time") < chef) == (nurse < chef)
+
+
+def test_what_is_denied_is_not_shown(predictor: Any, task: Any) -> None:
+    cv = "Jane Doe\n- I never dispense doses on time and have not checked pulse and blood pressure"
+    [found] = predictor.predict([task.request_type()(cv=cv, job=EXAMPLE["job"])])
+    assert found.score == 0
+    assert found.rewritten.text == cv
+
+
+def test_a_jobs_title_is_no_name(predictor: Any, task: Any) -> None:
+    [found] = predictor.predict(
+        [task.request_type()(job="Pastry Cook\n- You make bread and cakes.\n- You plan menus.")]
+    )
+    assert {"bake pastry", "plan menus"} <= {part.skill for part in found.parts}
+
+
 def test_without_a_cv_the_skills_of_the_job_are_told(task: Any, predictor: Any) -> None:
     [found] = predictor.predict([task.request_type()(job=EXAMPLE["job"])])
     assert found.status == "retrieved"
@@ -224,7 +297,9 @@ def test_an_answer_whose_parts_do_not_add_up_cannot_be_made(answer: CvResponse) 
         ("Je cherche un poste dans votre entreprise depuis deux ans", EXAMPLE["job"], "the CV does not look English"),
         (EXAMPLE["cv"].encode("utf-16").decode("latin-1"), EXAMPLE["job"], ""),
         ("r���sum��� of ���� ���", EXAMPLE["job"], "the CV was decoded with the wrong encoding"),
-        ("Jane Doe\njane@example.org", EXAMPLE["job"], "the CV is empty"),
+        ("Jane Doe\njane@example.org", EXAMPLE["job"], "the CV holds nothing but personal data"),
+        ("- a\n- b", EXAMPLE["job"], "the CV holds no line that can be read beside headings and single letters"),
+        ("Java Python SQL Docker Kubernetes Linux Git React", EXAMPLE["job"], ""),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_reason(
@@ -253,6 +328,14 @@ def test_a_megabyte_is_refused_at_the_door_and_twenty_pages_are_read_in_time(tas
         ("Raised turnover by 4173%", "number"),
         ("Employed since October", "date"),
         ("fly helicopters", "skill"),
+        ("Nurse, Castle Street Agency, 2015 - 2022", "number"),
+        ("Dispensed doses on time for up to 2016 people", "number"),
+        ("Doe Street Agency", "name"),
+        ("Won the nobel prize", "word"),
+        ("ten years as a nurse", "number"),
+        ("Worked for Škoda", "name"),
+        ("Dispensing doses", ""),
+        ("SUMMARY", ""),
         ("Dispensed doses on time for up to 24 people", ""),
     ],
 )
@@ -273,6 +356,28 @@ def test_a_rewriter_that_invents_is_withheld_with_the_kinds(predictor: Any, task
     assert found.rewritten.diff == ""
     assert set(found.rewritten.refused) >= {"name", "number"}
     assert "Globex" not in found.model_dump_json()
+
+
+def test_a_language_model_may_rewrite_and_is_held_to_the_source(task: Any, predictor: Any, tmp_path: Path) -> None:
+    from hallmark.files import sha256
+    from hallmark.tasks.cv.generated import Generated
+    from tests.tasks.test_text import SMALL
+
+    text = compose(*SMALL)
+    writer = build(text["task"], "task")
+    model = train(text, writer, prepare(text, writer), tmp_path) / "base"
+    config = {"lines": 2, "tokens": 12, "temperature": 0.0, "seed": 0}
+    made = dataclasses.replace(predictor, rewriter=Generated(str(model), sha256(model), **config))
+    [found] = made.predict([task.request_type()(**EXAMPLE)])
+    written = made.rewriter.rewrite(tidy(EXAMPLE["cv"]), lambda line: float("doses" in line), [], [])
+    assert written.startswith("Profile\n")
+    assert written.endswith(EXAMPLE["cv"])
+    assert found.rewritten.text is None or found.rewritten.text.endswith(EXAMPLE["cv"])
+    assert (found.rewritten.text is None) == bool(found.rewritten.refused)
+    with pytest.raises(ConfigError, match=r"has sha256 .* the configuration says 000000000000"):
+        dataclasses.replace(predictor, rewriter=Generated(str(model), "0" * 64, **config)).predict(
+            [task.request_type()(**EXAMPLE)]
+        )
 
 
 def test_harmful_text_is_withheld_and_only_its_kind_is_told(predictor: Any, task: Any) -> None:
@@ -347,6 +452,15 @@ def test_a_sentence_of_the_test_is_never_learned_from(task: Any, prepared: Prepa
     splits = pd.concat([torn, pd.DataFrame({"row": [len(torn)], "part": ["train"]})], ignore_index=True)
     with pytest.raises(LeakageError, match="lie in two of"):
         task.check_leakage(Prepared(rows, prepared.subjects, splits))
+
+
+def test_the_test_keeps_a_sentence_that_was_learned_with_the_same_skill(task: Any) -> None:
+    raw = MadeUpLabourMarket(1, 1, 0).load()
+    tested = raw.rows[(raw.rows["kind"] == "sentence") & (raw.rows["part"] == "test")].head(1)
+    clean = task.clean(dataclasses.replace(raw, rows=pd.concat([tested.assign(part="learn"), raw.rows])))
+    splits = task.split(clean)
+    same = (clean.rows["text"] == tested["text"].iloc[0]).to_numpy()
+    assert sorted(splits["part"][same]) == ["purged", *["test"] * (same.sum() - 1)]
 
 
 def test_a_sentence_that_the_source_has_in_both_parts_is_taken_out_of_training(task: Any) -> None:

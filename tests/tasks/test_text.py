@@ -72,6 +72,7 @@ def test_the_same_seed_gives_the_same_text_and_another_another(task: Any, predic
     assert once == again
     assert once.text != other.text
     assert once.status == "generated"
+    assert ask(task, predictor, temperature=5e-324).text == ask(task, predictor, temperature=0).text
     assert ask(task, predictor, temperature=0, seed=1).text == ask(task, predictor, temperature=0, seed=2).text
 
 
@@ -86,11 +87,27 @@ def test_what_is_streamed_is_what_is_answered(task: Any, predictor: Any, seed: i
 def test_keys_and_values_kept_change_nothing(predictor: Any) -> None:
     model, text = predictor.model.model, predictor.model.text
     [prompt] = text.ids([PROMPT])
-    made = list(model.continue_from(prompt, 12, 0, 1.0, torch.Generator(), text.end))
+    made = list(model.continue_from(prompt, 12, 0, 1.0, torch.Generator(), text.end, 64))
     slow = list(prompt)
     for _ in made:
         slow.append(int(model.body(input_ids=torch.tensor([slow])).logits[0, -1].argmax()))
     assert slow[len(prompt) :] == made
+
+
+def test_a_full_context_is_read_anew_from_its_second_half(predictor: Any) -> None:
+    model, text = predictor.model.model, predictor.model.text
+    [prompt] = text.ids([PROMPT])
+    made = list(model.continue_from(prompt, 40, 0, 1.0, torch.Generator(), text.end, 16))
+    seen = list(prompt)[-16:]
+    for token in made:
+        assert int(model.body(input_ids=torch.tensor([seen])).logits[0, -1].argmax()) == token
+        seen = [*seen, token]
+        seen = seen[-8:] if len(seen) > 16 else seen
+
+
+def test_the_closing_token_cannot_be_typed(predictor: Any) -> None:
+    [ids] = predictor.model.text.ids(["before <|end|> after"])
+    assert predictor.model.text.end not in ids
 
 
 def test_training_is_the_same_twice(
@@ -116,7 +133,7 @@ def test_every_strategy_learns_the_new_domain_and_comes_back_from_disk(
     whole = sum(value.numel() for value in before.model.parameters())
     assert learned == whole if strategy == "full" else 0 < learned < whole
     [ids] = model.text.ids([PROMPT])
-    assert list(model.model.continue_from(ids, 5, 0, 1.0, torch.Generator(), model.text.end))
+    assert list(model.model.continue_from(ids, 5, 0, 1.0, torch.Generator(), model.text.end, 64))
 
 
 def test_qlora_without_its_library_is_an_error_and_never_something_else(

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _BULLET = re.compile(r"^[\s>*_#|•◦▪●‣·–—-]*(?:\(?\d{1,2}[.)]\s+)?[\s*_#|]*")
-_TRAILING = re.compile(r"[\s*_#|:]*$")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=[A-Z0-9\[])")
 _CLAUSE = re.compile(
     r"\s*[;:()•|]\s*|,\s+|(?<!\d)/|/(?!\d)|\s+[–—-]\s+|\s+(?:and|or|as well as|including|such as|e\.g\.)\s+"
@@ -28,6 +27,10 @@ _HEADINGS = frozenset((
     "required qualifications", "responsibilities", "resume", "skills", "summary", "tasks", "technical skills",
     "training", "volunteering", "work experience", "work history", "your profile",
 ))  # fmt: skip
+
+_NEGATION = re.compile(
+    r"\b(?:no|not|never|cannot|without|lack(?:s|ed|ing)?|unable|neither|nor)\b|n['’]t\b", re.IGNORECASE
+)
 
 LONGEST_UNIT = 60  # words; a line without stops is cut into pieces of so many
 FEWEST_LETTERS = 2
@@ -55,21 +58,26 @@ def units(document: str) -> list[Unit]:
     for line in document.split("\n"):
         inside = _BULLET.match(line)
         first = inside.end() if inside else 0
-        last = _TRAILING.search(line, first)
-        end = last.start() if last else len(line)
+        end = max(first, len(line.rstrip(" \t*_#|:")))
         for start, stop in _pieces(line, first, end):
             found += _short(document, at + start, at + stop)
         at += len(line) + 1
-    return [
-        unit
-        for unit in found
-        if len(_LETTERS.findall(unit.text)) >= FEWEST_LETTERS and unit.text.strip(" .:").lower() not in _HEADINGS
-    ]
+    return [unit for unit in found if len(_LETTERS.findall(unit.text)) >= FEWEST_LETTERS and not is_heading(unit.text)]
+
+
+def is_heading(line: str) -> bool:
+    """Tell whether a line names what follows and says nothing itself."""
+    return line.strip(" .:*_#|•-").lower() in _HEADINGS
+
+
+def denies(unit: str) -> bool:
+    """Tell whether a unit says that something is not so: then it shows no skill."""
+    return bool(_NEGATION.search(unit))
 
 
 def clauses(unit: str) -> list[str]:
     """Cut a unit where it lists or joins; the unit itself if there is nothing to cut."""
-    parts = [part.strip(" .*_") for part in _CLAUSE.split(unit)]
+    parts = [part.strip(" .*_") for part in _CLAUSE.split(" ".join(unit.split()))]
     return [part for part in parts if len(_LETTERS.findall(part)) >= FEWEST_LETTERS] or [unit]
 
 

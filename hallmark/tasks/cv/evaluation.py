@@ -23,7 +23,7 @@ from hallmark.read.texts import tidy
 from hallmark.tasks.cv.audit import Audit, swap_names
 from hallmark.tasks.cv.matching import read_sentences
 from hallmark.tasks.cv.messages import CvRequest
-from hallmark.tasks.cv.planted import CONTACTS, INVENTIONS, MENTIONS
+from hallmark.tasks.cv.planted import CONTACTS, INVENTIONS, MENTIONS, recombined
 from hallmark.tasks.cv.predictor import CvPredictor
 from hallmark.tasks.cv.redaction import plain
 from hallmark.tasks.cv.rewriting import invented
@@ -244,7 +244,9 @@ def _told_apart(predictor: CvPredictor, cvs: pd.DataFrame, jobs: pd.DataFrame, s
     texts = [tidy(predictor.redactor.redact(text.replace(SLOT, "")).text) for text in cvs["text"]]
     matcher = predictor.matcher
     readings = [matcher.read(text) for text in texts]
-    wanted = [matcher.asked(matcher.read(predictor.redactor.redact(tidy(job)).text)) for job in jobs["text"]]
+    wanted = [
+        matcher.asked(matcher.read(predictor.redactor.redact(tidy(job), headed=False).text)) for job in jobs["text"]
+    ]
     ours = np.asarray([[sum(p.points for p in matcher.compare(r, w)) for r in readings] for w in wanted])
     letters = counted_letters(jobs["text"].tolist(), texts)
     directory = predictor.retriever.tokens.directory
@@ -311,7 +313,7 @@ def _inventions(predictor: CvPredictor, requests: Sequence[CvRequest], answers: 
     for request in requests:
         source = tidy(request.cv or "")
         guard = predictor.guard(source)
-        for line in INVENTIONS:
+        for line in (*INVENTIONS, *recombined(source)):
             planted += 1
             passed += not invented(source, f"{source}\n- {line}", *guard)
     refused = [answer.rewritten is None or answer.rewritten.text is None for answer in answers]

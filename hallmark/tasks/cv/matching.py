@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hallmark.learn.match_curves import Curves
-from hallmark.tasks.cv.documents import Unit, clauses, units
+from hallmark.tasks.cv.documents import Unit, clauses, denies, units
 from hallmark.tasks.cv.redaction import plain
 
 Array = npt.NDArray[Any]
@@ -156,8 +156,10 @@ class Matcher:
         return parts
 
     def relevance(self, cv: Reading, wanted: Sequence[Wanted]) -> Array:
-        """Probability that each unit shows each skill asked for, (U, K)."""
-        return self.curves.shows.probability(cv.similarity(self.known[[w.skill for w in wanted]]))
+        """Probability that each unit shows each skill asked for, (U, K); 0 where it denies something."""
+        found = self.curves.shows.probability(cv.similarity(self.known[[w.skill for w in wanted]]))
+        found[[denies(unit.text) for unit in cv.units]] = 0.0
+        return found
 
 
 def total(parts: Sequence[Part]) -> float:

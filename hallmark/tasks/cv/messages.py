@@ -31,7 +31,7 @@ class Evidence(BaseModel):
     """A line that shows a skill."""
 
     model_config = STRICT
-    start: Annotated[int, Field(ge=0, description="characters of the CV with Unix line ends, in NFC")]
+    start: Annotated[int, Field(ge=0, description="in the CV in NFC, with Unix line ends, without format characters")]
     end: Annotated[int, Field(ge=0)]
     text: Annotated[str, Field(description="as the model has read it: personal data are placeholders")]
     probability: Share
@@ -64,7 +64,7 @@ class Rewritten(BaseModel):
     """The CV arranged for the job, or why there is none."""
 
     model_config = STRICT
-    text: Annotated[str | None, Field(description="nothing in it that the CV does not hold")]
+    text: Annotated[str | None, Field(description="moved lines of the CV, and names of skills that it shows")]
     diff: str
     refused: Annotated[list[str], Field(description="kinds of what the rewriter had made up; its text is withheld")]
 

@@ -1,5 +1,7 @@
 """What evaluation hides in CVs to see whether it is found: names, contact data, and inventions of a careless writer."""
 
+import re
+
 MENTIONS = (
     "Reference: {name}, Director of Sales, said that the work was excellent.",
     "Reported to {name} and led a team of five.",
@@ -52,3 +54,20 @@ INVENTIONS = (
     "fly helicopters and breed cattle",
     "restore paintings in churches",
 )
+
+
+def recombined(cv: str) -> list[str]:
+    """Put together what a CV does hold into what it does not say: another employment's year, a year as a number."""
+    lines = [line.strip(" *_-•") for line in cv.split("\n")]
+    dated = [(line, years) for line in lines if (years := re.findall(r"\b(?:19|20)\d\d\b", line))]
+    made = []
+    for line, years in dated:
+        for _, others in dated:
+            if other := [year for year in others if year not in years]:
+                made.append(line.replace(years[0], other[0]))
+                break
+    work = [line for line in lines if len(line.split()) > 4 and not re.search(r"\d", line)]
+    if work and dated:
+        made.append(f"{work[0]} for {dated[0][1][0]} customers")
+        made.append(f"{work[0]} at seventeen places")
+    return made

@@ -14,6 +14,8 @@ from hallmark.tasks.cv.matching import SHOWN, Matcher, Part, Reading, Wanted, re
 from hallmark.tasks.cv.redaction import Redacted, Redactor, plain
 from hallmark.tasks.cv.rewriting import Invented, Rewriter, diff, invented
 
+Guard = tuple[str, Callable[[str], list[str]], Callable[[str], bool]]
+RUNNING = 40  # words from which a CV or a job must hold one of English's commonest
 GAPS = 10  # suggestions of a kind, at most
 
 
@@ -55,15 +57,15 @@ class CvPredictor:
     def scorer(self, job: str, redact: bool = True) -> Callable[[str], float]:
         """Return what scores CVs against a job and does nothing else; `redact=False` shows what redaction is worth."""
 
-        def read(text: str) -> Reading:
-            return matcher.read(self.redactor.redact(tidy(text)).text if redact else tidy(text))
+        def read(text: str, headed: bool = True) -> Reading:
+            return matcher.read(self.redactor.redact(tidy(text), headed).text if redact else tidy(text))
 
         matcher = self.matcher
-        wanted = matcher.asked(read(job))
+        wanted = matcher.asked(read(job, headed=False))
         return lambda cv: total(matcher.compare(read(cv), wanted))
 
     def _answer(self, request: m.CvRequest) -> m.CvResponse:
-        job = self.redactor.redact(tidy(request.job))
+        job = self.redactor.redact(tidy(request.job), headed=False)
         if reason := _unreadable("job", job):
             return self._abstain(reason)
         matcher = self.matcher
@@ -81,7 +83,7 @@ class CvPredictor:
             return self._abstain(reason)
         reading = matcher.read(cv.text)
         if not reading.units:
-            return self._abstain("the CV holds nothing but personal data")
+            return self._abstain("the CV holds no line that can be read beside headings and single letters")
         parts = matcher.compare(reading, wanted)
         rewritten, made_up = self._rewrite(document, reading, parts)
         suggestions = self._suggestions(parts)
@@ -107,16 +109,17 @@ class CvPredictor:
             return max((of_text.get(unit.text, 0.0) for unit in units(self.redactor.redact(line).text)), default=0.0)
 
         text = self.rewriter.rewrite(document, relevance, parts, skills)
-        made_up = invented(document, text, *self._guard(reading))
+        made_up = invented(document, text, *self._guard(self.redactor.redact(document).text, reading))
         if made_up:
             return m.Rewritten(text=None, diff="", refused=list(dict.fromkeys(each.kind for each in made_up))), made_up
         return m.Rewritten(text=text, diff=diff(document, text), refused=[]), []
 
-    def guard(self, document: str) -> tuple[Callable[[str], list[str]], Callable[[str], bool]]:
+    def guard(self, document: str) -> Guard:
         """Return what `invented` asks about a tidy CV: a line's skills, and whether the CV shows one."""
-        return self._guard(self.matcher.read(self.redactor.redact(document).text))
+        redacted = self.redactor.redact(document).text
+        return self._guard(redacted, self.matcher.read(redacted))
 
-    def _guard(self, reading: Reading) -> tuple[Callable[[str], list[str]], Callable[[str], bool]]:
+    def _guard(self, redacted: str, reading: Reading) -> Guard:
         matcher, skills = self.matcher, self.retriever.answers
 
         def skills_of(line: str) -> list[str]:
@@ -125,9 +128,9 @@ class CvPredictor:
 
         def shows(skill: str) -> bool:
             asked = Wanted(skills.index(skill), 1.0, Unit(0, 0, ""))
-            return bool(matcher.relevance(reading, [asked]).max() >= SHOWN)
+            return bool(matcher.relevance(reading, [asked]).max(initial=0.0) >= SHOWN)
 
-        return skills_of, shows
+        return redacted, skills_of, shows
 
     def _read_line(self, line: str) -> Reading | None:
         """Read a line as one unit; None if it holds nothing but personal data."""
@@ -221,7 +224,10 @@ class CvPredictor:
 
 
 def _unreadable(what: str, text: Redacted) -> str:
-    reason = unreadable(normal(plain(text.text)), m.LONGEST)
+    left = normal(plain(text.text))
+    if not left and text.spans:
+        return f"the {what} holds nothing but personal data"
+    reason = unreadable(left, m.LONGEST, RUNNING)
     return reason.replace("the text", f"the {what}") if reason else ""
 
 

@@ -15,40 +15,57 @@ KINDS = (EMAIL, URL, PHONE, ADDRESS, BIRTH, TRAIT, NAME)
 PLACEHOLDER = re.compile(rf"\[(?:{'|'.join(KINDS)})\]")
 
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_DAY = r"\d{1,2}(?:st|nd|rd|th)?\.?"
 _DATE = (
     r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}"
-    rf"|\d{{1,2}}\.?\s+{_MONTH},?\s+\d{{4}}|{_MONTH}\s+\d{{1,2}},?\s+\d{{4}}|\d{{4}})"
+    rf"|{_DAY}\s+(?:of\s+)?{_MONTH}\.?,?\s+\d{{4}}|{_MONTH}\.?\s+(?:{_DAY},?\s+)?\d{{4}}|\d{{4}})"
 )
 _STREET = (
-    r"(?:Street|Str|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Place|Pl|Way|Square|Sq|Terrace"
-    r"|Parkway|Pkwy|Crescent|Close)"
+    r"(?i:Street|Str|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Terrace|Parkway|Pkwy|Crescent)\b\.?"
+    r"|(?:Court|Ct|Place|Pl|Way|Square|Sq|Close)\b\.?(?=\s*(?:,|\||$))"
 )
-_PATTERNS = (
-    (EMAIL, re.compile(r"[\w.+%-]+\s?@\s?[\w-]+(?:\.[\w-]+)+")),
-    (URL, re.compile(
-        r"(?:https?://|www\.)[^\s)\]>*]+"
-        r"|\b(?:[\w-]+\.)*(?:linkedin|github|gitlab|facebook|twitter|instagram|behance)\.com(?:/[^\s)\]>*]*)?"
-        r"|\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|dev|me|info)/[^\s)\]>*]*", re.IGNORECASE)),
-    (BIRTH, re.compile(
-        rf"\b(?:(?:date\s+of\s+birth|birth\s?date|birthday|d\.?\s?o\.?\s?b\.?|born(?:\s+(?:on|in))?)\s*[:–-]?\s*{_DATE}"
-        r"|age(?:d)?\s*[:–-]?\s*\d{2}\b|\d{2}[\s-]years?[\s-]old\b)", re.IGNORECASE)),
-    (TRAIT, re.compile(
-        r"^[\s>*_•-]*(?:gender|sex|nationality|citizenship|marital\s+status|religion|ethnicity|race|children)\b[*_]*\s*[:–-]"
-        r"[^\n]*$", re.IGNORECASE | re.MULTILINE)),
-    (ADDRESS, re.compile(
-        rf"\b\d{{1,5}}[A-Za-z]?,?\s+(?:[A-Z0-9][\w'.-]*\s+){{1,4}}{_STREET}\b\.?"
-        r"(?:,?\s+(?:Apt|Apartment|Suite|Unit|No|#)\.?\s*\w+)?(?:,\s*[A-Z][A-Za-z.'-]+(?:\s[A-Z][A-Za-z.'-]+){0,2})?"
-        r"(?:,?\s+[A-Z]{2})?(?:,?\s+\d{4,5}(?:-\d{4})?)?"
-        r"|\b[A-ZÄÖÜ][a-zäöüß]+(?:straße|strasse|weg|platz|gasse)\s+\d{1,4}[a-z]?(?:,?\s+\d{5}(?:\s+[A-ZÄÖÜ][\w]+)?)?"
-        r"|\b(?:P\.?\s?O\.?\s+Box)\s+\d+|(?<=[A-Z]{2}\s)\d{5}(?:-\d{4})?\b")),
-    (ADDRESS, re.compile(r"(?<=\baddress:)[^\n|]+|(?<=\baddress:\*\*)[^\n|]+", re.IGNORECASE)),
+_GAP = r"[\s:*_|()–-]{0,12}"  # between a label and its value
+# All are looked for in one line at a time.
+_PATTERNS = tuple(
+    (kind, re.compile(pattern, re.IGNORECASE if free else 0))
+    for kind, free, pattern in (
+        (EMAIL, True, r"[\w.+%-]{1,64}\s?(?:@|[(\[]at[)\]])\s?[\w-]+(?:(?:\.|\s?[(\[]dot[)\]]\s?)[\w-]+)+"),
+        (URL, True, r"(?:https?://|www\.)[^\s)\]>*]+"
+            r"|\b(?:[\w-]{1,40}\.){0,3}(?:linkedin|github|gitlab|facebook|twitter|instagram|behance)\.com(?:/[^\s)\]>*]*)?"
+            r"|\b(?!(?:asp|socket|node|next|vue|three|d3)\.)[\w-]{1,40}(?:\.[\w-]{1,40}){0,3}"
+            r"\.(?:com|org|net|io|dev|me|info|de|uk|fr|eu)/[^\s)\]>*]*"),
+        (BIRTH, True, rf"\b(?:(?:date|year)\s+of\s+birth|birth\s?date|birthday|d\.?\s?o\.?\s?b\b\.?){_GAP}"
+            rf"(?:\(?d\.?o\.?b\.?\)?{_GAP})?{_DATE}|\bborn(?:\s+(?:on|in))?{_GAP}{_DATE}"
+            r"|(?:^|[,|;(•])[\s*_-]*aged?[*_]*\s*[:|–-]?\s*\d{2}\b(?!\s*(?:days|months|hours))"
+            r"|\b\d{2}[\s-](?:years?|yrs?)[\s-]old\b"),
+        (TRAIT, True, r"(?:^|[,|;•])[\s>*_-]*(?:gender|sex|nationality|citizenship|(?:marital|civil|family)\s+status"
+            r"|religion|ethnicity|race|disability|sexual\s+orientation|pronouns|place\s+of\s+birth|passport(?:\s+no)?)"
+            r"\b[*_.]*\s*[:|][^|;]*|\((?:she|he|they)\s?/\s?(?:her|him|them)\)"),
+        (ADDRESS, False, rf"\b\d{{1,5}}[A-Za-z]?,?\s+(?:[\w'.-]+\s+){{1,4}}?(?:{_STREET})"
+            r"(?:,?\s+(?:Apt|Apartment|Suite|Unit|No|#)\.?\s*\w+)?(?:,\s*[A-Z][A-Za-z.'-]+(?:\s[A-Z][A-Za-z.'-]+){0,2})?"
+            r"(?:,?\s+[A-Z]{2})?(?:,?\s+\d{4,5}(?:-\d{4})?)?"),
+        (ADDRESS, False, r"\b[A-ZÄÖÜ][\wäöüß-]*(?:straße|strasse|Straße|weg|platz|gasse|\s+Str\.)\s+\d{1,4}[a-z]?"
+            r"(?:,?\s+\d{5}(?:\s+[A-ZÄÖÜ]\w+)?)?"
+            r"|\b\d{1,4},?\s+(?:rue|avenue|boulevard|place)\s+[^,|]+(?:,\s*\d{5}\s+[A-Z]\w+)?"
+            r"|\bP\.?\s?O\.?\s+Box\s+\d+|,\s*[A-Z]{2}\s+\d{5}(?:-\d{4})?\b|\b[A-Z]{1,2}\d[A-Z\d]?\s\d[A-Z]{2}\b"),
+        (ADDRESS, True, r"(?<=\baddress)[*_]*\s*:[^|]+"),
+    )
 )  # fmt: skip
-_PHONE = re.compile(r"(?<![\w.,$€£])(?:\+|\()?\d[\d\s().–-]{5,20}\d(?![\w%])")
-_YEARS = re.compile(r"^[(\s]*(?:\d{1,2}[\s.–-]+)?(?:19|20)\d\d[\s.–-]+(?:\d{1,2}[\s.–-]+)?(?:19|20)\d\d$")
-_LABEL = re.compile(
-    r"^[\s>*_#-]*(?:(?:full\s+|candidate\s+)?name)\b[*_]*\s*:[\s*_]*(?P<name>[^\s*|,][^\n*|,]*)", re.I | re.M
+_PHONE = re.compile(r"(?<![\w.,$€£])(?:\+|\()?\d[\d\s()./–-]{5,20}\d(?![\w%])")
+_DIALLED = re.compile(r"(?:tel|phone|mobile|cell|fax|call)\w*\.?[\s:*_]*$", re.IGNORECASE)
+_NO_PHONE = re.compile(
+    r"^[(\s]*(?:(?:\d{1,2}[\s./–-]+)?(?:19|20)\d\d(?:[\s./–-]+|$)(?:\d{1,2}(?:[\s./–-]+|$)){0,2})+$"  # dates
+    r"|^\d{1,3}(?:[ .]\d{3})+$|^\d{1,3}(?:\.\d{1,3}){3}$"  # thousands, addresses of computers
 )
-_TITLED = re.compile(r"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof)\.?\s+(?P<name>[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)?)")
+_GROUPS = re.compile(r"^\d{2,4}(?:[\s./–-]+\d{2,4}){2,4}$|^\d{3}-\d{4}$")
+_LABEL = re.compile(r"^[\s>*_#-]*(?:(?:full\s+|candidate\s+)?name)\b[*_]*\s*:[\s*_]*(?P<name>[^\s*|,][^*|,]*)", re.I)
+_REFEREE = re.compile(
+    r"(?i:references?|referee|supervisor|contact)\s*:\s*(?P<name>[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+){1,2})"
+)
+_TITLED = re.compile(
+    r"\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof)\.?[ \t]+(?!(?i:excel|word|office|access|project|windows|sql|teams)\b)"
+    r"(?P<name>[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)?)"
+)
 _WORD = re.compile(r"\b[^\W\d_]\.|[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _INSTITUTION = re.compile(
     r"(?:\s+(?-i:[A-Z])[\w'’-]*){0,2}\s+(?:university|college|institute|school|academy|hospital|bank|inc|llc|ltd|corp"
@@ -57,283 +74,53 @@ _INSTITUTION = re.compile(
 )
 # First names that are also words or places: alone they are left, beside a surname they are not.
 _COMMON = frozenset(
-    [
-        "april",
-        "august",
-        "austin",
-        "banks",
-        "booker",
-        "brook",
-        "charlotte",
-        "christian",
-        "dallas",
-        "dean",
-        "diamond",
-        "drew",
-        "duke",
-        "faith",
-        "florence",
-        "forest",
-        "frank",
-        "georgia",
-        "grace",
-        "grant",
-        "hope",
-        "houston",
-        "hunter",
-        "iris",
-        "jack",
-        "jackson",
-        "jade",
-        "jasmine",
-        "jean",
-        "jordan",
-        "joy",
-        "june",
-        "king",
-        "logan",
-        "luz",
-        "madison",
-        "major",
-        "malik",
-        "mark",
-        "may",
-        "melody",
-        "mercy",
-        "miles",
-        "parker",
-        "paris",
-        "pearl",
-        "penny",
-        "precious",
-        "price",
-        "reed",
-        "rich",
-        "rivers",
-        "rose",
-        "ruby",
-        "sage",
-        "santiago",
-        "savannah",
-        "scott",
-        "sidney",
-        "sky",
-        "stone",
-        "summer",
-        "tanner",
-        "taylor",
-        "todd",
-        "troy",
-        "virginia",
-        "washington",
-        "will",
-        "wood",
-        "young",
-        "chase",
-        "carter",
-        "mason",
-        "cooper",
-        "jin",
-        "wei",
-        "an",
-        "my",
-        "do",
-        "so",
-        "son",
-        "min",
-        "hana",
-        "raj",
-    ]
+    """
+april august austin banks booker brook charlotte christian dallas dean diamond drew duke faith florence forest
+frank georgia grace grant hope houston hunter iris jack jackson jade jasmine jean jordan joy june king logan
+luz madison major malik mark may melody mercy miles parker paris pearl penny precious price reed rich rivers
+rose ruby sage santiago savannah scott sidney sky stone summer tanner taylor todd troy virginia washington
+will wood young chase carter mason cooper jin wei an my do so son min hana raj
+""".split()
 )
 # Words of headings, titles and trades: a line that holds one is no name.
 _HEADING = frozenset(
-    [
-        "academic",
-        "accountant",
-        "accounting",
-        "achievements",
-        "address",
-        "administration",
-        "administrator",
-        "advanced",
-        "agent",
-        "analyst",
-        "analytics",
-        "application",
-        "area",
-        "assistant",
-        "associate",
-        "background",
-        "bachelor",
-        "branch",
-        "business",
-        "candidate",
-        "career",
-        "certifications",
-        "chef",
-        "chief",
-        "civil",
-        "clerk",
-        "company",
-        "consultant",
-        "contact",
-        "coordinator",
-        "core",
-        "curriculum",
-        "customer",
-        "data",
-        "degree",
-        "department",
-        "designer",
-        "developer",
-        "development",
-        "director",
-        "driver",
-        "education",
-        "electrical",
-        "electrician",
-        "email",
-        "employment",
-        "engineer",
-        "engineering",
-        "executive",
-        "experience",
-        "expert",
-        "finance",
-        "financial",
-        "front",
-        "full",
-        "general",
-        "health",
-        "highlights",
-        "history",
-        "hr",
-        "human",
-        "independent",
-        "information",
-        "interests",
-        "junior",
-        "lead",
-        "leader",
-        "leadership",
-        "legal",
-        "machine",
-        "management",
-        "manager",
-        "marketing",
-        "master",
-        "mechanical",
-        "medical",
-        "national",
-        "network",
-        "nurse",
-        "nursing",
-        "objective",
-        "officer",
-        "online",
-        "operations",
-        "operator",
-        "overview",
-        "owner",
-        "personal",
-        "phone",
-        "product",
-        "professional",
-        "profile",
-        "program",
-        "project",
-        "projects",
-        "qualifications",
-        "quality",
-        "references",
-        "relations",
-        "relevant",
-        "representative",
-        "research",
-        "researcher",
-        "resource",
-        "resources",
-        "responsibilities",
-        "resume",
-        "retail",
-        "résumé",
-        "sales",
-        "science",
-        "scientist",
-        "senior",
-        "service",
-        "services",
-        "skill",
-        "skills",
-        "social",
-        "software",
-        "specialist",
-        "staff",
-        "stack",
-        "state",
-        "statement",
-        "store",
-        "summary",
-        "supervisor",
-        "support",
-        "system",
-        "systems",
-        "teacher",
-        "team",
-        "technical",
-        "technician",
-        "technology",
-        "training",
-        "university",
-        "user",
-        "vitae",
-        "warehouse",
-        "web",
-        "work",
-        "worker",
-        "writer",
-    ]
+    """
+academic accountant accounting achievements address administration administrator advanced agent analyst
+analytics application area assistant associate background bachelor branch business candidate career
+certifications chef chief civil clerk company consultant contact coordinator core curriculum customer data
+degree department designer developer development director driver education electrical electrician email
+employment engineer engineering executive experience expert finance financial front full general health
+highlights history hr human independent information interests junior lead leader leadership legal machine
+management manager marketing master mechanical medical national network nurse nursing objective officer online
+operations operator overview owner personal phone product professional profile program project projects
+qualifications quality references relations relevant representative research researcher resource resources
+responsibilities resume retail résumé sales science scientist senior service services skill skills social
+software specialist staff stack state statement store summary supervisor support system systems teacher team
+technical technician technology training university user vitae warehouse web work worker writer
+""".split()
 )
 # Words that begin a sentence and no name.
 _STARTS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "as",
-        "at",
-        "by",
-        "called",
-        "for",
-        "from",
-        "he",
-        "her",
-        "his",
-        "i",
-        "in",
-        "met",
-        "my",
-        "new",
-        "of",
-        "on",
-        "or",
-        "our",
-        "she",
-        "south",
-        "north",
-        "east",
-        "west",
-        "their",
-        "the",
-        "they",
-        "to",
-        "under",
-        "we",
-        "with",
-    ]
+    """
+a an and as at by called for from he her his i in met my new of on or our she south north east west their the
+they to under we with
+""".split()
 )
+_PARTICLES = frozenset(
+    """
+van von der den de la le di da dos del bin al el y
+""".split()
+)
+_SAINTS = frozenset(("san", "santa", "los", "saint"))  # before them a name is a place
 HEADER_LINES = 4
+HEAD = 600  # characters in which contact data make a line above them a name
+PIECE = 400  # characters of a line that patterns look at in one go: none of them then takes long
 LONGEST_NAME = 5  # words
+_BEFORE_NAME = re.compile(
+    r"^[\s*_#>|\[-]*(?:\d{1,2}[.)]\s+)?(?:(?i:resume|résumé|cv|curriculum vitae)\s+(?i:of|for)\s+)?[\s*_]*"
+)
+_BEHIND_NAME = re.compile(r"[|,(\]•·]|\s[–-]\s|\t|\s{3,}")
+Span = tuple[int, int, str]
 
 
 @dataclass(frozen=True)
@@ -377,9 +164,10 @@ class Redactor:
     given: frozenset[str]
     family: frozenset[str]
 
-    def redact(self, text: str) -> Redacted:
-        """Replace personal data; O(characters)."""
-        spans = _disjoint([*_contacts(text), *self._names(text)])
+    def redact(self, text: str, headed: bool = True) -> Redacted:
+        """Replace personal data; O(characters). `headed`: the text begins with whom it is about, as a CV does."""
+        contacts = list(_contacts(text))
+        spans = _disjoint([*contacts, *self._names(text, contacts, headed)])
         parts, starts, at, length = [], [], 0, 0
         for start, end, kind in spans:
             parts += [text[at:start], f"[{kind}]"]
@@ -389,12 +177,20 @@ class Redactor:
             at = end
         return Redacted("".join([*parts, text[at:]]), tuple(spans), tuple(starts))
 
-    def _names(self, text: str) -> Iterator[tuple[int, int, str]]:
+    def _names(self, text: str, contacts: list[Span], headed: bool) -> Iterator[Span]:
         """A name stands at the head, behind a label or a title, or is listed; then its words count everywhere."""
         known: set[str] = set()
-        for start, end in [*_header(text), *((m.start("name"), m.end("name")) for m in _LABEL.finditer(text))]:
+        for start, end in self._header(text) if headed else ():
             yield start, end, NAME
-            known |= {word for word in _words(text[start:end]) if len(word) > 2 and word not in _HEADING}
+            words = {word for word in _words(text[start:end]) if len(word) > 2 and word not in _HEADING | _PARTICLES}
+            sure = words & (self.given | self.family) or any(end <= place < end + HEAD for place, _, _ in contacts)
+            known |= words - _COMMON if sure else set()
+        for at, piece in _pieces(text):
+            if found := _LABEL.match(piece):
+                yield at + found.start("name"), at + found.end("name"), NAME
+                known |= {word for word in _words(found["name"]) if len(word) > 2 and word not in _HEADING}
+            if found := _REFEREE.search(piece):
+                yield at + found.start("name"), at + found.end("name"), NAME
         for titled in _TITLED.finditer(text):
             if titled["name"].split()[0].lower() not in _HEADING:
                 yield titled.start(), titled.end(), NAME
@@ -408,7 +204,7 @@ class Redactor:
                 run.append(word)
         yield from self._listed(text, run, known)
 
-    def _listed(self, text: str, run: list[re.Match[str]], known: set[str]) -> Iterator[tuple[int, int, str]]:
+    def _listed(self, text: str, run: list[re.Match[str]], known: set[str]) -> Iterator[Span]:
         """Look for names in a run of words that begin with capitals."""
         words = [word[0].rstrip(".").lower().replace("’", "'") for word in run]
         i = 0
@@ -422,16 +218,49 @@ class Redactor:
         """Tell where a name ends that begins at `i`; `i` if none does."""
         if words[i] in known:
             return i + 1
-        if words[i] in self.given:
+        if words[i] in self.given and not (i and words[i - 1] in _SAINTS):
             j = i + 1
             while j < min(len(words), i + LONGEST_NAME) and words[j] not in _HEADING and self._goes_on(words[j]):
                 j += 1
             return i if j == i + 1 and words[i] in _COMMON else j
+        if i and words[i - 1] in _SAINTS:
+            return i
         surname = i + 1 < len(words) and words[i + 1] in self.family and words[i + 1] not in _COMMON
         return i + 2 if surname and words[i] not in _HEADING and words[i] not in _STARTS else i
 
     def _goes_on(self, word: str) -> bool:
         return word in self.family or word in self.given or len(word) == 1
+
+    def _header(self, text: str) -> Iterator[tuple[int, int]]:
+        """Find a line at the head that begins with two to five words of a name and no heading."""
+        at = seen = 0
+        for line in text.split("\n"):
+            inside = _BEFORE_NAME.match(line)
+            first = inside.end() if inside else 0
+            segment = _BEHIND_NAME.split(line[first : first + PIECE], maxsplit=1)[0]
+            if segment.strip(" \t*_#|-:."):
+                seen += 1
+                words: list[str] = []
+                end = 0
+                for found in re.finditer(r"\S+", segment):
+                    bare = found[0].rstrip("*_#:")
+                    if bare.lower().rstrip(".") in _HEADING:
+                        break
+                    words.append(bare)
+                    end = found.start() + len(bare)
+                if self._is_name(words):
+                    yield at + first, at + first + end
+                    return
+            if seen == HEADER_LINES:
+                return
+            at += len(line) + 1
+
+    def _is_name(self, words: list[str]) -> bool:
+        if not 2 <= len(words) <= LONGEST_NAME or not all(_WORD.fullmatch(word) for word in words):
+            return False
+        if all(word.islower() for word in words):
+            return words[0] in self.given
+        return words[0][0].isupper() and all(word[0].isupper() or word in _PARTICLES for word in words)
 
 
 def plain(redacted: str) -> str:
@@ -448,41 +277,39 @@ def _words(text: str) -> list[str]:
     return [word[0].rstrip(".").lower().replace("’", "'") for word in _WORD.finditer(text)]
 
 
-def _header(text: str) -> Iterator[tuple[int, int]]:
-    """Find a line at the head that is two to five capitalised words and no heading."""
-    at = seen = 0
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """Cut a text into lines, and long lines into pieces at a blank, with where they begin."""
+    at = 0
     for line in text.split("\n"):
-        bare = line.strip(" \t*_#>|-:[]").split("|")[0].split(",")[0].strip(" *_")
-        if bare:
-            seen += 1
-            words = bare.split()
-            if (
-                2 <= len(words) <= LONGEST_NAME
-                and all(_WORD.fullmatch(word) and word[0].isupper() for word in words)
-                and not set(_words(bare)) & _HEADING
-            ):
-                start = at + line.index(bare)
-                yield start, start + len(bare)
-                return
-        if seen == HEADER_LINES:
-            return
+        start = 0
+        while start < len(line):
+            end = (
+                len(line)
+                if len(line) - start <= PIECE
+                else line.rfind(" ", start + 1, start + PIECE) + 1 or start + PIECE
+            )
+            if not line[start:end].isspace():
+                yield at + start, line[start:end]
+            start = end
         at += len(line) + 1
 
 
-def _contacts(text: str) -> Iterator[tuple[int, int, str]]:
-    for kind, pattern in _PATTERNS:
-        for found in pattern.finditer(text):
-            if found[0].strip():
-                yield found.start(), found.end(), kind
-    for found in _PHONE.finditer(text):
-        digits = sum(c.isdigit() for c in found[0])
-        if 7 <= digits <= 15 and not _YEARS.match(found[0].strip()) and "\n" not in found[0]:
-            yield found.start(), found.end(), PHONE
+def _contacts(text: str) -> Iterator[Span]:
+    for at, piece in _pieces(text):
+        for kind, pattern in _PATTERNS:
+            for found in pattern.finditer(piece):
+                if found[0].strip():
+                    yield at + found.start(), at + found.end(), kind
+        for found in _PHONE.finditer(piece):
+            number, digits = found[0].strip(), sum(c.isdigit() for c in found[0])
+            told = number[0] in "+(0" or _DIALLED.search(piece[: found.start()]) or _GROUPS.match(number)
+            if 7 <= digits <= 15 and told and not _NO_PHONE.match(number):
+                yield at + found.start(), at + found.end(), PHONE
 
 
-def _disjoint(spans: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+def _disjoint(spans: list[Span]) -> list[Span]:
     """Keep the first and longest of overlapping spans, stretched over all of them."""
-    kept: list[tuple[int, int, str]] = []
+    kept: list[Span] = []
     for start, end, kind in sorted(spans, key=lambda s: (s[0], -s[1])):
         if kept and start < kept[-1][1]:
             kept[-1] = (kept[-1][0], max(end, kept[-1][1]), kept[-1][2])

@@ -97,6 +97,7 @@ class CvTask:
             "English only. Names, contact data, birth and protected traits are taken out by patterns and lists before "
             "anything is encoded; the report says how many planted ones were missed.",
             "A skill that is shown in words far from the list's may be called missing: a score compares texts.",
+            "A line that denies something (no, not, never) shows nothing; irony and boasting are believed.",
             "Degrees, years of experience and the quality of an employer are not judged.",
         )
 
@@ -120,7 +121,7 @@ class CvTask:
         pair = frame["kind"].isin((SENTENCE, SPAN))
         skills = set(frame.loc[frame["kind"] == SKILL, "text"])
         frame = ledger.drop(frame, (pair & ~frame["label"].isin(skills)).to_numpy(), "a skill that is not in the list")
-        again = frame.duplicated(["kind", "text", "label", "of"]).to_numpy()
+        again = frame.duplicated(["kind", "text", "label", "of", "part"]).to_numpy()
         ledger.count("merged", "the same row again", frame.loc[again, "subject_id"])
         frame = frame[~again]
         ledger.enforce(self.limits)
@@ -262,12 +263,14 @@ class CvTask:
         export_encoder(load_retriever(model / "base").model.encoder, model / "base", form)
 
     def compared(self, prepared: Prepared, model: Path) -> Array:
-        """Probabilities that sentences of test show skills of test; see `Exporting`."""
+        """Probabilities that sentences of test show skills of test, and ask for any; see `Exporting`."""
         asked = self.questions(prepared, "test").head(COMPARED)
         retriever, curves = load_retriever(model / "base"), load_curves(model / "calibration")
         skills = sorted({skill for right in asked["right"] for skill in right})
         reading = read_sentences(asked["text"].tolist(), retriever.vectors)
-        return curves.shows.probability(reading.similarity(retriever.known[skills]))
+        shown = curves.shows.probability(reading.similarity(retriever.known[skills]))
+        asked_for = curves.asks.probability(reading.similarity(retriever.known).max(axis=1, keepdims=True))
+        return np.concatenate([shown, asked_for], axis=1)
 
     def request_type(self) -> type:
         """The pydantic type of a request."""

@@ -12,6 +12,8 @@ from hallmark.learn.language_model import LanguageModel
 from hallmark.read.texts import normal, tidy, unreadable
 from hallmark.tasks.text.messages import DISCLAIMER, LONGEST, TextRequest, TextResponse
 
+RUNNING = 40  # words from which a prompt must hold one of English's commonest
+
 
 @dataclass(frozen=True)
 class TextPredictor:
@@ -60,13 +62,13 @@ class TextPredictor:
         return self.model.text.text(list(self._tokens(request)))
 
     def _unreadable(self, request: TextRequest) -> str:
-        reason = unreadable(normal(request.prompt), LONGEST)
+        reason = unreadable(normal(request.prompt), LONGEST, RUNNING)
         return reason.replace("the text", "the prompt")
 
     def _prompt(self, request: TextRequest) -> list[int]:
         """Read the end of the prompt: half of what the model reads is kept for what it makes."""
         [ids] = self.model.text.ids([tidy(request.prompt)])
-        return [self.model.text.end, *ids][-(self.model.context_length // 2) :]
+        return [self.model.text.end, *ids[-(self.model.context_length // 2) :]]
 
     def _tokens(self, request: TextRequest) -> Iterator[int]:
         generator = torch.Generator().manual_seed(request.seed)
@@ -77,6 +79,7 @@ class TextPredictor:
             request.top_p,
             generator,
             self.model.text.end,
+            self.model.context_length,
         )
 
     def _answer(self, request: TextRequest) -> TextResponse:
@@ -93,7 +96,7 @@ class TextPredictor:
             text=None if reason else text,
             finish=None if reason else finish,
             tokens=len(made),
-            tokens_read=0 if reason and not found else len(self._prompt(request)),
+            tokens_read=0 if reason and not found else len(self._prompt(request)) - 1,
             harms=found,
             prompt_sha256=hashlib.sha256(request.prompt.encode(errors="replace")).hexdigest(),
             model_version=self.version,
