@@ -4,6 +4,7 @@ What is exported lies beside the weights it was made from; whoever opens the mod
 """
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from hallmark.files import readable
 
 NETWORK = "network.onnx"
 OPSET = 18
+OUTPUT = "output_"  # before their names: an exporter calls its own steps mean, sum …
 BLOCK = 32  # weights that share a scale
 REQUIREMENT = "onnxruntime"
 
@@ -75,14 +77,17 @@ def export(
         name: {i: sizes.setdefault(size, torch.export.Dim(size, min=1)) for i, size in enumerate(dynamic.get(name, ()))}
         for name in example
     }
-    with torch.no_grad():
+    for name in ("onnxscript", "onnx_ir", "torch.onnx"):  # what they optimise is of no interest
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # so is what they will deprecate
         made = torch.onnx.export(
             module.eval(),
             kwargs=dict(example),
             dynamo=True,
             dynamic_shapes=shapes,
             input_names=list(example),
-            output_names=list(outputs),
+            output_names=[OUTPUT + name for name in outputs],
             opset_version=OPSET,
             verbose=False,
         )
@@ -121,13 +126,13 @@ class Exported(nn.Module):
                 )
             except Exception as error:  # the runtime's own errors have no common family
                 raise ValueError(str(error)) from error
-        self.outputs = [output.name for output in self.session.get_outputs()]
+        self.outputs = [output.name.removeprefix(OUTPUT) for output in self.session.get_outputs()]
         self.inputs = [given.name for given in self.session.get_inputs()]
         self.width = self.session.get_outputs()[0].shape[-1]
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Run it; returns every output by its name. What it does not take is left out."""
-        found = self.session.run(self.outputs, {name: inputs[name].numpy() for name in self.inputs})
+        found = self.session.run(None, {name: inputs[name].numpy() for name in self.inputs})
         return {name: torch.from_numpy(value) for name, value in zip(self.outputs, found, strict=True)}
 
 

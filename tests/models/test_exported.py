@@ -30,12 +30,14 @@ class Net(nn.Module):
         self.layers = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 8))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        y: Tensor = self.layers(x)
+        mean = y.mean(dim=0, keepdim=True)  # the exporter calls this step as the output is called
+        return y + 0.0 * mean.sum()
 
 
 def write(directory: Path, form: Onnx) -> bytes:
     directory.mkdir()
-    export(Net(), {"x": torch.ones(3, 32)}, {"x": ("rows",)}, ["y"], directory, form)
+    export(Net(), {"x": torch.ones(3, 32)}, {"x": ("rows",)}, ["mean"], directory, form)
     return (directory / NETWORK).read_bytes()
 
 
@@ -54,10 +56,10 @@ def test_an_exported_network_answers_batches_of_any_size(tmp_path: Path) -> None
         x = torch.randn(rows, 32, generator=torch.Generator().manual_seed(rows))
         with torch.no_grad():
             expected = Net()(x)
-        exact, eight = (Exported(tmp_path / name)(x=x)["y"] for name in "ab")
+        exact, eight = (Exported(tmp_path / name)(x=x)["mean"] for name in "ab")
         assert float((exact - expected).abs().max()) < 1e-5
         assert 1e-5 < float((eight - expected).abs().max()) < 0.1
-        alone = torch.cat([Exported(tmp_path / "b")(x=x[i : i + 1])["y"] for i in range(min(rows, 3))])
+        alone = torch.cat([Exported(tmp_path / "b")(x=x[i : i + 1])["mean"] for i in range(min(rows, 3))])
         assert float((alone - eight[:3]).abs().max()) < 1e-5  # a row depends on no other
 
 
