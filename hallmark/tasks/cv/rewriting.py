@@ -120,8 +120,11 @@ def invented(
     """
     known = {line.strip() for line in source.split("\n")}
     new = [line.strip() for line in rewritten.split("\n") if line.strip() and line.strip() not in known]
-    held = [(_facts(line), {_stem(word) for word in _TOKEN.findall(line)}) for line in told.split("\n")]
-    everywhere = {stem for _, stems in held for stem in stems}
+    held = []
+    for line in told.split("\n"):
+        written = {word.lower() for word in _TOKEN.findall(line)}
+        held.append((_facts(line), written, set(map(_stem, written))))
+    everywhere = {stem for *_, stems in held for stem in stems}
     found: list[Invented] = []
     for line in new:
         if is_heading(line):
@@ -141,11 +144,12 @@ def invented(
             for word in words
             if _stem(word) not in everywhere | own
         ]
-        names = {_stem(word) for word in words[1:] if word[0].isupper()} - own
-        facts = _facts(line)
-        others = {_stem(word) for word in words} - own
+        facts, names = _facts(line), {word.lower() for word in words[1:] if word[0].isupper()}
+        names -= {word.lower() for skill, there in offered.items() if there for word in _TOKEN.findall(skill)}
+        others = {_stem(word) for word in words}
         if (facts or names) and not any(
-            facts <= theirs and names <= stems and 2 * len(others & stems) >= len(others) for theirs, stems in held
+            facts <= theirs and names <= written and 2 * len(others & stems) >= len(others)
+            for theirs, written, stems in held
         ):
             kinds = {"date" if _MONTH.fullmatch(fact) else "number" for fact in facts} or {"name"}
             found += [Invented(kind, line) for kind in sorted(kinds)]
