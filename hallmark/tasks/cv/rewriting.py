@@ -20,6 +20,7 @@ _MONTH = re.compile(
     r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b",
     re.IGNORECASE,
 )
+_OPEN = re.compile(r"\b(?:present|today|now|ongoing|current)\b")  # where an employment has no end
 _TOKEN = re.compile(r"[^\W\d_](?:[\w&'’+#]|-(?=\w))*")
 _STEM = 4  # letters by which forms of a word are the same word
 # Words that join others and claim nothing.
@@ -157,12 +158,10 @@ def invented(
 
 
 def _facts(line: str) -> set[str]:
-    """Numbers and months of a line, in lower case and without separators of thousands."""
-    return {
-        re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.lower())
-        for pattern in (_NUMBER, _MONTH)
-        for text in pattern.findall(line)
-    }
+    """Numbers and months of a line, and beside them "present"; lower case, without separators of thousands."""
+    found = [text.lower() for pattern in (_NUMBER, _MONTH) for text in pattern.findall(line)]
+    open_ended = _OPEN.findall(line.lower()) if found else []
+    return {re.sub(r"(?<=\d),(?=\d{3}\b)", "", text) for text in (*found, *open_ended)}
 
 
 def _stem(word: str) -> str:
