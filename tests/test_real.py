@@ -44,14 +44,21 @@ def test_a_pointer_without_its_data_fails_with_dvcs_own_word(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_real_trades_go_from_their_pointer_to_a_judged_bundle(tmp_path: Path) -> None:
+def test_every_other_set_is_pulled_and_prepared_and_real_trades_become_a_judged_bundle(tmp_path: Path) -> None:
     where = copy_repository(tmp_path / "repository")
     assert run(where, "dvc", "remote", "add", "--local", "mirror", str(SHARED.parent / "dvc-remote")).returncode == 0
-    files = [file.with_suffix("") for file in sorted((where / "data" / "sources").glob("[st]*/*.dvc"))]
-    assert len(files) == 4
+    files = [file.with_suffix("") for file in sorted((where / "data" / "sources").glob("[cst]*/*.dvc"))]
+    assert len(files) == 17
     pulled = run(where, "dvc", "pull", "-r", "mirror", *(str(file.relative_to(where)) for file in files))
     assert pulled.returncode == 0, pulled.stderr
     assert all(file.is_file() for file in files)
+    for task, data in (("cv", "esco_skills"), ("text", "plays_and_jobs"), ("sentiment", "uci_sentences")):
+        composed = run(where, "python", "-m", "pipelines.compose", f"experiment={task}", f"data={data}")
+        assert composed.returncode == 0, composed.stderr
+        prepared = run(where, "python", "-m", "pipelines", "prepare")
+        assert prepared.returncode == 0, prepared.stderr[-3000:]
+        report = json.loads((where / "reports" / "validation" / "validation.json").read_text())
+        assert report["rows_kept"] > 950
     done = run(where, "dvc", "exp", "run", "-S", "experiment=trades", "-S", "data=xrp_eth", "-S", "package.bento=false")
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     hallmark, _ = open_bundle(where / "bundle")
