@@ -19,7 +19,8 @@ from hallmark.prove.versions import next_version
 MANIFEST, CARD = "hallmark.json", "card.md"
 FORMAT = 2
 PARTS = ("base", "people", "calibration")  # of a model directory; the rest stays behind
-ALLOWED = (".safetensors", ".json", ".md")  # no pickle, no code
+WEIGHTS = (".safetensors", ".onnx")  # numbers and a graph of known operators: no pickle, no code
+ALLOWED = (*WEIGHTS, ".json", ".md")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def make_bundle(
             raise BundleError(f"{odd[0]} may not be in a bundle: only {', '.join(ALLOWED)} files may")
         digests = {
             "schema": _digest(schema),
-            "weights": _digest({name: digest for name, digest in files.items() if name.endswith(".safetensors")}),
+            "weights": _digest({name: digest for name, digest in files.items() if name.endswith(WEIGHTS)}),
         }
         # Not the verdicts, nor the card that lists them: they name the champion, and whether that is the bundle itself
         # must not make a new version.

@@ -12,6 +12,7 @@ from hallmark.errors import BundleError, ConfigError, GateError
 from hallmark.files import FileRef, read_json, replacing, write_json
 from hallmark.judge.gates import judge_drift
 from hallmark.judge.report import model_card
+from hallmark.learn.trainer import quiet
 from hallmark.models.exported import REQUIREMENT
 from hallmark.prove.bundle import Hallmark, make_bundle, open_bundle
 from hallmark.prove.provenance import code_closure, describe_machine, digest_of
@@ -81,6 +82,7 @@ def export(task: Task, model: Path, out: Path, prepared: Path, form: Any) -> Ver
     """
     if not isinstance(task, Exporting):
         raise ConfigError(f"package.form: {type(task).__name__} is packaged as it was trained: choose package=standard")
+    quiet()
     shutil.copytree(model, out)
     task.export(out, form)
     data = open_prepared(prepared)
