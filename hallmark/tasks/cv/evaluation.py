@@ -87,16 +87,19 @@ class CvEvaluation:
         asked = task.questions(prepared, "test")
         right = asked["right"].tolist()
         progress("evaluate", 0, 4, f"{len(asked):,} sentences")
+        served = task.predictor(model, "0.0.0", "0" * 64)  # an answer must name a version: these go nowhere
+        frozen = Encoder(served.retriever.tokens.directory).eval()
         rankings = {
             name: score_ranking(similarity, right)
-            for name, similarity in _similarities(task, prepared, model, champion, asked["text"].tolist()).items()
+            for name, similarity in _similarities(
+                served.retriever, frozen, model, champion, asked["text"].tolist()
+            ).items()
         }
         rows = _ranked(rankings, asked["subject_id"], self.seed)
-        served = task.predictor(model, "0.0.0", "0" * 64)  # an answer must name a version: these go nowhere
         predictor = replace(served, retriever=_Remembering(**vars(served.retriever)))
         progress("evaluate", 1, 4, "CVs against jobs")
         cvs, jobs = task.of_kind(prepared, CV), task.of_kind(prepared, JOB)
-        rows += _told_apart(predictor, cvs, jobs, self.seed)
+        rows += _told_apart(predictor, frozen, cvs, jobs, self.seed)
         progress("evaluate", 2, 4, "names")
         grouped = task.of_kind(prepared, WHOLE_NAME).groupby("label")["text"]
         names = {str(group): listed.tolist() for group, listed in grouped}
@@ -195,10 +198,9 @@ def _single(model: str, metric: str, value: float, count: int = 1) -> tuple[Any,
 
 
 def _similarities(
-    task: CvTask, prepared: Prepared, model: Path, champion: Path | None, sentences: Sequence[str]
+    ours: Retriever, encoder: Encoder, model: Path, champion: Path | None, sentences: Sequence[str]
 ) -> dict[str, Array]:
     """Compare the sentences with every skill, (Q, A), by every model."""
-    ours = load_retriever(model / "base")
     skills = ours.answers
     found = {OURS: read_sentences(sentences, ours.vectors).similarity(ours.known)}
     for rival in sorted((model / "rivals").glob("*")):
@@ -208,7 +210,6 @@ def _similarities(
         theirs = load_retriever(champion / "base")
         known = vectors(theirs.model.encoder, theirs.tokens, skills)  # its list of skills may be another one
         found[CHAMPION] = read_sentences(sentences, theirs.vectors).similarity(known)
-    encoder = Encoder(ours.tokens.directory).eval()
     known = vectors(encoder, ours.tokens, skills)
     found[FROZEN] = vectors(encoder, ours.tokens, sentences) @ known.T
     cut = read_sentences(sentences, lambda texts: vectors(encoder, ours.tokens, texts))
@@ -239,7 +240,9 @@ def _by_source(rankings: Mapping[str, Mapping[str, Array]], source: "pd.Series[s
     return pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
 
 
-def _told_apart(predictor: CvPredictor, cvs: pd.DataFrame, jobs: pd.DataFrame, seed: int) -> list[tuple[Any, ...]]:
+def _told_apart(
+    predictor: CvPredictor, encoder: Encoder, cvs: pd.DataFrame, jobs: pd.DataFrame, seed: int
+) -> list[tuple[Any, ...]]:
     """How often a CV of a job's occupation scores above one of another, by us, by whole texts, and by letters."""
     texts = [tidy(predictor.redactor.redact(text.replace(SLOT, "")).text) for text in cvs["text"]]
     matcher = predictor.matcher
@@ -249,8 +252,7 @@ def _told_apart(predictor: CvPredictor, cvs: pd.DataFrame, jobs: pd.DataFrame, s
     ]
     ours = np.asarray([[sum(p.points for p in matcher.compare(r, w)) for r in readings] for w in wanted])
     letters = counted_letters(jobs["text"].tolist(), texts)
-    directory = predictor.retriever.tokens.directory
-    encoder, tokens = Encoder(directory).eval(), Tokens(directory, WHOLE_TOKENS)
+    tokens = Tokens(predictor.retriever.tokens.directory, WHOLE_TOKENS)
     frozen = vectors(encoder, tokens, jobs["text"].tolist()) @ vectors(encoder, tokens, texts).T
     own = jobs["label"].to_numpy()[:, None] == cvs["label"].to_numpy()[None]
     rng = np.random.default_rng(seed)

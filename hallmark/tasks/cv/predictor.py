@@ -85,7 +85,7 @@ class CvPredictor:
         if not reading.units:
             return self._abstain("the CV holds no line that can be read beside headings and single letters")
         parts = matcher.compare(reading, wanted)
-        rewritten, made_up = self._rewrite(document, reading, parts)
+        rewritten, made_up = self._rewrite(document, cv.text, reading, parts)
         suggestions = self._suggestions(parts)
         kept, found = self._screened(suggestions)
         if rewritten.text is not None:
@@ -99,7 +99,9 @@ class CvPredictor:
         told = [self._part(part, cv) for part in parts]
         return self._respond("matched", "", total(parts), told, gap, kept, rewritten, decision)
 
-    def _rewrite(self, document: str, reading: Reading, parts: Sequence[Part]) -> tuple[m.Rewritten, list[Invented]]:
+    def _rewrite(
+        self, document: str, redacted: str, reading: Reading, parts: Sequence[Part]
+    ) -> tuple[m.Rewritten, list[Invented]]:
         """Let the rewriter write and hold it to the source."""
         skills = self.retriever.answers
         values = self.matcher.relevance(reading, [part.wanted for part in parts]) @ [part.weight for part in parts]
@@ -109,7 +111,7 @@ class CvPredictor:
             return max((of_text.get(unit.text, 0.0) for unit in units(self.redactor.redact(line).text)), default=0.0)
 
         text = self.rewriter.rewrite(document, relevance, parts, skills)
-        made_up = invented(document, text, *self._guard(self.redactor.redact(document).text, reading))
+        made_up = invented(document, text, *self._guard(redacted, reading))
         if made_up:
             return m.Rewritten(text=None, diff="", refused=list(dict.fromkeys(each.kind for each in made_up))), made_up
         return m.Rewritten(text=text, diff=diff(document, text), refused=[]), []
