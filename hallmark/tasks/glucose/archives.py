@@ -13,6 +13,7 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
+from hallmark.read.pointers import check_pointer
 
 MAX_BYTES = 2 * 1024**3  # unpacked; the largest public set has 40 MB
 
@@ -45,6 +46,7 @@ class GlucoseML:
             path = Path(self.directory) / f"{name}.zip"
             if not path.is_file():
                 raise SourceError(f"{path} is not there: run `dvc pull {self.directory}/{name}.zip.dvc`")
+            check_pointer(path)
             progress("read", i, len(self.sets), name)
             set_rows, set_subjects = read_archive(path, name)
             rows.append(set_rows)

@@ -10,6 +10,7 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
+from hallmark.read.pointers import check_pointer
 from hallmark.read.tables import read_table
 from hallmark.read.validation import rename_columns, require_columns
 
@@ -41,6 +42,7 @@ class LabelledSentences:
             found = sorted(Path(self.directory).glob(f"{name}*_labelled.txt"))
             if not found:
                 raise SourceError(f"{self.directory}/{name}*_labelled.txt is not there: `dvc pull {self.directory}`")
+            check_pointer(found[0])
             digests[found[0].name] = sha256(found[0])
             try:
                 lines = found[0].read_text(encoding="utf-8").split("\n")  # other line ends are part of sentences

@@ -11,6 +11,7 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
+from hallmark.read.pointers import check_pointer
 
 COLUMNS = ("subject_id", "text", "domain")
 OLD, NEW = "old", "new"
@@ -50,6 +51,7 @@ class TextFiles:
                 path = Path(name)
                 if not path.is_file():
                     raise SourceError(f"{path} is not there: `dvc pull {path}`, or set data.{domain}")
+                check_pointer(path)
                 digests[path.name] = sha256(path)
                 rows += [(path.stem, text, domain) for text in self._texts(path)]
         return _raw(rows, {"sha256": digests})

@@ -9,6 +9,7 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
+from hallmark.read.pointers import check_pointer
 from hallmark.read.tables import read_table
 from hallmark.read.validation import rename_columns
 
@@ -35,6 +36,7 @@ class TradesFile:
         path = Path(self.path)
         if not path.is_file():
             raise SourceError(f"{path} is not there: set data.path, or `dvc pull {path}`")
+        check_pointer(path)
         if path.suffix not in ENDINGS:
             raise SourceError(f"{path} is no {', '.join(ENDINGS)} file: save it as one")
         frame = read_table(path, COLUMNS[1:])
