@@ -434,12 +434,49 @@ def test_rows_that_are_not_whole_are_counted_and_a_missing_kind_is_named(task: A
     assert reasons["a skill that is not in the list"] == 1
     assert reasons["no text"] == 1
     assert reasons["the same row again"] >= 3
-    assert any(reason.startswith("no letters") for reason in reasons)
+    assert any(reason.startswith("fewer than 2 letters") for reason in reasons)
     assert any(reason.startswith("a kind other than") for reason in reasons)
     with pytest.raises(DataError, match="no row of the kind 'cv' is left"):
         task.clean(dataclasses.replace(raw, rows=raw.rows[raw.rows["kind"] != "cv"]))
     with pytest.raises(DataError, match="has no column 'label'"):
         task.clean(dataclasses.replace(raw, rows=raw.rows.drop(columns="label")))
+
+
+@pytest.mark.parametrize("text", ["* C#", "[NAME] R", "C", "Ω 1"])
+def test_what_cleaning_lets_pass_can_be_read(task: Any, text: str) -> None:
+    """One rule: a sentence that no unit would hold is found here, not in the middle of an evaluation."""
+    raw = MadeUpLabourMarket(1, 1, 0).load()
+    rows = raw.rows.copy()
+    tested = rows.index[(rows["kind"] == "sentence") & (rows["part"] == "test")]
+    rows.loc[tested[0], "text"] = text
+    clean = task.clean(dataclasses.replace(raw, rows=rows))
+    assert text not in set(clean.rows["text"])
+    sentences = clean.rows.loc[clean.rows["kind"] == "sentence", "text"].tolist()
+    reading = read_sentences(sentences, lambda texts: np.zeros((len(texts), 4), dtype=np.float32))
+    assert len(reading.units) == len(sentences)
+
+
+def annotated(where: Path, name: str, spans: bool) -> None:
+    frame = pd.DataFrame({"sentence": ["We use Python here", "You cook well"], "label": ["python", "cook"]})
+    if spans:
+        frame = frame.assign(span="Python", sub_span=None)
+    frame.to_csv(where / f"{name}_annotations.csv", index=False)
+
+
+def test_a_set_may_be_there_to_test_on_alone_and_mark_no_spans(tmp_path: Path) -> None:
+    (tmp_path / "skills_en_label.txt").write_text("python\ncook\n")
+    (tmp_path / "resumes_to_rank.json").write_text("{}")
+    for name in ("mens", "womens"):
+        (tmp_path / f"top_{name}_names.json").write_text("{}")
+    (tmp_path / "Names_2010Census_Top1000.csv").write_text("")
+    annotated(tmp_path, "a_validation", spans=True)
+    annotated(tmp_path, "a_test", spans=False)
+    annotated(tmp_path, "b_test", spans=False)
+    rows = EscoSkills(str(tmp_path), ("a", "b")).load().rows
+    sentences = rows[rows["kind"] == "sentence"].groupby(["subject_id", "part"]).size().to_dict()
+    assert sentences == {("a", "learn"): 2, ("a", "test"): 2, ("b", "test"): 2}
+    with pytest.raises(SourceError, match=r"b_validation_annotations\.csv is not there"):
+        EscoSkills(str(tmp_path), ("b",)).load()
 
 
 def test_a_sentence_of_the_test_is_never_learned_from(task: Any, prepared: Prepared) -> None:

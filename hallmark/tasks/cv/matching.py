@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hallmark.learn.match_curves import Curves
 from hallmark.tasks.cv.documents import Unit, clauses, denies, units
-from hallmark.tasks.cv.redaction import plain
+from hallmark.tasks.cv.redaction import legible, plain
 
 Array = npt.NDArray[Any]
 
@@ -86,7 +86,7 @@ class Part:
 def read(pieces: Sequence[Unit], vectors: Vectors) -> Reading:
     """Read units that hold letters beside placeholders, each one and its clauses in one go."""
     kept = [(unit, plain(unit.text)) for unit in pieces]
-    kept = [(unit, text) for unit, text in kept if sum(c.isalpha() for c in text) > 1]
+    kept = [(unit, text) for unit, text in kept if legible(text)]
     cut = [clauses(text) for _, text in kept]
     texts = [text for _, text in kept] + [clause for of_one in cut for clause in of_one]
     found = vectors(texts) if texts else np.empty((0, 1), dtype=np.float32)
@@ -96,7 +96,7 @@ def read(pieces: Sequence[Unit], vectors: Vectors) -> Reading:
 
 
 def read_sentences(sentences: Sequence[str], vectors: Vectors) -> Reading:
-    """Read sentences as units, however long; each must hold letters."""
+    """Read sentences as units, however long; each must be `legible`."""
     return read([Unit(0, len(sentence), sentence) for sentence in sentences], vectors)
 
 

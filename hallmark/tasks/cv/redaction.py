@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from hallmark.tasks.cv.documents import FEWEST_LETTERS
+
 EMAIL, URL, PHONE, ADDRESS, BIRTH, TRAIT, NAME = "EMAIL", "URL", "PHONE", "ADDRESS", "BIRTH", "TRAIT", "NAME"
 KINDS = (EMAIL, URL, PHONE, ADDRESS, BIRTH, TRAIT, NAME)
 PLACEHOLDER = re.compile(rf"\[(?:{'|'.join(KINDS)})\]")
@@ -266,6 +268,11 @@ class Redactor:
 def plain(redacted: str) -> str:
     """Drop placeholders: what is encoded holds no trace of what was taken out."""
     return " ".join(PLACEHOLDER.sub(" ", redacted).split())
+
+
+def legible(text: str) -> bool:
+    """Tell whether a text holds letters enough beside placeholders to be read as a unit."""
+    return sum(c.isalpha() for c in plain(text)) >= FEWEST_LETTERS
 
 
 def redactor(names: Mapping[str, list[str]]) -> Redactor:

@@ -16,6 +16,7 @@ import pandas as pd
 from hallmark.contracts import Progress, Raw, silent
 from hallmark.errors import SourceError
 from hallmark.files import sha256
+from hallmark.read.pointers import check_pointer
 from hallmark.read.tables import read_table
 from hallmark.read.validation import require_columns
 from hallmark.tasks.cv import names, phrases
@@ -48,7 +49,8 @@ class EscoSkills:
 
     Attributes:
         directory: of the files.
-        sets: names of the annotated sets: `NAME_validation_annotations.csv` is learned from, `NAME_test_…` tested on.
+        sets: names of the annotated sets: `NAME_validation_annotations.csv` is learned from, `NAME_test_…` tested on. A
+            set may have the second alone, but not all of them.
     """
 
     directory: str
@@ -65,14 +67,17 @@ class EscoSkills:
             path = Path(self.directory) / name
             if not path.is_file():
                 raise SourceError(f"{path} is not there: `dvc pull {self.directory}` (data.directory)")
+            check_pointer(path)
             digests[name] = sha256(path)
             return path
 
         skills = [line.strip() for line in _text(file("skills_en_label.txt")).splitlines() if line.strip()]
         rows: list[tuple[str, ...]] = [("esco", SKILL, skill, skill, "", "") for skill in dict.fromkeys(skills)]
+        learned = [name for name in self.sets if (Path(self.directory) / _learned(name)).is_file()]
         for name in self.sets:
-            for published, part in (("validation", LEARN), ("test", TEST)):
-                rows += _annotated(name, file(f"{name}_{published}_annotations.csv"), part)
+            if name in (learned or self.sets[:1]):
+                rows += _annotated(name, file(_learned(name)), LEARN)
+            rows += _annotated(name, file(f"{name}_test_annotations.csv"), TEST)
         rows += _audit_cvs(_json(file("resumes_to_rank.json")))
         for sex, published in (("M", "top_mens_names.json"), ("W", "top_womens_names.json")):
             found: dict[str, list[str]] = _json(file(published))
@@ -90,11 +95,16 @@ class EscoSkills:
         return _raw([*rows, *_gazetteer("gazetteer")], {"sha256": digests})
 
 
+def _learned(name: str) -> str:
+    return f"{name}_validation_annotations.csv"
+
+
 def _annotated(name: str, path: Path, part: str) -> list[tuple[str, ...]]:
     frame = read_table(path, ("sentence", "label"), "data.directory", text=str)
-    require_columns(frame, ("sentence", "span", "sub_span", "label"), str(path))
+    require_columns(frame, ("sentence", "label"), str(path))
+    frame = frame.reindex(columns=["sentence", "span", "sub_span", "label"])  # a set may mark no spans
     rows: list[tuple[str, ...]] = []
-    for sentence, span, sub_span, label in frame[["sentence", "span", "sub_span", "label"]].itertuples(index=False):
+    for sentence, span, sub_span, label in frame.itertuples(index=False):
         skill = str(label).strip()
         if skill in NO_SKILL or not isinstance(sentence, str):
             continue  # the annotators found no skill that fits

@@ -23,10 +23,11 @@ from hallmark.models.exported import Onnx, export_encoder
 from hallmark.read.parts import PARTS, PURGED, check_parts, share_out
 from hallmark.read.texts import key_of, normal, text_features
 from hallmark.read.validation import Ledger, Limits, require_columns
+from hallmark.tasks.cv.documents import FEWEST_LETTERS
 from hallmark.tasks.cv.matching import read_sentences
 from hallmark.tasks.cv.messages import DISCLAIMER, LONGEST, CvRequest, CvResponse
 from hallmark.tasks.cv.predictor import CvPredictor
-from hallmark.tasks.cv.redaction import Redactor, redactor
+from hallmark.tasks.cv.redaction import Redactor, legible, redactor
 from hallmark.tasks.cv.rewriting import Rewriter
 from hallmark.tasks.cv.sources import (
     COLUMNS,
@@ -115,9 +116,11 @@ class CvTask:
         frame = frame.astype(dict.fromkeys(COLUMNS, str))
         pair = frame["kind"].isin((SENTENCE, SPAN))
         frame = frame.assign(text=frame["text"].where(~pair, frame["text"].map(normal)))
-        bad = pair & frame["text"].map(lambda text: not any(c.isalpha() for c in text))
+        bad = pair & ~frame["text"].map(legible)
         long = frame["text"].str.len() > LONGEST
-        frame = ledger.drop(frame, (bad | long).to_numpy(), f"no letters, or more than {LONGEST:,} characters")
+        frame = ledger.drop(
+            frame, (bad | long).to_numpy(), f"fewer than {FEWEST_LETTERS} letters, or more than {LONGEST:,} characters"
+        )
         pair = frame["kind"].isin((SENTENCE, SPAN))
         skills = set(frame.loc[frame["kind"] == SKILL, "text"])
         frame = ledger.drop(frame, (pair & ~frame["label"].isin(skills)).to_numpy(), "a skill that is not in the list")
