@@ -1,1 +1,5 @@
-"""Side-by-side measurements: each prints our figure beside its peer's, from one run."""
+"""Measurements, ours beside a peer's: `python -m benchmarks.NAME`. Kernels are set before anything heavy loads."""
+
+from hallmark import kernels
+
+kernels.pin()

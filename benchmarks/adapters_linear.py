@@ -6,10 +6,6 @@ fits one Ridge a person and group of horizons on all windows of that person's pa
 sample of people, and every midnight for some of them, scaled up. The largest difference of any weight is printed.
 """
 
-import os
-
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-
 import argparse
 import time
 from functools import partial

@@ -75,11 +75,11 @@ def compare(
     def batch(examples: Any, part: str) -> dict[str, Tensor]:
         return {key: value[examples] for key, value in inputs.items()}
 
-    settings = LoraSettings(RANK, ALPHA, arguments.steps, rows, 2e-4, 0.01, 0, arguments.steps, 9, 1)
+    settings = LoraSettings(RANK, ALPHA, arguments.steps, rows, 2e-4, 0.01, 0, arguments.steps, 9, 1, 1)
     alone, theirs = sequential(model, targets, spec, people, batch, settings)
     found = []
     for chunk in arguments.chunk:
-        settings = LoraSettings(RANK, ALPHA, arguments.steps, rows, 2e-4, 0.01, 0, arguments.steps, 9, chunk)
+        settings = LoraSettings(RANK, ALPHA, arguments.steps, rows, 2e-4, 0.01, 0, arguments.steps, 9, chunk, 1)
         bank = AdapterBank(copy.deepcopy(model), spec, chunk)
         start = time.process_time()
         together = np.stack([t.row for t in train_adapters(bank, people, batch, settings)])

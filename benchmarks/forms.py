@@ -5,7 +5,6 @@ Every form answers the same requests, one at a time, in one thread; medians of C
 
 import os
 
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import argparse

@@ -3,10 +3,6 @@
 The embedded simulator's people, repeated under other names with other noise: 168 people × 42 days.
 """
 
-import os
-
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-
 import argparse
 import resource
 import shutil

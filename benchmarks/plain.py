@@ -1,9 +1,5 @@
 """python -m benchmarks.plain: everything that `dvc repro` runs, as one script of library calls: no DVC, no ZenML."""
 
-import os
-
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-
 from pathlib import Path
 
 from bentos.build import build_bento

@@ -4,10 +4,6 @@ Both make the same batches of the default cohort and as many steps of the same m
 schedule, precision and average. CPU seconds, medians.
 """
 
-import os
-
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-
 import argparse
 import copy
 import math
@@ -26,6 +22,7 @@ from hallmark.build import build
 from hallmark.contracts import Prepared
 from hallmark.learn.base_forecaster import batches, fit_assembler, make_forecaster, population_forecast
 from hallmark.learn.history import build_history
+from hallmark.learn.precision import resolve
 from hallmark.learn.trainer import Averaged, fit, quiet, seed_everything, steps_within
 from hallmark.models.forecaster import Shape
 
@@ -93,7 +90,7 @@ def loop(model: Any, count: int, make: Any, config: Any, steps: int) -> None:
         if len(order) < config.batch_size:
             order = generator.permutation(count).tolist()
         batch, order = make(order[: config.batch_size]), order[config.batch_size :]
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=resolve(config.precision) == "bf16"):
             loss = averaged(**batch)["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(averaged.model.parameters(), 1.0)

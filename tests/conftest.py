@@ -1,10 +1,10 @@
 """Shared fixtures: a toy cohort, its model trained once, and copies of the repository to run commands in."""
 
+from hallmark import kernels
+
+kernels.pin()  # as the product runs, and before numpy loads
+
 import os
-
-# As the stages run: bytes depend on how many threads share a sum.
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-
 import shutil
 import subprocess
 import sys
@@ -107,7 +107,7 @@ def environment(where: Path) -> dict[str, str]:
     """The environment of a command of the virtual environment, against a workspace's own code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     found = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "DVC_STAGE", "DVC_ROOT"))}
-    found |= {"PATH": path, "PYTHONPATH": str(where), "OMP_NUM_THREADS": "1"}
+    found |= {"PATH": path, "PYTHONPATH": str(where)}
     for role in ("AUTHOR", "COMMITTER"):
         found |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@localhost"}
     return found

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hallmark import kernels
 from hallmark.files import canonical_json, sha256
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,12 +54,13 @@ def _file(module: str) -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Name what decides about bytes: torch build, instruction set, Python."""
+    """Name what decides about bytes: torch build, kernels, Python."""
     import torch
 
     return {
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels.describe(),
         "python": platform.python_version(),
         "machine": platform.machine(),
     }

@@ -1,0 +1,62 @@
+"""Choose the CPU kernels of numpy and torch before either is loaded, so that a run gives the same bytes on every CPU.
+
+Linear algebra libraries pick their kernels by what the CPU offers, and other kernels add in another order. Every entry
+point (pipelines, command line, service, tests, benchmarks) calls `pin` first: the library itself never does.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+
+from hallmark.errors import ConfigError
+
+KERNELS = "HALLMARK_KERNELS"
+"""Environment variable: `portable` (the default) or `native`."""
+
+ONE_THREAD: Mapping[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+PORTABLE: Mapping[str, str] = {
+    **ONE_THREAD,  # a sum over other thread counts has other bytes
+    "ATEN_CPU_CAPABILITY": "avx2",  # torch's own loops
+    "MKL_CBWR": "AVX2,STRICT",  # torch's matrix products; STRICT: a row's bits do not depend on its batch
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # torch's other matrix products
+    "OPENBLAS_CORETYPE": "Haswell",  # numpy's and scipy's
+    "OPENBLAS_L2_SIZE": "512",  # KiB; block sizes follow from it
+}
+"""x86-64 with AVX2, which every server since 2015 has."""
+
+NATIVE: Mapping[str, str] = {**ONE_THREAD, "MKL_CBWR": "AUTO,STRICT"}
+"""Whatever this CPU does fastest: other bytes on another kind of CPU."""
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of the kernels that `HALLMARK_KERNELS` asks for.
+
+    Raises:
+        ConfigError: it names neither `portable` nor `native`.
+    """
+    wanted = os.environ.get(KERNELS, "portable")
+    if wanted not in ("portable", "native"):
+        raise ConfigError(f"{KERNELS}={wanted!r} must be portable (the same bytes on every CPU) or native (fastest)")
+    return dict(PORTABLE if wanted == "portable" else NATIVE)
+
+
+def pin() -> None:
+    """Set the kernels of this process and of those that it starts.
+
+    Raises:
+        ConfigError: `HALLMARK_KERNELS` is unknown, or numpy or torch was loaded before with other kernels.
+    """
+    variables = environment()
+    late = [name for name, value in variables.items() if os.environ.get(name) != value]
+    loaded = [name for name in ("numpy", "torch") if name in sys.modules]
+    if late and loaded:
+        raise ConfigError(f"{loaded[0]} was loaded before {late[0]} was set: call hallmark.kernels.pin() first")
+    for name in set(PORTABLE) - set(variables):
+        os.environ.pop(name, None)
+    os.environ.update(variables)
+
+
+def describe() -> dict[str, str]:
+    """Name the kernels that are set, for the hallmark."""
+    return {name: os.environ.get(name, "") for name in PORTABLE}
