@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor
 from hallmark.learn import processes
 from hallmark.learn.adapter_files import PackedStore, write_packed
 from hallmark.learn.bank import AdapterBank, AdapterSpec
+from hallmark.learn.side_by_side import Report, side_by_side
 from hallmark.read.panel import Floats, Integers
 
 Batch = Callable[[Integers, str], dict[str, Tensor]]
@@ -41,7 +43,8 @@ class LoraSettings:
         seed: of initial factors and batches.
         evaluate_every: steps between two looks at a subject's valid examples, if it has any; the best look is kept.
         patience: looks without improvement before a subject stops.
-        people: trained at once.
+        people: trained at once, in one pass.
+        side_by_side: processes that share the people, on CPUs: the same bytes.
     """
 
     rank: int
@@ -54,9 +57,11 @@ class LoraSettings:
     evaluate_every: int
     patience: int
     people: int
+    side_by_side: int
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "steps", "batch_size", "evaluate_every", "patience", "people"):
+        counts = ("rank", "alpha", "steps", "batch_size", "evaluate_every", "patience", "people", "side_by_side")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not (self.learning_rate > 0 and self.weight_decay >= 0):
@@ -283,7 +288,7 @@ def train_shared(
     checkpoints: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Train everybody into one packed file, the people split over torchrun's processes.
+    """Train everybody into one packed file, the people split over processes: torchrun's, else forked ones.
 
     Every process trains its share of the chunks and writes it; the first one puts the shares together in the order of
     `people`, so the file is the same, bit by bit, however many processes there were. The directory of `out` must be
@@ -293,10 +298,10 @@ def train_shared(
         bank: as in `train_adapters`, one in every process.
         people: the same list in every process.
         batch: as in `train_adapters`.
-        settings: as in `train_adapters`.
+        settings: as in `train_adapters`; `side_by_side` where torchrun started a single process.
         out: the packed file.
         checkpoints: of this run; every process has its own place in it.
-        progress: called with this process's people done, and of how many.
+        progress: called with people done, of this process where torchrun started several, and of how many.
     """
     from torch import distributed
 
@@ -304,16 +309,29 @@ def train_shared(
     begun = world > 1 and not distributed.is_initialized()
     if begun:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    owner = [i // settings.people % world for i in range(len(people))]  # whole chunks: who learns beside whom stays
-    mine = [person for person, process in zip(people, owner, strict=True) if process == rank]
-    place = checkpoints and checkpoints / f"{rank}-of-{world}"
-    part = out.with_name(f".{out.name}.{rank}")
-    found = train_adapters(bank, mine, batch, settings, place, progress)
-    write_packed(((trained.subject_id, trained.row) for trained in found), len(mine), bank.spec, part)
+    chunks = -(-len(people) // settings.people)
+    alone = world > 1 or torch.cuda.is_available()
+    shares = world if alone else max(1, min(settings.side_by_side, chunks))
+    owner = [i // settings.people % shares for i in range(len(people))]  # whole chunks: who learns beside whom stays
+    parts = [out.with_name(f".{out.name}.{i}") for i in range(shares)]
+
+    def train_share(share: int, report: Report) -> None:
+        mine = [person for person, process in zip(people, owner, strict=True) if process == share]
+        place = checkpoints and checkpoints / f"{share}-of-{shares}"
+        found = train_adapters(bank, mine, batch, settings, place, lambda done, total: report(done, total, math.nan))
+        write_packed(((trained.subject_id, trained.row) for trained in found), len(mine), bank.spec, parts[share])
+
+    done = dict.fromkeys(range(shares), 0)
+
+    def report(share: str, count: int, total: int, _: float) -> None:
+        done[int(share)] = count
+        progress(sum(done.values()), total if world > 1 else len(people))
+
+    mine = [rank] if world > 1 else range(shares)
+    side_by_side({str(share): partial(train_share, share) for share in mine}, len(mine), report)
     if world > 1:
         distributed.barrier()
     if rank == 0:
-        parts = [out.with_name(f".{out.name}.{i}") for i in range(world)]
         stores = [PackedStore(file, bank.spec) for file in parts]
         rows = ((p.subject_id, stores[i].read(p.subject_id)) for p, i in zip(people, owner, strict=True))
         write_packed(rows, len(people), bank.spec, out)

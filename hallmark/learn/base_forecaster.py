@@ -4,8 +4,9 @@ A base is a directory: `ridge.safetensors`, `model.safetensors`, `spec.json`. Lo
 `Assembler` and a `Forecaster`, which is all that training, evaluation and serving need.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ from safetensors.torch import save_file as save_torch
 from torch import Tensor, nn
 
 from hallmark.build import build
+from hallmark.contracts import Progress as TaskProgress
 from hallmark.files import read_json, readable, sha256, write_json
 from hallmark.learn.assemble import Assembler, fit_population_ridge
+from hallmark.learn.candidates import following
 from hallmark.learn.history import History, HistoryConfig
 from hallmark.learn.inputs import Scale
 from hallmark.learn.online_ridge import OnlineRidgeConfig
+from hallmark.learn.processes import world
 from hallmark.learn.ridge import NormalEquations
+from hallmark.learn.side_by_side import side_by_side
 from hallmark.learn.trainer import Progress, TrainConfig, TrainResult, fit
+from hallmark.models.ensemble import EnsembleConfig, average
 from hallmark.models.exported import NETWORK, Exported, Onnx, export
 from hallmark.models.forecaster import BodyConfig, Forecaster, Shape
 from hallmark.read.panel import Floats, Grid, Integers, Panel
@@ -162,6 +168,10 @@ def batches(
     return make
 
 
+Shared = tuple[Assembler, Parts, History, Integers, Integers, ForecastConfig, TrainConfig]
+"""The arguments of `fit_base` that all networks of a run share."""
+
+
 def fit_base(
     body: BodyConfig,
     assembler: Assembler,
@@ -207,6 +217,72 @@ def fit_base(
     assert isinstance(average, Forecaster)
     _fit_blend(average, _chunks(look, len(valid)))
     return Base(assembler, average), result
+
+
+def fit_networks(
+    candidates: Sequence[BodyConfig],
+    shared: Shared,
+    at_once: int,
+    scratch: Path,
+    progress: TaskProgress,
+    look: Callable[[int, float], None] | None,
+) -> dict[BodyConfig, tuple[Base, TrainResult]]:
+    """Train every network among the candidates once, the members of ensembles among them.
+
+    Args:
+        candidates: networks and ensembles of networks.
+        shared: what all of them are trained on, see `fit_base`.
+        at_once: how many are trained at the same time, on CPUs.
+        scratch: of the checkpoints.
+        progress: of the terminal.
+        look: see `Task.fit`.
+    """
+    networks: dict[BodyConfig, str] = {}
+    for candidate in candidates:
+        for body in candidate.members if isinstance(candidate, EnsembleConfig) else (candidate,):
+            twice = list(networks.values()).count(body.name) if body not in networks else 0
+            networks.setdefault(body, f"{body.name}-{twice + 1}" if twice else body.name)
+    follow = {n: following(i, n, progress, look) for i, n in enumerate(networks.values())}
+    jobs = {name: partial(fit_base, body, *shared, scratch / name) for body, name in networks.items()}
+    # Several processes cannot share one GPU's context; a study must see one network's looks after the other's.
+    alone = torch.cuda.is_available() or world() > 1 or look is not None
+    trained = side_by_side(jobs, 1 if alone else at_once, lambda name, *state: follow[name](*state))
+    return {body: trained[name] for body, name in networks.items()}
+
+
+def average_bases(
+    body: EnsembleConfig, members: Sequence[Base], look: Callable[[list[int]], dict[str, Tensor]], count: int
+) -> tuple[Base, TrainResult]:
+    """Average trained bases into one, without training.
+
+    Args:
+        body: the ensemble.
+        members: its trained members, in its order.
+        look: what makes a batch of valid.
+        count: examples of valid.
+
+    Returns:
+        The base and its loss on valid, taken as the trainer takes a network's: before the blend is fitted.
+    """
+    first = members[0]
+    network = first.forecaster
+    model = Forecaster(
+        body.build(network.shape),
+        network.shape,
+        body.lora_targets,
+        network.history_dropout,
+        network.adapter_dropout,
+        network.pinball_weight,
+    )
+    average(model, [member.forecaster for member in members])
+    model.eval()
+    model.blend.copy_(torch.tensor([[1.0], [0.0]]).expand_as(model.blend))
+    loss = 0.0
+    with torch.no_grad():
+        for part in _chunks(look, count):
+            loss += float(model(**part)["loss"]) * len(part["x"]) / count
+    _fit_blend(model, _chunks(look, count))
+    return Base(first.assembler, model), TrainResult(loss, 0, 0, ())
 
 
 def _chunks(make: Callable[[list[int]], dict[str, Tensor]], count: int) -> Iterator[dict[str, Tensor]]:

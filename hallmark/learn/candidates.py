@@ -43,6 +43,26 @@ def distinct(candidates: Sequence[Any]) -> None:
         raise ConfigError(f"two of model.candidates are named {twice.pop()!r}: give one another `name`")
 
 
+def following(place: int, name: str, progress: Progress, look: Callable[[int, float], None] | None) -> Follow:
+    """Return what follows one network's training.
+
+    Args:
+        place: of the network among all that are trained; later ones report later steps.
+        name: of the network.
+        progress: of the terminal.
+        look: see `Task.fit`; called once for every new loss.
+    """
+    seen: list[float] = []
+
+    def follow(step: int, steps: int, loss: float) -> None:
+        if look is not None and not math.isnan(loss) and seen[-1:] != [loss]:
+            seen.append(loss)
+            look(place * 10**6 + step, loss)
+        progress(f"fit {name}", step, steps, "" if math.isnan(loss) else f"valid {loss:.4f}")
+
+    return follow
+
+
 def fit_candidates(
     candidates: Sequence[Any],
     nodes: Sequence[Mapping[str, Any]],
@@ -51,7 +71,7 @@ def fit_candidates(
     out: Path,
     facts: Mapping[str, Any],
     progress: Progress,
-    look: Callable[[int, float], None] | None,
+    look: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Fit every candidate and save them in the order of their loss on valid.
 
@@ -70,17 +90,7 @@ def fit_candidates(
     """
     fitted: list[tuple[float, int, Any, TrainResult]] = []
     for i, candidate in enumerate(candidates):
-        seen: list[float] = []
-
-        def follow(
-            step: int, steps: int, loss: float, name: str = candidate.name, seen: list[float] = seen, i: int = i
-        ) -> None:
-            if look is not None and not math.isnan(loss) and seen[-1:] != [loss]:
-                seen.append(loss)
-                look(i * 10**6 + step, loss)
-            progress(f"fit {name}", step, steps, "" if math.isnan(loss) else f"valid {loss:.4f}")
-
-        model, result = fit(candidate, follow)
+        model, result = fit(candidate, following(i, candidate.name, progress, look))
         fitted.append((result.valid_loss, i, model, result))
     said: dict[str, dict[str, Any]] = {}
     fitted.sort(key=lambda f: f[:2])

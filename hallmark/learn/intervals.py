@@ -25,15 +25,17 @@ class CalibrateConfig:
         pseudo_count: independent windows at the population's offset that every person starts with.
         stride: grid points between two windows that are scored.
         half_life_days: after so many days a person's score weighs half.
+        side_by_side: processes that share the people, on CPUs: the same bytes.
     """
 
     pseudo_count: float
     stride: int
     half_life_days: float
+    side_by_side: int
 
     def __post_init__(self) -> None:
-        if self.pseudo_count <= 0 or self.stride < 1 or self.half_life_days <= 0:
-            raise ValueError(f"pseudo_count, stride and half_life_days must be positive, got {self}")
+        if self.pseudo_count <= 0 or self.stride < 1 or self.half_life_days <= 0 or self.side_by_side < 1:
+            raise ValueError(f"pseudo_count, stride, half_life_days and side_by_side must be positive, got {self}")
 
 
 def pairs(levels: tuple[float, ...]) -> list[tuple[int, int, float]]:

@@ -21,8 +21,8 @@ from hallmark.models.encoder import take_up
 
 Array = npt.NDArray[Any]
 
-TOGETHER = 16  # windows of a batch that only looks
 START = "start"
+TOGETHER = 16  # windows of a batch that only looks
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def fit_language_model(
         rows[part] = _mixed(cut[0], cut[1], config.replay_share, train.seed)
     learning = {name for name, value in model.named_parameters() if value.requires_grad}
     fed = _batches(rows["train"]), _batches(rows["valid"])
-    best, result = fit(model, *fed, train, checkpoints / "new", follow, TOGETHER)
+    best, result = fit(model, *fed, train, checkpoints / "new", follow)
     assert isinstance(best, CausalLm)
     for name, value in best.named_parameters():  # an average comes back with nothing marked
         value.requires_grad_(name in learning)
@@ -150,7 +150,7 @@ def _learn_old(
         body = start.model(text.end, config.context_length)
         rows = [windows(part, text, config.context_length) for part in (old.train, old.valid)]
         own = replace(train, budget_tflop=start.budget_tflop, learning_rate=start.learning_rate)
-        best, _ = fit(CausalLm(body), _batches(rows[0]), _batches(rows[1]), own, checkpoints / "old", None, TOGETHER)
+        best, _ = fit(CausalLm(body), _batches(rows[0]), _batches(rows[1]), own, checkpoints / "old")
         best.body.save_pretrained(str(fresh))  # type: ignore[operator,union-attr]
 
 

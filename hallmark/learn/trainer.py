@@ -22,9 +22,11 @@ from torch.utils.data import Dataset
 
 from hallmark.errors import BundleError
 from hallmark.files import read_json
+from hallmark.learn.precision import CHOICES, resolve
 from hallmark.learn.processes import world
 
 Progress = Callable[[int, int, float], None]
+LOOKED_AT = 4  # batches of valid that share a pass: no gradients are kept, but memory must stay that of training
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,11 @@ class TrainConfig:
         patience: looks without improvement before stopping.
         seed: of initial weights, batches and dropout.
         threads: of the CPU; part of what makes bytes reproducible.
-        bf16: autocast to bfloat16.
+        precision: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU that has it, else fp32.
         compile: torch.compile the model.
         gradient_accumulation: batches a step.
         processes: that share every step by DDP, each with its own batch.
+        side_by_side: networks that are trained at the same time, each in a process of its own: the same bytes.
     """
 
     budget_tflop: float
@@ -58,18 +61,29 @@ class TrainConfig:
     patience: int
     seed: int
     threads: int
-    bf16: bool
+    precision: str
     compile: bool
     gradient_accumulation: int
     processes: int
+    side_by_side: int
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "evaluate_every", "patience", "threads", "gradient_accumulation", "processes"):
+        for name in (
+            "batch_size",
+            "evaluate_every",
+            "patience",
+            "threads",
+            "gradient_accumulation",
+            "processes",
+            "side_by_side",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("learning_rate", "budget_tflop"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if self.precision not in CHOICES:
+            raise ValueError(f"precision={self.precision!r} must be one of {', '.join(CHOICES)}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} must be in 0…1, 1 excluded")
 
@@ -182,7 +196,6 @@ def fit(
     config: TrainConfig,
     checkpoints: Path,
     progress: Progress | None = None,
-    together: int = 4096,
 ) -> tuple[nn.Module, TrainResult]:
     """Train a model and return its best averaged weights.
 
@@ -193,7 +206,6 @@ def fit(
         config: how.
         checkpoints: a directory of this run alone; a checkpoint found there is resumed.
         progress: called with (step, steps, latest valid loss).
-        together: examples of valid that are looked at in one go.
     """
     from transformers import Trainer, TrainerCallback, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
@@ -207,7 +219,7 @@ def fit(
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=together,
+        per_device_eval_batch_size=LOOKED_AT * config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -224,7 +236,7 @@ def fit(
         logging_strategy="no",
         report_to=[],
         disable_tqdm=True,
-        bf16=config.bf16,
+        bf16=resolve(config.precision) == "bf16",
         torch_compile=config.compile,
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),

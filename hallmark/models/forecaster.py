@@ -52,7 +52,7 @@ class BodyConfig(Protocol):
     def build(self, shape: Shape) -> nn.Module:
         """Make the body: (x (B, F), recent (B, T)) → (B, shape.outputs), about zero at first.
 
-        An ensemble gives (members, B, shape.outputs): each member is trained by its own loss.
+        An ensemble gives (members, B, shape.outputs), whose forecasts are averaged.
         """
 
 
@@ -156,10 +156,11 @@ class Forecaster(nn.Module):
         network, usual = self.skip(z) + out[..., 0], habit / self.horizon_scale - linear
         known = known[:, None]
         step = linear + network * (1 + known * (self.blend[0] - 1)) + usual * known * self.blend[1]
-        q = self._quantiles(step, out[..., 1:])
+        q = self._quantiles(step, out[..., 1:]).mean(0)
+        step = step.mean(0)
         result = {
-            "mean": anchor + step.mean(0) * self.horizon_scale,
-            "quantiles": anchor[..., None] + q.mean(0) * self.horizon_scale[:, None],
+            "mean": anchor + step * self.horizon_scale,
+            "quantiles": anchor[..., None] + q * self.horizon_scale[:, None],
         }
         if target is not None:
             losses, weights = self._losses(step, q, (target - anchor) / self.horizon_scale)
@@ -190,5 +191,5 @@ class Forecaster(nn.Module):
         weight = there * self.horizon_weight
         error = y[..., None] - q
         pinball = torch.maximum(self.levels * error, (self.levels - 1) * error).mean(-1)
-        loss = ((y - step) ** 2 + self.pinball_weight * pinball).mean(0)
+        loss = (y - step) ** 2 + self.pinball_weight * pinball
         return (loss * weight).sum(dim=1), weight.sum(dim=1)

@@ -8,7 +8,7 @@ from hallmark.learn.intervals import CalibrateConfig, nightly, offsets, pairs, s
 from hallmark.read.panel import Grid
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-GRID = Grid(5, 6, 12, (15, 30))
+GRID = Grid(5, 6, 12, (15, 30), 3, 16)
 
 
 def test_levels_pair_symmetrically_widest_first() -> None:
@@ -42,7 +42,7 @@ def test_widened_quantiles_never_cross(values: list[float]) -> None:
 
 def test_a_person_without_scores_gets_the_populations_offset() -> None:
     population = np.full((3, 2), 0.25, dtype=np.float32)
-    config = CalibrateConfig(pseudo_count=30, stride=3, half_life_days=4)
+    config = CalibrateConfig(pseudo_count=30, stride=3, half_life_days=4, side_by_side=1)
     none = np.empty((0, 3, 2), dtype=np.float32)
     found = nightly(none, np.empty((0, 2), dtype=np.int64), np.arange(3), population, GRID, config, LEVELS)
     np.testing.assert_array_equal(found, np.broadcast_to(population, (3, 3, 2)))
@@ -53,7 +53,7 @@ def test_a_night_uses_only_scores_that_were_known_before_it() -> None:
     values = generator.normal(size=(400, 3, 2)).astype(np.float32)
     ready = np.repeat(np.arange(1, 5), 100)[:, None].repeat(2, axis=1)
     population = np.zeros((3, 2), dtype=np.float32)
-    config = CalibrateConfig(pseudo_count=30, stride=3, half_life_days=4)
+    config = CalibrateConfig(pseudo_count=30, stride=3, half_life_days=4, side_by_side=1)
     before = nightly(values, ready, np.arange(1, 5), population, GRID, config, LEVELS)
     changed = values.copy()
     changed[200:] += 100

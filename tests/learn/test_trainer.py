@@ -29,10 +29,11 @@ def config(**changes: object) -> TrainConfig:
         "patience": 100,
         "seed": 3,
         "threads": 1,
-        "bf16": False,
+        "precision": "fp32",
         "compile": False,
         "gradient_accumulation": 1,
         "processes": 1,
+        "side_by_side": 1,
     }
     return TrainConfig(**{**values, **changes})  # type: ignore[arg-type]
 

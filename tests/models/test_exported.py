@@ -71,11 +71,11 @@ def test_a_broken_network_is_one_line(tmp_path: Path) -> None:
 
 def test_drift_is_a_share_of_the_spread_and_bad_numbers_never_pass() -> None:
     before = np.random.default_rng(0).normal(0, 5, (1000, 3))
-    assert judge_drift(before, before, 0.001).passed
+    assert judge_drift(before, before, 0.001).status == "passed"
     shifted = judge_drift(before, before + 0.5, 0.05)
-    assert not shifted.passed
+    assert shifted.status == "failed"
     assert shifted.figure == pytest.approx(0.1, rel=0.05)
-    assert not judge_drift(before, np.where(before > 9, np.nan, before), 1.0).passed
+    assert judge_drift(before, np.where(before > 9, np.nan, before), 1.0).status == "failed"
 
 
 SMALL = {
@@ -102,7 +102,7 @@ def test_a_text_model_in_another_form_passes_the_gate_and_answers_alike(made: An
     for form in (EXACT, EIGHT_BITS):
         there = tmp_path / str(form.int8)
         verdict = package.export(task, out / "model", there, out / "prepared", form)
-        assert verdict.passed
+        assert verdict.status == "passed"
         assert verdict.figure is not None
         assert (verdict.figure > 0.001) == form.int8
         assert not (out / "model" / "base" / NETWORK).exists()

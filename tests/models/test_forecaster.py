@@ -1,5 +1,6 @@
 """Forecasters: quantiles in order, newcomers served without a trace of personal inputs, one contract for all bodies."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from hallmark.build import build
 from hallmark.files import read_json
 from hallmark.learn.base_forecaster import ForecastConfig, _fit_trust, load_base, make_forecaster, save_base
+from hallmark.models.ensemble import EnsembleConfig, average
 from hallmark.models.forecaster import Shape
 
 SHAPE = Shape(20, 6, 24, 5, (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95))
@@ -27,7 +29,8 @@ def batch(rows: int = 16) -> dict[str, torch.Tensor]:
 @pytest.fixture(params=[0, 1], ids=["residual_mlp", "patchtst"])
 def forecaster(request: pytest.FixtureRequest, params: dict[str, Any]) -> Any:
     torch.manual_seed(0)
-    body = build(params["model"]["candidates"][request.param])
+    node = params["model"]["candidates"][request.param]
+    body = build({**node, "patch_length": 12} if "patch_length" in node else node)  # the recent window here is short
     made = make_forecaster(body, SHAPE, FORECAST)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -106,3 +109,46 @@ def test_a_mature_online_ridge_is_trusted_more_than_a_young_one() -> None:
     young, growth = _fit_trust(residual, correction, maturity)
     torch.testing.assert_close(young, torch.full((2,), 0.2), atol=0.02, rtol=0)
     torch.testing.assert_close(growth, torch.full((2,), 0.7), atol=0.03, rtol=0)
+
+
+def test_an_ensemble_of_trained_networks_forecasts_their_average(params: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    bodies = [
+        replace(build(node), **small)
+        for node, small in zip(params["model"]["candidates"], ({}, {"patch_length": 12}), strict=False)
+    ]
+    members = [make_forecaster(body, SHAPE, FORECAST).eval() for body in bodies]
+    for member in members:
+        for parameter in member.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        member.adapter_columns[-2:] = 1
+        member.horizon_scale.copy_(torch.arange(1.0, 6.0))
+    ensemble = make_forecaster(EnsembleConfig(bodies, [0]), SHAPE, FORECAST).eval()
+    average(ensemble, members)
+    found, each = ensemble(**batch()), [member(**batch()) for member in members]
+    for name in ("mean", "quantiles"):
+        expected = torch.stack([out[name] for out in each]).mean(0)
+        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_ensembles_loss_is_that_of_its_forecast(params: dict[str, Any]) -> None:
+    """Not the mean of its members' losses: an average is better than its members are on average."""
+    torch.manual_seed(0)
+    bodies = [replace(build(params["model"]["candidates"][0]), width=width) for width in (8, 16)]
+    model = make_forecaster(EnsembleConfig(bodies, [0]), SHAPE, FORECAST).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    target = torch.randn(16, 5, generator=torch.Generator().manual_seed(2))
+    out = model(**batch(), target=target)
+    error = (target - out["mean"]).detach().numpy()
+    q = target[..., None].numpy() - out["quantiles"].detach().numpy()
+    levels = np.asarray(SHAPE.quantile_levels)
+    pinball = np.where(q >= 0, levels * q, (levels - 1) * q).mean(-1)
+    assert float(out["loss"].detach()) == pytest.approx(float((error**2 + 2 * pinball).mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize(("places", "told"), [([], "lora_members"), ([2], "lora_members"), ([0, -1], "lora_members")])
+def test_lora_members_must_be_members(params: dict[str, Any], places: list[int], told: str) -> None:
+    bodies = [build(node) for node in params["model"]["candidates"][:2]]
+    with pytest.raises(ValueError, match=told):
+        EnsembleConfig(bodies, places)
