@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Better = Literal["lower", "higher", "nearer"]
+Status = Literal["passed", "failed", "skipped"]
 Progress = Callable[[str, int, int, str], None]
 """Called with (what, done, total, note) by long work."""
 
@@ -104,7 +105,7 @@ class Verdict:
 
     Attributes:
         gate: its name.
-        passed: whether.
+        status: `skipped` where the data cannot decide and the configuration lets the gate be skipped.
         figure: what was measured.
         bound: what it was held against.
         unit: of both.
@@ -112,7 +113,7 @@ class Verdict:
     """
 
     gate: str
-    passed: bool
+    status: Status
     figure: float | None
     bound: float | None
     unit: str
@@ -149,6 +150,7 @@ class Evaluation:
         pictures: file names of PNGs, with their captions.
         notes: JSON values for the report that are no scores.
         timings_ms: how long single answers took; judged, never recorded.
+        left_out: why some subjects are in no figure, for gates that find none; empty if nobody is left out.
     """
 
     scores: pd.DataFrame
@@ -156,6 +158,7 @@ class Evaluation:
     pictures: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     timings_ms: Sequence[float] = ()
+    left_out: str = ""
 
 
 class Predictor(Protocol):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
 from hallmark.judge.class_baselines import commonest
-from hallmark.judge.class_scores import scores_by_subject, shown_classes, single, summarise_classes
+from hallmark.judge.class_scores import Spread, scores_by_subject, shown_classes, single, summarise_classes
 from hallmark.judge.classification import classification_metrics
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_reliability
@@ -21,8 +21,8 @@ from hallmark.learn.temperature import TemperatureConfig, fit_temperature, load_
 TIMED = 50  # single answers
 ANSWERS_ALL = TemperatureConfig(wanted_accuracy=0.0, most_abstained=0.0)
 
-Tested = tuple[dict[str, float], dict[str, str]]
-"""Figures by metric, and captions by the name of a picture."""
+Tested = tuple[dict[str, float | Spread], dict[str, str]]
+"""Figures by metric, some with their interval, and captions by the name of a picture."""
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,16 @@ def summarise_classes(
     return pd.DataFrame(rows, columns=columns).dropna(subset=["mean"])
 
 
-def single(metric: str, value: float) -> dict[str, Any]:
-    """Make a row of the summary for a figure of ours without an interval."""
-    return {"model": OURS, "metric": metric, "at": AT, "segment": "all", "mean": value, "low": value, "high": value,
-            "drawn": 1}  # fmt: skip
+Spread = tuple[float, float, float]
+"""A figure, and the low and high end of its 95% interval."""
+
+
+def single(metric: str, value: float | Spread) -> dict[str, Any]:
+    """Make a row of the summary for a figure of ours, with its interval or without."""
+    mean, low, high = value if isinstance(value, tuple) else (value, value, value)
+    drawn = 1 if low == high else 2  # a figure of one is shown without an interval
+    return {"model": OURS, "metric": metric, "at": AT, "segment": "all", "mean": mean, "low": low, "high": high,
+            "drawn": drawn}  # fmt: skip
 
 
 def scores_by_subject(subjects: "pd.Series[str]", found: Mapping[str, Array], target: Array) -> pd.DataFrame:

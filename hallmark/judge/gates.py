@@ -1,16 +1,17 @@
 """Gates: rules on the summary that a model must keep before it ships. Built from `conf/evaluate/*.yaml`.
 
-A gate that finds no figure fails: a model is never passed for lack of data.
+A gate without enough data to decide never passes: it is skipped with its reason where `may_skip` allows it, and fails
+elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from hallmark.contracts import Evaluation, Metric, Verdict
+from hallmark.contracts import Evaluation, Metric, Status, Verdict
 from hallmark.errors import ConfigError, GateError
 from hallmark.judge.bootstrap import interval
 
@@ -40,8 +41,8 @@ def find(summary: pd.DataFrame, model: str, metric: str, at: str, segment: str) 
     return None if hit.empty else float(hit["mean"].iloc[0])
 
 
-def _missing(gate: str, what: str) -> Verdict:
-    return Verdict(gate, False, None, None, "", f"{what} was not measured")
+def _status(passed: bool) -> Status:
+    return "passed" if passed else "failed"
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,27 @@ class _OnMetric:
     Attributes:
         metric: its name.
         at: which horizon or part, as in the summary.
+        may_skip: whether the gate is skipped, rather than failed, where the data cannot decide it.
     """
 
     metric: str
     at: str
+    may_skip: bool = field(default=False, kw_only=True)
 
     def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
         """The metric must be known."""
         if self.metric not in metrics:
             raise ConfigError(f"evaluate.gates: metric {self.metric!r} is unknown; the task has {', '.join(metrics)}")
+
+    def undecided(self, gate: str, why: str, figure: float | None = None, unit: str = "") -> Verdict:
+        """Skip where the configuration allows it, else fail."""
+        hint = "" if self.may_skip else " (may_skip: true on this gate of evaluate.gates would skip it)"
+        return Verdict(gate, "skipped" if self.may_skip else "failed", figure, None, unit, f"{why}{hint}")
+
+    def missing(self, gate: str, evaluation: Evaluation, model: str = OURS) -> Verdict:
+        """Say that a model's figure is not there, and why."""
+        at = f"{self.metric}@{self.at}"
+        return self.undecided(gate, f"{at} of {model} was not measured: {evaluation.left_out or 'no test data for it'}")
 
 
 @dataclass(frozen=True)
@@ -91,13 +104,13 @@ class Beats(_AgainstRival):
         name = f"{self.metric}@{self.at} against {self.rival}"
         ours = find(evaluation.summary, OURS, self.metric, self.at, self.segment)
         theirs = find(evaluation.summary, self.rival, self.metric, self.at, self.segment)
-        if theirs is None and self.rival == CHAMPION:
-            return Verdict(name, True, ours, None, metric.unit, "there is no champion yet")
+        if self.rival == CHAMPION and not (evaluation.summary["model"] == CHAMPION).any():
+            return self.undecided(name, "there is no champion yet", ours, metric.unit)
         if ours is None or theirs is None:
-            return _missing(name, f"{self.metric}@{self.at} of {OURS if ours is None else self.rival}")
+            return self.missing(name, evaluation, OURS if ours is None else self.rival)
         gain = self.gain(metric, ours, theirs)
-        passed = gain >= self.margin
-        return Verdict(name, passed, ours, theirs, metric.unit, f"{gain:+.1%} better, {self.margin:+.1%} needed")
+        reason = f"{gain:+.1%} better, {self.margin:+.1%} needed"
+        return Verdict(name, _status(gain >= self.margin), ours, theirs, metric.unit, reason)
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,12 @@ class NotWorse(_AgainstRival):
 
     For rivals that nothing beats by much: at parity a comparison of means would fail every other time. Subjects are
     compared with themselves; the gate fails when the 95% bootstrap interval of the mean gain lies wholly below it.
+
+    Attributes:
+        minimum_people: fewer than this prove nothing either way: the gate is undecided.
     """
+
+    minimum_people: int
 
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare subject by subject."""
@@ -116,14 +134,17 @@ class NotWorse(_AgainstRival):
         mine = s[(s["metric"] == self.metric) & (s["at"] == self.at) & (s["segment"] == self.segment)]
         wide = mine[mine["model"].isin([OURS, self.rival])].pivot(index="subject_id", columns="model", values="value")
         if wide.shape[1] < 2 or (wide := wide.dropna()).empty:
-            return _missing(name, f"{self.metric}@{self.at} of {OURS} and {self.rival}")
+            return self.missing(name, evaluation)
+        if len(wide) < self.minimum_people:
+            return self.undecided(name, f"{len(wide)} subjects prove nothing, {self.minimum_people} are needed")
         pairs = zip(wide[OURS], wide[self.rival], strict=True)
         gains = np.asarray([self.gain(metric, ours, theirs) for ours, theirs in pairs])
         low, high = interval(gains)
         found = f"{gains.mean():+.1%} better ({low:+.1%}…{high:+.1%}, {len(gains)} people)"
         reason = f"{found}, failed when all of it lies below {-self.margin:+.1%}"
         bound = float(wide[self.rival].mean())
-        return Verdict(name, high >= -self.margin, float(wide[OURS].mean()), bound, metric.unit, reason)
+        status = _status(high >= -self.margin)
+        return Verdict(name, status, float(wide[OURS].mean()), bound, metric.unit, reason)
 
 
 @dataclass(frozen=True)
@@ -140,10 +161,33 @@ class Within(_OnMetric):
         name = f"{self.metric}@{self.at} within {self.low:g}–{self.high:g}"
         ours = find(evaluation.summary, OURS, self.metric, self.at, self.segment)
         if ours is None:
-            return _missing(name, f"{self.metric}@{self.at}")
-        passed = self.low <= ours <= self.high
+            return self.missing(name, evaluation)
         bound = self.low if ours < (self.low + self.high) / 2 else self.high
-        return Verdict(name, passed, ours, bound, metric.unit, f"it is {ours:.3g}")
+        status = _status(self.low <= ours <= self.high)
+        return Verdict(name, status, ours, bound, metric.unit, f"it is {ours:.3g}")
+
+
+@dataclass(frozen=True)
+class NotAbove(_OnMetric):
+    """Our figure must not lie above a bound, beyond chance: it fails when its whole 95% interval does.
+
+    For figures that chance alone moves, such as differences between groups of a few names.
+    """
+
+    bound: float
+    segment: str
+
+    def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
+        """Compare the lower end of the interval with the bound."""
+        name = f"{self.metric}@{self.at} not above {self.bound:g}"
+        s = evaluation.summary
+        mine = s[(s["model"] == OURS) & (s["metric"] == self.metric) & (s["at"] == self.at)]
+        mine = mine[mine["segment"] == self.segment]
+        if mine.empty:
+            return self.missing(name, evaluation)
+        mean, low, high = (float(mine[column].iloc[0]) for column in ("mean", "low", "high"))
+        reason = f"{mean:.3g} ({low:.3g}–{high:.3g}), failed when all of it lies above {self.bound:g}"
+        return Verdict(name, _status(low <= self.bound), mean, self.bound, metrics[self.metric].unit, reason)
 
 
 @dataclass(frozen=True)
@@ -165,16 +209,20 @@ class EachWithin(_OnMetric):
         name = f"{self.metric}@{self.at} of each within {self.low:g}–{self.high:g}"
         s = evaluation.scores
         mine = s[(s["model"] == OURS) & (s["metric"] == self.metric) & (s["at"] == self.at)]
-        mine = mine[(mine["segment"] == self.segment) & (mine["windows"] >= self.minimum_examples)]
+        mine = mine[mine["segment"] == self.segment]
         if mine.empty:
-            return _missing(name, f"{self.metric}@{self.at} of anybody with {self.minimum_examples} examples")
+            return self.missing(name, evaluation)
+        most = int(mine["windows"].max())
+        mine = mine[mine["windows"] >= self.minimum_examples]
+        if mine.empty:
+            return self.undecided(name, f"nobody has {self.minimum_examples} test examples, the most is {most}")
         outside = mine[~mine["value"].between(self.low, self.high)]
         excess = (self.low - mine["value"]).combine(mine["value"] - self.high, max)
         worst = mine.iloc[int(excess.to_numpy().argmax())]
         bound = self.low if worst["value"] < (self.low + self.high) / 2 else self.high
         # No id: verdicts are public. Who it is stands in scores.parquet.
         reason = f"{len(outside)} of {len(mine)} subjects outside"
-        return Verdict(name, outside.empty, float(worst["value"]), bound, metric.unit, reason)
+        return Verdict(name, _status(outside.empty), float(worst["value"]), bound, metric.unit, reason)
 
 
 @dataclass(frozen=True)
@@ -206,11 +254,9 @@ class FairBetween(_OnMetric):
         groups = mine[mine["segment"].str.startswith(f"{self.by}:") & (mine["drawn"] >= self.minimum_people)]
         overall = find(s, OURS, self.metric, self.at, "all")
         if overall is None:
-            return _missing(name, f"{self.metric}@{self.at}")
+            return self.missing(name, evaluation)
         if len(groups) < 2:
-            return Verdict(
-                name, True, None, self.bound, "", f"fewer than two groups of {self.minimum_people} people: not judged"
-            )
+            return self.undecided(name, f"fewer than two groups of {self.minimum_people}")
         order = groups.sort_values("mean")
         worst, best = order.iloc[-1], order.iloc[0]
         gap = float(worst["mean"] - best["mean"]) / max(abs(overall), 1e-9)
@@ -218,7 +264,7 @@ class FairBetween(_OnMetric):
             f"{worst['segment']} {worst['mean']:.3g} ({worst['low']:.3g}–{worst['high']:.3g}) against "
             f"{best['segment']} {best['mean']:.3g} ({best['low']:.3g}–{best['high']:.3g})"
         )
-        return Verdict(name, gap <= self.bound, gap, self.bound, "", reason)
+        return Verdict(name, _status(gap <= self.bound), gap, self.bound, "", reason)
 
 
 @dataclass(frozen=True)
@@ -239,10 +285,10 @@ class FastEnough:
         name = "p95 latency of one answer"
         measured = evaluation.timings_ms
         if not measured:
-            return _missing(name, "latency")
+            return Verdict(name, "failed", None, None, "", "latency was not measured")
         p95 = float(pd.Series(measured).quantile(0.95))
         word = "within" if p95 <= self.bound_ms else f"{p95:.1f} ms, over"
-        return Verdict(name, p95 <= self.bound_ms, None, self.bound_ms, "ms", f"{word} the bound")
+        return Verdict(name, _status(p95 <= self.bound_ms), None, self.bound_ms, "ms", f"{word} the bound")
 
 
 def judge(gates: Sequence[Gate], evaluation: Evaluation, metrics: Mapping[str, Metric]) -> list[Verdict]:
@@ -266,7 +312,7 @@ def judge_drift(before: Any, after: Any, most: float) -> Verdict:
         f"99% of {before.size:,} numbers change by {figure:.2%} of their spread or less, {most:.2%} allowed; "
         f"the worst by {worst:.2%}, {WORST * most:.2%} allowed"
     )
-    return Verdict("drift of the packaged form", passed, round(figure, 6), most, "", reason)
+    return Verdict("drift of the packaged form", _status(passed), round(figure, 6), most, "", reason)
 
 
 def enforce(verdicts: Sequence[Verdict]) -> None:
@@ -275,7 +321,7 @@ def enforce(verdicts: Sequence[Verdict]) -> None:
     Raises:
         GateError: every failed gate with its figure, bound and reason.
     """
-    failed = [v for v in verdicts if not v.passed]
+    failed = [v for v in verdicts if v.status == "failed"]
     if failed:
         lines = "; ".join(
             f"{v.gate}: {'' if v.figure is None else f'{v.figure:.4g} {v.unit} '.rstrip() + ', '}{v.reason}"

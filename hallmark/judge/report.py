@@ -15,7 +15,7 @@ STYLE = (
     "body{font:15px/1.5 system-ui;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse;margin:1rem 0}"
     "td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}td.why{text-align:left}"
-    "td:first-child,th:first-child{text-align:left}.pass{color:#1b7f4b}.fail{color:#b3261e;font-weight:600}"
+    "td:first-child,th:first-child{text-align:left}.passed{color:#1b7f4b}.failed{color:#b3261e;font-weight:600}.skipped{color:#8a6100}"
     "img{max-width:100%}figure{margin:1.5rem 0}figcaption{color:#666}"
 )
 
@@ -56,7 +56,7 @@ def render(
         "<table><tr><th>gate<th>verdict<th>figure<th>bound<th>why</tr>" if verdicts else "<p>None are set.</p>"
     )
     for v in verdicts:
-        mark = "<span class=pass>passed</span>" if v.passed else "<span class=fail>failed</span>"
+        mark = f"<span class={v.status}>{v.status}</span>"
         figure = "" if v.figure is None else f"{v.figure:.4g} {html.escape(v.unit)}"
         bound = "" if v.bound is None else f"{v.bound:.4g}"
         parts.append(
@@ -141,6 +141,6 @@ def model_card(
     lines = [f"# {name}", "", purpose, "", "## Facts", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
     lines += ["", "## Gates", ""]
-    lines += [f"- {'passed' if v.passed else 'FAILED'}: {v.gate} ({v.reason})" for v in verdicts]
+    lines += [f"- {'FAILED' if v.status == 'failed' else v.status}: {v.gate} ({v.reason})" for v in verdicts]
     lines += ["", "## Limits", "", *(f"- {line}" for line in limits), ""]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -10,22 +11,26 @@ from hallmark.errors import DataError
 from hallmark.files import read_json
 from hallmark.judge.gates import OURS
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-def show(bundle: Path, evaluation: Path, shown: Shown, metrics: Mapping[str, Metric]) -> None:
-    """Print the tables.
+MARKS = {"passed": "[green]passed[/]", "failed": "[red]FAILED[/]", "skipped": "[yellow]skipped[/]"}
+
+
+def show_figures(evaluation: Path | str, shown: Shown, metrics: Mapping[str, Metric]) -> None:
+    """Print ours beside the baselines, and the verdicts.
 
     Args:
-        bundle: of the last run.
-        evaluation: its reports.
+        evaluation: the reports of the last run.
         shown: which figures.
         metrics: their units and directions.
 
     Raises:
         DataError: nothing was evaluated yet.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    evaluation = Path(evaluation)
     if not (evaluation / "verdicts.json").is_file():
         raise DataError(f"{evaluation} holds no evaluation: run `make repro`")
     summary = pd.read_csv(evaluation / "summary.csv", dtype={"at": str})
@@ -33,15 +38,15 @@ def show(bundle: Path, evaluation: Path, shown: Shown, metrics: Mapping[str, Met
     metric = metrics[name]
     figures = summary[(summary["metric"] == name) & (summary["segment"] == segment)]
     marks = [mark for mark in shown.marks if (figures["at"] == mark).any()]
-    console = Console(width=None if Console().is_terminal else 110)
+    console = _console()
     words = [f"{name}{f' in {metric.unit}' if metric.unit else ''} on test", f"{metric.better} is better"]
     words += [segment.replace("_", " ")] if segment != "all" else []
     table = Table(title=f"{', '.join(words)} (95% bootstrap over {shown.drawn})", title_justify="left")
     table.add_column("model")
     for mark in marks:
         table.add_column(f"{mark} {shown.mark_unit}".strip(), justify="right")
-    order = figures[figures["at"] == marks[0]].sort_values("mean", ascending=metric.better != "higher")["model"]
-    for model in order:
+    first = figures[figures["at"] == marks[0]] if marks else figures
+    for model in first.sort_values("mean", ascending=metric.better != "higher")["model"]:
         cells = []
         for mark in marks:
             row = figures[(figures["model"] == model) & (figures["at"] == mark)]
@@ -53,10 +58,25 @@ def show(bundle: Path, evaluation: Path, shown: Shown, metrics: Mapping[str, Met
         gates.add_column(column)
     verdicts = read_json(evaluation / "verdicts.json")
     for verdict in verdicts:
-        mark = "[green]passed[/]" if verdict["passed"] else "[red]FAILED[/]"
-        gates.add_row(verdict["gate"], mark, verdict["reason"])
+        gates.add_row(verdict["gate"], MARKS[verdict["status"]], verdict["reason"])
     console.print(gates if verdicts else "no gates are set: nothing was judged")
-    failed = [v for v in verdicts if not v["passed"]]
+
+
+def show_account(report: Mapping[str, Any]) -> None:
+    """Print what cleaning did to the rows: every reason, with how many rows of how many subjects."""
+    console = _console(stderr=True)
+    totals = ", ".join(f"{report[action]:,} {action}" for action in ("excluded", "dropped", "merged", "changed"))
+    console.print(f"  {report['rows_read']:,} rows read, {report['rows_kept']:,} kept; {totals}", highlight=False)
+    for entry in report["reasons"]:
+        whose = f"{len(entry['subjects'])} subject{'s' * (len(entry['subjects']) != 1)}"
+        console.print(f"    {entry['action']} {entry['rows']:,} rows of {whose}: {entry['reason']}", highlight=False)
+
+
+def show_places(bundle: Path | str, evaluation: Path | str) -> None:
+    """Print the version and where to look next."""
+    bundle, evaluation = Path(bundle), Path(evaluation)
+    console = _console()
+    failed = [v for v in read_json(evaluation / "verdicts.json") if v["status"] == "failed"]
     if failed:
         console.print(f"[red]not packaged[/]: {len(failed)} gates failed; {bundle} is what was there before")
     elif (bundle / "hallmark.json").is_file():
@@ -65,8 +85,15 @@ def show(bundle: Path, evaluation: Path, shown: Shown, metrics: Mapping[str, Met
     console.print(
         f"report   {evaluation / 'report.html'}, data: {evaluation / 'data.html'}, rows: reports/validation/report.html"
     )
-    console.print("service  make serve, then POST http://127.0.0.1:3000/predict")
+    console.print("service  make serve")
     console.print("runs     make dashboard, http://127.0.0.1:8237")
+
+
+def _console(stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=110)
 
 
 def _cell(mean: float, low: float, high: float, drawn: int) -> str:

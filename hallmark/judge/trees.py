@@ -3,7 +3,7 @@
 Legend of shapes: B windows, H horizons, M marks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,18 +43,22 @@ class Trees:
         assembler: whose inputs they see.
         marks: horizons, minutes.
         every_input: all of our inputs, on the residual of population and online ridge; otherwise the recent window.
-        quantile: fit this quantile instead of the mean.
     """
 
-    def __init__(
-        self, assembler: Assembler, marks: Sequence[int], every_input: bool, quantile: float | None = None
-    ) -> None:
-        self.assembler, self.every_input, self.quantile = assembler, every_input, quantile
+    def __init__(self, assembler: Assembler, marks: Sequence[int], every_input: bool) -> None:
+        self.assembler, self.every_input = assembler, every_input
         self.places = [assembler.grid.index_of(m) for m in marks]
         self.models: list[Any] = []
 
-    def fit(self, parts: Parts, history: History, train: Integers, valid: Integers) -> "Trees":
-        """Fit on train origins, stopping early on valid ones.
+    def fit(
+        self,
+        parts: Parts,
+        history: History,
+        train: Integers,
+        valid: Integers,
+        progress: Callable[[int], None] = lambda fitted: None,
+    ) -> "Trees":
+        """Fit on train origins, stopping early on valid ones; `progress` is called with how many horizons are done.
 
         Raises:
             ConfigError: LightGBM is not installed.
@@ -68,10 +72,10 @@ class Trees:
         xv, base_v = self._inputs(parts, history, valid)
         y = parts.target(sample, "train")[:, self.places] - base
         yv = parts.target(valid, "valid")[:, self.places] - base_v
-        settings = TREES if self.quantile is None else {**TREES, "objective": "quantile", "alpha": self.quantile}
         for i in range(len(self.places)):
             keep, keep_v = np.isfinite(y[:, i]), np.isfinite(yv[:, i])
-            model = lightgbm.LGBMRegressor(**settings)
+            progress(i)
+            model = lightgbm.LGBMRegressor(**TREES)
             model.fit(
                 x[keep],
                 y[keep, i],

@@ -91,7 +91,7 @@ def enforce_gates(evaluation: Path) -> int:
     """Fail when a gate failed; returns how many passed."""
     verdicts = [Verdict(**v) for v in read_json(evaluation / "verdicts.json")]
     enforce(verdicts)
-    return len(verdicts)
+    return sum(verdict.status == "passed" for verdict in verdicts)
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def package(
     out: Path,
     form: Any = None,
 ) -> Hallmark:
-    """Make the bundle: only from a model whose gates all passed, and in another form only if it answers the same.
+    """Make the bundle: only from a model that no gate refused, and in another form only if it answers the same.
 
     Raises:
         BundleError: a gate failed, or the verdicts are missing.
@@ -39,7 +39,7 @@ def package(
         ConfigError: the task knows no other form.
     """
     verdicts = [Verdict(**v) for v in read_json(evaluation / "verdicts.json")]
-    if failed := [v for v in verdicts if not v.passed]:
+    if failed := [v for v in verdicts if v.status == "failed"]:
         raise BundleError(f"gate {failed[0].gate!r} failed ({failed[0].reason}): a failed model is not packaged")
     metrics = read_json(evaluation / "metrics.json")
     before = released(releases, task.name)
@@ -87,7 +87,7 @@ def export(task: Task, model: Path, out: Path, prepared: Path, form: Any) -> Ver
     task.export(out, form)
     data = open_prepared(prepared)
     verdict = judge_drift(task.compared(data, model), task.compared(data, out), form.most_drift)
-    if not verdict.passed:
+    if verdict.status != "passed":
         raise GateError(f"package.form.most_drift: {verdict.reason}: choose package=onnx or package=standard")
     return verdict
 
@@ -99,9 +99,11 @@ def open_judged(bundle: Path) -> tuple[Hallmark, str]:
         BundleError: no gate judged it, or one refused it.
     """
     hallmark, digest = open_bundle(bundle)
-    if not hallmark.verdicts:
-        raise BundleError(f"{bundle} was judged by no gate (evaluate.gates was empty): it cannot be promoted")
-    if refused := [v["gate"] for v in hallmark.verdicts if not v["passed"]]:
+    if all(v["status"] == "skipped" for v in hallmark.verdicts):
+        raise BundleError(
+            f"{bundle} was judged by no gate (evaluate.gates was empty, or all were skipped): it cannot be promoted"
+        )
+    if refused := [v["gate"] for v in hallmark.verdicts if v["status"] == "failed"]:
         raise BundleError(f"{bundle} was refused by gate {refused[0]!r}: it cannot be promoted")
     return hallmark, digest
 

@@ -8,7 +8,7 @@ from hallmark.judge.bootstrap import interval, summarise
 from hallmark.judge.forecasts import score_events, score_points, score_quantiles
 from hallmark.read.panel import Grid
 
-GRID = Grid(5, 6, 12, (5, 10, 60, 120))
+GRID = Grid(5, 6, 12, (5, 10, 60, 120), 3, 16)
 LEVELS = (0.05, 0.5, 0.95)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hallmark.contracts import Evaluation, Metric
 from hallmark.errors import ConfigError, GateError
 from hallmark.judge.bootstrap import summarise
-from hallmark.judge.gates import Beats, EachWithin, FairBetween, FastEnough, NotWorse, Within, enforce, judge
+from hallmark.judge.gates import Beats, EachWithin, FairBetween, FastEnough, NotAbove, NotWorse, Within, enforce, judge
 
 METRICS = {
     "rmse": Metric("rmse", "mg/dL", "lower"),
@@ -31,9 +31,9 @@ def test_lower_is_better_for_errors_and_higher_for_recall() -> None:
         ("a", "hallmark", "recall", "all", 0.9, 1),
         ("a", "ridge", "recall", "all", 1.0, 1),
     )
-    assert Beats("rmse", "60", "ridge", 0.09, "all").judge(found, METRICS).passed
-    assert not Beats("rmse", "60", "ridge", 0.11, "all").judge(found, METRICS).passed
-    assert not Beats("recall", "60", "ridge", 0.0, "all").judge(found, METRICS).passed
+    assert Beats("rmse", "60", "ridge", 0.09, "all").judge(found, METRICS).status == "passed"
+    assert Beats("rmse", "60", "ridge", 0.11, "all").judge(found, METRICS).status == "failed"
+    assert Beats("recall", "60", "ridge", 0.0, "all").judge(found, METRICS).status == "failed"
 
 
 def test_coverage_is_better_nearer_to_nominal() -> None:
@@ -51,15 +51,53 @@ def test_a_figure_that_was_not_measured_fails() -> None:
         FastEnough(10),
     ):
         verdict = gate.judge(found, METRICS)
-        assert not verdict.passed
+        assert verdict.status == "failed"
         assert "not measured" in verdict.reason
 
 
-def test_no_champion_yet_passes_and_says_so() -> None:
+def test_no_champion_yet_is_skipped_where_that_is_allowed_and_says_so() -> None:
     found = evaluation(("a", "hallmark", "rmse", "all", 9.0, 1))
+    verdict = Beats("rmse", "60", "champion", -0.01, "all", may_skip=True).judge(found, METRICS)
+    assert (verdict.status, verdict.reason) == ("skipped", "there is no champion yet")
+    assert Beats("rmse", "60", "champion", -0.01, "all").judge(found, METRICS).status == "failed"
+
+
+def test_a_champion_without_this_figure_is_not_taken_for_none() -> None:
+    found = evaluation(("a", "hallmark", "rmse", "all", 9.0, 1), ("a", "champion", "recall", "all", 0.5, 1))
     verdict = Beats("rmse", "60", "champion", -0.01, "all").judge(found, METRICS)
-    assert verdict.passed
-    assert verdict.reason == "there is no champion yet"
+    assert verdict.status == "failed"
+    assert "rmse@60 of champion was not measured" in verdict.reason
+
+
+def test_too_few_people_prove_nothing_either_way() -> None:
+    gate = NotWorse("rmse", "60", "ridge", 0.005, "all", minimum_people=5, may_skip=True)
+    verdict = gate.judge(gains(0.2, 0.1), METRICS)
+    assert (verdict.status, verdict.reason) == ("skipped", "2 subjects prove nothing, 5 are needed")
+    strict = NotWorse("rmse", "60", "ridge", 0.005, "all", minimum_people=5).judge(gains(0.2, 0.1), METRICS)
+    assert strict.status == "failed"
+    assert "may_skip: true on this gate of evaluate.gates" in strict.reason
+
+
+def test_worse_than_persistence_fails_however_few_people_there_are() -> None:
+    rows = [(f"p{i}", "hallmark", "rmse", "all", 57.7, 40) for i in range(2)]
+    found = evaluation(*rows, *((f"p{i}", "persistence", "rmse", "all", 29.2, 40) for i in range(2)))
+    gate = Beats("rmse", "60", "persistence", 0.0, "all", may_skip=True)
+    assert gate.judge(found, METRICS).status == "failed"
+
+
+def test_nobody_with_enough_examples_says_how_many_there_are() -> None:
+    found = evaluation(("a", "hallmark", "coverage_90", "all", 0.9, 120))
+    verdict = EachWithin("coverage_90", "60", 0.8, 1.0, "all", 300, may_skip=True).judge(found, METRICS)
+    assert (verdict.status, verdict.reason) == ("skipped", "nobody has 300 test examples, the most is 120")
+
+
+def test_a_figure_that_chance_moves_fails_only_when_its_whole_interval_lies_above() -> None:
+    found = evaluation(*((f"p{i}", "hallmark", "recall", "all", v, 1) for i, v in enumerate((0.02, 0.3, 0.05))))
+    assert NotAbove("recall", "60", 0.1, "all").judge(found, METRICS).status == "passed"
+    proven = evaluation(*((f"p{i}", "hallmark", "recall", "all", v, 1) for i, v in enumerate((0.2, 0.3, 0.25))))
+    verdict = NotAbove("recall", "60", 0.1, "all").judge(proven, METRICS)
+    assert verdict.status == "failed"
+    assert "failed when all of it lies above 0.1" in verdict.reason
 
 
 def gains(*shares: float) -> Evaluation:
@@ -68,15 +106,15 @@ def gains(*shares: float) -> Evaluation:
 
 
 def test_not_worse_asks_for_proof_of_being_worse() -> None:
-    gate = NotWorse("rmse", "60", "ridge", 0.005, "all")
-    assert gate.judge(gains(0.02, 0.01), METRICS).passed
+    gate = NotWorse("rmse", "60", "ridge", 0.005, "all", 1)
+    assert gate.judge(gains(0.02, 0.01), METRICS).status == "passed"
     by_chance = gate.judge(gains(-0.10, 0.06, -0.05, 0.05, -0.04), METRICS)
-    assert by_chance.passed  # worse by 1.6% in the mean, but two of five people say otherwise
+    assert by_chance.status == "passed"  # worse by 1.6% in the mean, but two of five people say otherwise
     proven = gate.judge(gains(-0.03, -0.02, -0.025, -0.03, -0.02), METRICS)
-    assert not proven.passed
+    assert proven.status == "failed"
     assert proven.reason.startswith("-2.5% better (-2.8%…-2.1%, 5 people), failed")
-    assert not gate.judge(gains(-0.02), METRICS).passed
-    assert not gate.judge(evaluation(("a", "hallmark", "rmse", "all", 9.0, 1)), METRICS).passed
+    assert gate.judge(gains(-0.02), METRICS).status == "failed"
+    assert gate.judge(evaluation(("a", "hallmark", "rmse", "all", 9.0, 1)), METRICS).status == "failed"
 
 
 def test_each_person_counts_and_nobody_is_named() -> None:
@@ -86,7 +124,7 @@ def test_each_person_counts_and_nobody_is_named() -> None:
         ("c", "hallmark", "coverage_90", "all", 0.1, 5),
     )
     verdict = EachWithin("coverage_90", "60", 0.82, 0.98, "all", 100).judge(found, METRICS)
-    assert not verdict.passed
+    assert verdict.status == "failed"
     assert verdict.figure == 0.7
     assert verdict.reason == "1 of 2 subjects outside"
 
@@ -96,9 +134,9 @@ def test_a_gap_between_groups_is_a_share_of_the_overall_mean() -> None:
     rows += [(f"m{i}", "hallmark", "rmse", s, 8.0, 1) for i in range(5) for s in ("all", "sex:male")]
     found = evaluation(*rows)
     verdict = FairBetween("rmse", "60", "sex", 0.3, 5).judge(found, METRICS)
-    assert not verdict.passed
+    assert verdict.status == "failed"
     assert verdict.figure == pytest.approx(0.4)
-    assert FairBetween("rmse", "60", "sex", 0.5, 5).judge(found, METRICS).passed
+    assert FairBetween("rmse", "60", "sex", 0.5, 5).judge(found, METRICS).status == "passed"
 
 
 def test_a_misspelt_segmentation_is_a_configuration_error() -> None:
@@ -108,8 +146,8 @@ def test_a_misspelt_segmentation_is_a_configuration_error() -> None:
 
 def test_slow_answers_fail() -> None:
     found = evaluation(("a", "hallmark", "rmse", "all", 9.0, 1), timings=(5.0,) * 90 + (50.0,) * 10)
-    assert not FastEnough(20).judge(found, METRICS).passed
-    assert FastEnough(60).judge(found, METRICS).passed
+    assert FastEnough(20).judge(found, METRICS).status == "failed"
+    assert FastEnough(60).judge(found, METRICS).status == "passed"
 
 
 def test_a_failed_gate_names_figure_unit_and_reason() -> None:

@@ -41,6 +41,6 @@ def test_notes_are_lists_and_markup_is_text(tmp_path: Path) -> None:
 
 
 def test_a_failed_gate_stands_out_with_its_reason(tmp_path: Path) -> None:
-    verdict = Verdict("rmse@60 against ridge", False, 9.0, 8.0, "mg/dL", "-12.5% better, +0.0% needed")
+    verdict = Verdict("rmse@60 against ridge", "failed", 9.0, 8.0, "mg/dL", "-12.5% better, +0.0% needed")
     page = render("t", evaluation(2), [verdict], METRICS, SHOWN, tmp_path)
-    assert "<span class=fail>failed</span><td>9 mg/dL<td>8<td class=why>-12.5% better" in page
+    assert "<span class=failed>failed</span><td>9 mg/dL<td>8<td class=why>-12.5% better" in page

@@ -38,11 +38,14 @@ def test_a_release_with_a_strange_version_is_refused() -> None:
         next_version({**WAS, "weights": "x"}, {"version": "v1", "digests": WAS})
 
 
-@pytest.mark.parametrize(("passed", "message"), [(None, "was judged by no gate"), (False, "was refused by gate 'g'")])
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(None, "was judged by no gate"), ("skipped", "was judged by no gate"), ("failed", "was refused by gate 'g'")],
+)
 def test_only_what_gates_passed_is_promoted(
-    passed: bool | None, message: str, trained: Path, params: Any, task: Any, tmp_path: Path
+    status: Any, message: str, trained: Path, params: Any, task: Any, tmp_path: Path
 ) -> None:
-    verdicts = [] if passed is None else [Verdict("g", passed, 1.0, 2.0, "", "why")]
+    verdicts = [] if status is None else [Verdict("g", status, 1.0, 2.0, "", "why")]
     made = tmp_path / "bundle"
     make_bundle(trained, made, task.name, params["task"], [], {}, {"data": "toy"}, {}, verdicts, "# toy\n", None)
     (tmp_path / "champion").mkdir()
@@ -54,7 +57,7 @@ def test_only_what_gates_passed_is_promoted(
 
 def test_every_task_has_its_own_champion(params: dict[str, Any], task: Any, trained: Path, tmp_path: Path) -> None:
     releases, champions = tmp_path / "releases.json", tmp_path / "champions"
-    verdicts = [Verdict("g", True, 1.0, 1.0, "", "fine")]
+    verdicts = [Verdict("g", "passed", 1.0, 1.0, "", "fine")]
     for name in ("one", "two"):
         made = tmp_path / name
         make_bundle(trained, made, name, params["task"], [], {}, {"data": "toy"}, {}, verdicts, "# toy\n", None)

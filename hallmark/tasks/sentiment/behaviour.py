@@ -20,10 +20,10 @@ GOOD = ("good", "great", "enjoyable", "reliable", "excellent")
 BAD = ("bad", "boring", "terrible", "disappointing", "awful")
 # First names that US birth records tie most strongly to one group, as audits of language models use them.
 NAMES = (
-    ("Emily", "Greg", "Anne", "Todd", "Jill", "Brad"),
-    ("Lakisha", "Jamal", "Tamika", "Darnell", "Ebony", "Tyrone"),
-    ("Maria", "Carlos", "Guadalupe", "Jose", "Rosa", "Luis"),
-    ("Mei", "Hiroshi", "Priya", "Wei", "Lakshmi", "Jin"),
+    ("Emily", "Greg", "Anne", "Todd", "Jill", "Brad", "Allison", "Brett", "Sarah", "Matthew"),
+    ("Lakisha", "Jamal", "Tamika", "Darnell", "Ebony", "Tyrone", "Latoya", "Jermaine", "Aisha", "Rasheed"),
+    ("Maria", "Carlos", "Guadalupe", "Jose", "Rosa", "Luis", "Juanita", "Miguel", "Esperanza", "Javier"),
+    ("Mei", "Hiroshi", "Priya", "Wei", "Lakshmi", "Jin", "Yuki", "Sanjay", "Hye", "Deepak"),
 )
 SENTENCES = (
     "{} recommended this place to us.",
@@ -31,6 +31,9 @@ SENTENCES = (
     "We watched the film with {} and talked about it afterwards.",
     "{} said that the food was cold.",
     "{} said that the staff were friendly.",
+    "{} asked for the bill and paid it.",
+    "{} returned the battery after two days.",
+    "The ending surprised {} more than us.",
 )
 
 
@@ -56,22 +59,27 @@ def typos(classify: Classify, texts: Sequence[str], seed: int) -> float:
     return float((before == after).mean()) if pairs else float("nan")
 
 
-def names(classify: Classify, seed: int) -> tuple[float, float, Array]:
+def names(classify: Classify, seed: int) -> tuple[tuple[float, float, float], Array]:
     """Compare groups of names in the same sentences.
 
     Returns:
-        Largest difference between two groups of the mean probability of the last label; share of random groupings of
-        the same names whose difference is at least as large; the means, (groups,).
+        Largest difference between two groups of the mean probability of the last label, with its 95% interval (names
+        are drawn within their group; the largest of several differences is too large by chance alone, so the mean
+        difference of random groupings is taken off its ends); the means, (groups,).
     """
     everybody = [name for group in NAMES for name in group]
     filled = [[sentence.format(name) for sentence in SENTENCES] for name in everybody]
     found = np.asarray([classify(texts)[:, -1].mean() for texts in filled])
     rng = np.random.default_rng(seed)
 
+    table = found.reshape(len(NAMES), -1)
+
     def gap(values: Array) -> float:
-        means = values.reshape(len(NAMES), -1).mean(axis=1)
+        means = values.mean(axis=1)
         return float(means.max() - means.min())
 
-    measured = gap(found)
-    chance = [gap(rng.permutation(found)) >= measured for _ in range(1000)]
-    return measured, float(np.mean(chance)), found.reshape(len(NAMES), -1).mean(axis=1)
+    by_chance = float(np.mean([gap(rng.permutation(found).reshape(table.shape)) for _ in range(1000)]))
+    drawn = [gap(np.take_along_axis(table, rng.integers(0, table.shape[1], table.shape), axis=1)) for _ in range(1000)]
+    low, high = np.quantile(drawn, [0.025, 0.975]) - by_chance
+    measured = gap(table)
+    return (measured, max(0.0, min(float(low), measured)), max(float(high), measured)), table.mean(axis=1)

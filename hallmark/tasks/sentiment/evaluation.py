@@ -16,7 +16,6 @@ BEHAVIOUR: dict[str, Better] = {
     "negated_blame_rises": "higher",
     "typo_stays": "higher",
     "name_gap": "lower",
-    "name_gap_by_chance": "higher",
 }
 
 
@@ -38,8 +37,8 @@ class SentimentEvaluation(ClassEvaluation):
     def tests(self, task: Any, prepared: Prepared, predictor: Any, out: Path) -> Tested:
         """Negate, misspell and change names; see `ClassEvaluation.tests`."""
         classify, texts = predictor.probabilities, task.rows_of(prepared, "test")["text"].tolist()
-        gap, by_chance, groups = behaviour.names(classify, self.seed)
-        found = (*behaviour.negation(classify), behaviour.typos(classify, texts, self.seed), gap, by_chance)
+        gap, groups = behaviour.names(classify, self.seed)
+        found = (*behaviour.negation(classify), behaviour.typos(classify, texts, self.seed), gap)
         bars = {names[0]: float(p) for names, p in zip(behaviour.NAMES, groups, strict=True)}
         draw_shares(out / "names.png", bars, f"mean probability of {task.labels[-1]!r}")
         caption = "The same sentences with names of four groups (by the group's first name)"
