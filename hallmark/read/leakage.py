@@ -12,7 +12,7 @@ import pandas as pd
 
 from hallmark.contracts import Prepared
 from hallmark.errors import DataError, LeakageError
-from hallmark.read.panel import Floats, Integers, nearest_slots
+from hallmark.read.panel import Floats, Grid, Integers, bridged_steps, nearest_slots, sensor_interval
 from hallmark.read.splits import HELD_OUT, SEEN, Parts
 
 CHUNK = 8192  # windows whose targets are held at once
@@ -37,7 +37,7 @@ def check_leakage(prepared: Prepared, parts: Parts, value: str, purge_minutes: i
         DataError: a part has no window.
     """
     cuts = _check_cuts(prepared, purge_minutes)
-    readings = _Readings.of(prepared.rows, value, parts.panel.grid.step_minutes)
+    readings = _Readings.of(prepared.rows, value, parts.panel.grid)
     checked = {"values": 0}
     for part in BOUNDS:
         origins = parts.origins(part, None if part == "test" else SEEN)
@@ -58,13 +58,16 @@ class _Readings:
     names: tuple[str, ...]
     keys: Integers
     values: Floats
+    bridged: Integers
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, value: str, step_minutes: int) -> "_Readings":
+    def of(cls, rows: pd.DataFrame, value: str, grid: Grid) -> "_Readings":
         names, codes = np.unique(rows["subject_id"].to_numpy(dtype=str), return_inverse=True)
-        keys = _key(codes, nearest_slots(rows["timestamp"].to_numpy(), step_minutes))
+        slots = nearest_slots(rows["timestamp"].to_numpy(), grid.step_minutes)
+        keys = _key(codes, slots)
         order = np.argsort(keys, kind="stable")
-        return cls(tuple(names.tolist()), keys[order], rows[value].to_numpy(dtype=np.float32)[order])
+        bridged = bridged_steps(sensor_interval(codes[order], slots[order]), grid)
+        return cls(tuple(names.tolist()), keys[order], rows[value].to_numpy(dtype=np.float32)[order], bridged)
 
     def at(self, codes: Integers, slots: Integers) -> Floats:
         """Values of some people at some grid points, NaN where there is no row."""
@@ -140,18 +143,17 @@ def _check_values(parts: Parts, origins: Integers, part: str, readings: _Reading
     if not np.array_equal(context[there], real[there]):
         raise LeakageError(f"an input of {part} is no reading of its subject at its time")
     bare = np.isnan(context[:, -grid.recent_length :]).any() or not there[:, -1].all()
-    # The longest run without a reading inside the recent window, by distance of its real readings.
-    gap = _longest_gap(there[:, -grid.recent_length :]) * grid.step_minutes
-    if bare or gap > grid.interpolate_minutes:
-        raise LeakageError(f"a window of {part} spans a gap of {gap} minutes, at most {grid.interpolate_minutes}")
+    # Distances of neighbouring real readings inside the recent window, each beside what its sensor allows.
+    row, column = np.nonzero(there[:, -grid.recent_length :])
+    inside = np.diff(row) == 0
+    distance = np.diff(column)[inside]
+    until = _key(codes[row[1:][inside], 0], (slots + back[-grid.recent_length :])[row[1:][inside], column[1:][inside]])
+    allowed = readings.bridged[np.searchsorted(readings.keys, until)]
+    if bare or (distance > allowed).any():
+        over = distance > allowed
+        gap, most = (int(steps.max(initial=0)) * grid.step_minutes for steps in (distance[over], allowed[over]))
+        raise LeakageError(f"a window of {part} spans a gap of {gap} minutes, its sensor allows {most}")
     return int(known.sum() + there.sum())
-
-
-def _longest_gap(there: "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]") -> int:
-    """Longest distance of two neighbours that are there, over all rows, in steps."""
-    row, column = np.nonzero(there)
-    distance = np.diff(column)[np.diff(row) == 0]
-    return int(distance.max(initial=0))
 
 
 def _check_twins(readings: _Readings, cuts: pd.DataFrame, share: float = 0.5) -> int:

@@ -18,6 +18,7 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 MINUTES_A_DAY = 1440
+USUAL, FEWEST = 48, 12  # distances of readings whose median is a sensor's interval, and how many it takes
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,27 @@ class Grid:
         recent_length: grid points that must be there before a forecast (after interpolation).
         context_length: grid points that a forecast may look back at; the older ones may be missing.
         horizons_minutes: forecast times after the last reading, ascending.
-        interpolate_minutes: longest distance of two real readings between which inputs are interpolated.
+        bridged_intervals: how many of a sensor's own intervals two readings may lie apart for the inputs between them
+            to be interpolated; anything longer is a gap.
+        slowest_minutes: longest interval of a sensor; one that reads less often has gaps.
     """
 
     step_minutes: int
     recent_length: int
     context_length: int
     horizons_minutes: tuple[int, ...]
-    interpolate_minutes: int = 15
+    bridged_intervals: int
+    slowest_minutes: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "horizons_minutes", tuple(self.horizons_minutes))
         h = self.horizons_minutes
         if not h or list(h) != sorted(set(h)) or h[0] < self.step_minutes or any(m % self.step_minutes for m in h):
             raise ValueError(f"horizons_minutes must ascend in multiples of {self.step_minutes}, got {h[:6]}…")
+        if self.bridged_intervals < 1:
+            raise ValueError(f"bridged_intervals={self.bridged_intervals} must be at least 1")
+        if self.slowest_minutes < self.step_minutes:
+            raise ValueError(f"slowest_minutes={self.slowest_minutes} must be at least {self.step_minutes}")
         if not 0 < self.recent_length <= self.context_length:
             raise ValueError(f"recent_length={self.recent_length} must be in 1…context_length={self.context_length}")
 
@@ -80,9 +88,11 @@ class Panel:
         grid: the grid.
         subjects: subject ids, ascending.
         values: (N,) readings, NaN where none was taken. Targets come from here, never interpolated.
-        filled: (N,) the same with gaps of at most `grid.interpolate_minutes` interpolated. Inputs come from here.
+        filled: (N,) the same, interpolated where readings lie at most `grid.bridged_intervals` of the sensor's own
+            intervals apart. Inputs come from here.
         minute: (N,) minutes since 1970 in local wall-clock time.
         subject: (N,) position in `subjects`, -1 in the padding.
+        interval_minutes: (S,) each subject's usual time between two readings.
     """
 
     grid: Grid
@@ -91,6 +101,7 @@ class Panel:
     filled: Floats
     minute: npt.NDArray[np.int32]
     subject: npt.NDArray[np.int32]
+    interval_minutes: Floats
 
     @property
     def interpolated_share(self) -> float:
@@ -189,18 +200,46 @@ def build_panel(frame: pd.DataFrame, value: str, grid: Grid) -> Panel:
     for offset, length, start in zip(offsets, lengths, starts, strict=True):
         minutes[offset : offset + length] = (slot[start] + np.arange(length)) * grid.step_minutes
         subject[offset : offset + length] = codes[start]
-    filled = _interpolate(values, grid.interpolate_minutes // grid.step_minutes)
-    return Panel(grid, tuple(str(n) for n in names), values, filled, minutes, subject)
+    interval = sensor_interval(codes, slot)
+    filled = _interpolate(values, bridged_steps(interval, grid))
+    usual = pd.Series(interval).groupby(codes).median().to_numpy() * grid.step_minutes
+    return Panel(grid, tuple(str(n) for n in names), values, filled, minutes, subject, usual.astype(np.float32))
 
 
-def _interpolate(values: Floats, longest: int) -> Floats:
-    """Fill linearly between real readings that are at most `longest` grid steps apart."""
+def sensor_interval(codes: npt.NDArray[Any], slot: Integers) -> Floats:
+    """Estimate a sensor's own interval at every reading, in grid steps, from the readings up to it.
+
+    It is the median distance of the last readings, so that neither a pause nor a change of the sensor moves it for
+    long, and a request of two days tells the same as the whole record.
+
+    Args:
+        codes: (N,) subject of every reading, ascending.
+        slot: (N,) grid point of every reading, ascending within a subject.
+
+    Returns:
+        (N,); the first readings of a subject share the first estimate, and one grid step where there are too few.
+    """
+    distance = pd.Series(np.diff(slot, prepend=slot[0]).astype(np.float64))
+    distance[np.diff(codes, prepend=-1) != 0] = np.nan
+    median = distance.groupby(codes).rolling(USUAL, min_periods=FEWEST).median().reset_index(drop=True)
+    return median.groupby(codes).bfill().fillna(1.0).to_numpy(dtype=np.float32)
+
+
+def bridged_steps(interval: Floats, grid: Grid) -> Integers:
+    """Tell at every reading how many grid steps before it the last one may lie without a gap between them, (N,)."""
+    own = np.minimum(interval, grid.slowest_minutes / grid.step_minutes)
+    return np.maximum(np.ceil(grid.bridged_intervals * own - 0.1), 1).astype(np.int64)
+
+
+def _interpolate(values: Floats, longest: Integers) -> Floats:
+    """Fill linearly between real readings; `longest` is `bridged_steps` of each of them."""
     there = np.flatnonzero(~np.isnan(values))
     filled = values.copy()
     if len(there) < 2:
         return filled
     distance = np.diff(there)
-    for width in range(2, longest + 1):
+    distance[distance > longest[1:]] = 0
+    for width in range(2, int(distance.max(initial=0)) + 1):
         left = there[:-1][distance == width]
         for step in range(1, width):
             filled[left + step] = values[left] + (values[left + width] - values[left]) * np.float32(step / width)
@@ -209,9 +248,11 @@ def _interpolate(values: Floats, longest: int) -> Floats:
 
 def describe(panel: Panel) -> dict[str, Any]:
     """Count what the panel holds, for reports."""
+    intervals = np.unique(panel.interval_minutes, return_counts=True)
     return {
         "subjects": len(panel.subjects),
         "readings": int(np.count_nonzero(~np.isnan(panel.values))),
         "origins": len(panel.origins),
         "interpolated_share": round(panel.interpolated_share, 6),
+        "sensor_minutes": {f"{minutes:g}": int(n) for minutes, n in zip(*intervals, strict=True)},
     }

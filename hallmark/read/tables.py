@@ -21,7 +21,7 @@ def read_table(
         text: columns of a CSV that are not to become numbers, as pandas' `dtype`.
 
     Raises:
-        SourceError: it is missing, empty, not UTF-8, separated by other signs than commas, or unreadable.
+        SourceError: it is missing, empty, not UTF-8, separated by other signs than commas or semicolons, or unreadable.
     """
     if not path.is_file():
         raise SourceError(f"{path} is not there: set {key} to a CSV or Parquet file")
@@ -40,7 +40,8 @@ def read_table(
     except (ValueError, OSError) as error:
         line = str(error).splitlines()[0]
         raise SourceError(f"{path} cannot be read as {path.suffix or 'a table'}: {line}") from error
-    for name, sign in (("semicolons", ";"), ("tabs", "\t")):
-        if len(frame.columns) == 1 and sign in str(frame.columns[0]):
-            raise SourceError(f"{path} is separated by {name}: save it with commas")
+    if len(frame.columns) == 1 and ";" in str(frame.columns[0]):  # where the decimal sign is a comma
+        return pd.read_csv(path, dtype=text, encoding="utf-8-sig", sep=";")
+    if len(frame.columns) == 1 and "\t" in str(frame.columns[0]):
+        raise SourceError(f"{path} is separated by tabs: save it with commas or semicolons")
     return frame

@@ -1,5 +1,9 @@
 """The grid: windows are views, never span gaps, and targets are always real."""
 
+import math
+import statistics
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 from hallmark.errors import DataError
 from hallmark.read.panel import Grid, build_panel
 
-GRID = Grid(step_minutes=5, recent_length=6, context_length=12, horizons_minutes=(5, 10, 30))
+GRID = Grid(5, 6, 12, (5, 10, 30), bridged_intervals=3, slowest_minutes=16)
 
 
 def frame(slots: list[int], subject: str = "a") -> pd.DataFrame:
@@ -28,8 +32,19 @@ def test_no_recent_window_spans_a_gap(found: list[int]) -> None:
     for origin, context in zip(panel.origins, panel.context(panel.origins), strict=True):
         assert not np.isnan(context[-GRID.recent_length :]).any()
         last = round(float(panel.values[origin]))
-        real = [s for s in found if last - GRID.recent_length + 1 <= s <= last]
-        assert max(np.diff([*real]), default=1) <= 3  # 15 minutes
+        first = last - GRID.recent_length + 1
+        for before, after in pairwise(found):
+            if first <= before and after <= last:
+                assert after - before <= allowed(found, after)
+
+
+def allowed(found: list[int], reading: int) -> int:
+    """Steps that may lie before a reading: three of the sensor's own intervals, told by the last distances."""
+    distances = [b - a for a, b in pairwise(found) if b <= reading][-48:]
+    if len(distances) < 12:  # the first readings share the first estimate
+        distances = [b - a for a, b in pairwise(found)][:12]
+    own = statistics.median(distances) if len(distances) >= 12 else 1
+    return max(1, math.ceil(3 * min(own, 16 / 5) - 0.1))
 
 
 @settings(max_examples=60, deadline=None)
@@ -49,6 +64,45 @@ def test_a_gap_of_fifteen_minutes_is_interpolated_and_a_longer_one_is_not() -> N
     assert inside[:5].tolist() == [0, 1, 2, 3, 4]
     assert np.isnan(inside[5:8]).all()
     assert panel.interpolated_share == pytest.approx(2 / 6)
+
+
+def slow(jitter: bool, count: int = 200) -> list[int]:
+    """A sensor of 15 minutes, whose clock gains so that some steps become 20 minutes."""
+    minutes = np.arange(count) * (15.2 if jitter else 15.0)
+    return sorted(set(np.floor(minutes / 5 + 0.5).astype(int).tolist()))
+
+
+@pytest.mark.parametrize("jitter", [False, True])
+def test_a_gap_is_a_multiple_of_the_sensors_own_interval(jitter: bool) -> None:
+    slots_ = slow(jitter)
+    panel = build_panel(frame(slots_), "value", GRID)
+    assert panel.interval_minutes.tolist() == [15]
+    assert len(panel.origins) == len(slots_) - 2  # all but those before the first half hour
+    lost = [s for i, s in enumerate(slots_) if i not in (50, 51)]  # two in a row: 45 minutes
+    assert len(build_panel(frame(lost), "value", GRID).origins) == len(lost) - 2
+    lost = [s for i, s in enumerate(slots_) if i not in (50, 51, 52, 53)]
+    assert len(build_panel(frame(lost), "value", GRID).origins) < len(lost) - 2
+
+
+def test_a_sensor_that_is_changed_takes_its_interval_along() -> None:
+    fast, later = list(range(300)), [300 + s for s in slow(True)]
+    panel = build_panel(frame([*fast, *later]), "value", GRID)
+    assert panel.interval_minutes.tolist() == [5]
+    new = panel.minute[panel.origins] // 5 - panel.minute[panel.subject >= 0][0] // 5
+    assert np.isin(later[60:], new).all()
+
+
+def test_a_record_without_a_rhythm_is_not_bridged() -> None:
+    hourly = build_panel(frame(list(range(0, 2000, 12))), "value", GRID)
+    assert not len(hourly.origins)
+
+
+def test_a_request_tells_the_same_interval_as_the_record() -> None:
+    found = slow(True, 400)
+    whole = build_panel(frame(found), "value", GRID)
+    part = build_panel(frame([s for s in found if s > found[-1] - 576]), "value", GRID)
+    there = whole.filled[whole.subject >= 0][-500:]
+    np.testing.assert_array_equal(there, part.filled[part.subject >= 0][-500:])
 
 
 def test_a_pause_of_a_year_costs_no_memory() -> None:
@@ -86,4 +140,4 @@ def test_no_readings_are_refused() -> None:
 @pytest.mark.parametrize("bad", [(), (10, 5), (7,), (5, 5)])
 def test_horizons_must_ascend_on_the_grid(bad: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="horizons_minutes"):
-        Grid(5, 6, 12, bad)
+        Grid(5, 6, 12, bad, 3, 16)

@@ -91,6 +91,82 @@ def test_mmol_in_a_mg_column_is_refused() -> None:
         cleaned(rows)
 
 
+@pytest.mark.parametrize("factor", [1 / 18, 18])
+def test_a_unit_that_changes_in_mid_record_is_refused_with_the_rows(factor: float) -> None:
+    rows = readings()
+    values = rows["glucose"].astype(float)
+    rows["glucose"] = values.where(rows.index < 400, values * factor).round(1).astype(str)
+    with pytest.raises(DataError, match=r"subject 'a' changes its unit in mid-record: .*\(rows .* to 576 of the table"):
+        cleaned(rows)
+
+
+def other_person(rows: pd.DataFrame) -> pd.DataFrame:
+    values = 220 + 60 * np.sin(np.arange(len(rows)) / 37 + 2)
+    return rows.assign(glucose=values.round(1).astype(str))
+
+
+@pytest.mark.parametrize("apart", ["0s", "90s"])
+def test_two_people_under_one_id_are_refused(apart: str) -> None:
+    rows = readings()
+    other = other_person(rows)
+    other["timestamp"] = (pd.to_datetime(other["timestamp"]) + pd.Timedelta(apart)).astype(str)
+    with pytest.raises(DataError, match=r"subject 'a' holds two series that disagree .*an id of its own"):
+        cleaned(pd.concat([rows, other.iloc[:200]]))
+
+
+def test_two_people_who_take_turns_are_refused() -> None:
+    rows = readings(days=4)
+    other = other_person(rows)
+    with pytest.raises(DataError, match="holds two series that disagree"):
+        cleaned(pd.concat([rows.iloc[::3], other.iloc[1::3]]))
+
+
+def test_two_sensors_of_one_person_are_merged() -> None:
+    rows = readings()
+    noise = np.random.default_rng(1).normal(0, 12, len(rows))
+    second = rows.assign(glucose=(rows["glucose"].astype(float) + noise).round(1).astype(str))
+    assert len(cleaned(pd.concat([rows, second])).rows) == len(rows)
+
+
+def test_a_sensor_that_jumps_about_is_one_person() -> None:
+    rows = readings()
+    noise = np.random.default_rng(2).normal(0, 40, len(rows))
+    assert len(cleaned(rows.assign(glucose=(200 + noise).round(1).astype(str))).rows) == len(rows)
+
+
+def test_times_in_utc_are_refused_by_name() -> None:
+    rows = readings()
+    for stamps in (rows["timestamp"] + "Z", rows["timestamp"] + "+00:00", pd.to_datetime(rows["timestamp"], utc=True)):
+        with pytest.raises(DataError, match=r"576 timestamps are UTC .* set data\.timezone"):
+            cleaned(rows.assign(timestamp=stamps))
+
+
+def test_the_hour_that_comes_twice_is_kept_once() -> None:
+    times = pd.date_range("2024-10-26", "2024-10-29", freq="5min", tz="Europe/Berlin")
+    rows = pd.concat([readings(days=4)] * 1).iloc[: len(times)].assign(timestamp=times.map(lambda t: t.isoformat()))
+    found = cleaned(rows)
+    assert counts(found.report)[("dropped", "hour that came twice when clocks went back (the second time)")] == 12
+    night = found.rows[found.rows["timestamp"].between("2024-10-27 02:00", "2024-10-27 02:59")]
+    first = rows[rows["timestamp"].str.startswith("2024-10-27T02") & rows["timestamp"].str.endswith("+02:00")]
+    np.testing.assert_allclose(night["glucose_mg_dl"], first["glucose"].astype(float), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("word", "value"), [("LO", 40), ("Niedrig", 40), ("HI", 400), ("Hoch", 400)])
+def test_words_of_sensors_are_read(word: str, value: float, task: Any) -> None:
+    rows = readings()
+    rows.loc[5, "glucose"] = word
+    found = clean(Raw(rows, pd.DataFrame({"subject_id": ["a"]}), {}), LIMITS, task.sensor_text, 5)
+    assert found.rows["glucose_mg_dl"].iloc[5] == value
+
+
+def test_decimal_commas_are_read_and_counted() -> None:
+    rows = readings()
+    rows["glucose"] = rows["glucose"].str.replace(".", ",")
+    found = cleaned(rows)
+    assert counts(found.report) == {("noted", "decimal comma read as a point"): 576}
+    np.testing.assert_allclose(found.rows["glucose_mg_dl"], readings()["glucose"].astype(float), rtol=1e-6)
+
+
 def test_constant_readings_are_dropped_and_named() -> None:
     with pytest.raises(DataError, match="all readings of the subject are equal"):
         cleaned(readings().assign(glucose="120"))

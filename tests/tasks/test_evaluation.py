@@ -39,7 +39,6 @@ def test_every_rival_is_scored(evaluation: Evaluation) -> None:
         "ridge",
         "lightgbm_12h",
         "lightgbm_all",
-        "lightgbm_quantiles",
         "residual_mlp",
         "patchtst",
         "ensemble",

@@ -1,5 +1,6 @@
 """A table of one's own: units, column names, and a second table that describes the people."""
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,7 @@ def source(where: Path, unit: str = "mg/dL", subjects: str = NOBODY) -> OwnTable
     pd.DataFrame({"id": ["007", "007", "b"], "time": ["2024-01-01 00:00"] * 3, "sgv": ["5.5", "Low", "6"]}).to_csv(
         path, index=False
     )
-    return OwnTable(str(path), unit, COLUMNS, None, subjects)
+    return OwnTable(str(path), unit, COLUMNS, None, None, subjects)
 
 
 def test_ids_keep_their_zeros_and_text_is_left_for_cleaning(tmp_path: Path) -> None:
@@ -57,6 +58,29 @@ def test_two_columns_that_claim_one_name_are_refused(tmp_path: Path) -> None:
     frame.to_csv(here.path, index=False)
     with pytest.raises(SourceError, match=r"the columns 'glucose' and 'sgv', data\.columns\.glucose names the second"):
         here.load()
+
+
+def test_semicolons_and_decimal_commas_are_read(tmp_path: Path) -> None:
+    here = source(tmp_path, "mmol/L")
+    Path(here.path).write_text("id;time;sgv\n007;2024-01-01 00:00;5,5\n007;2024-01-01 00:05;Low\n")
+    rows = here.load().rows
+    assert rows["glucose"].iloc[0] == pytest.approx(99.088)
+    assert rows["glucose"].iloc[1] == "Low"
+
+
+def test_timestamps_in_utc_become_the_wall_clock_of_the_zone(tmp_path: Path) -> None:
+    here = dataclasses.replace(source(tmp_path), timezone="Europe/London")
+    times = ["2024-07-01T12:00:00Z", "2024-10-27T00:30:00Z", "2024-10-27T01:30:00Z", "2024-12-01 08:00"]
+    pd.DataFrame({"id": "a", "time": times, "sgv": 100}).to_csv(here.path, index=False)
+    rows = here.load().rows
+    hours = pd.to_datetime(rows["timestamp"], format="ISO8601").dt.strftime("%m-%d %H:%M").tolist()
+    assert hours == ["07-01 13:00", "10-27 01:30", "10-27 01:30", "12-01 08:00"]
+    assert rows["offset_minutes"].iloc[:3].tolist() == [60, 60, 0]
+
+
+def test_an_unknown_zone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no zone such as Europe/London"):
+        dataclasses.replace(source(tmp_path), timezone="Londonn")
 
 
 def test_tabs_are_named(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_gap_is_refused(predictor: GlucosePredictor, window: Any) -> None:
         [whole.model_copy(update={"readings": [*whole.readings[:-40], *whole.readings[-20:]]})]
     )
     assert answer.status == "abstained"
-    assert "gap of more than 15 minutes" in answer.reason
+    assert "gap of more than 3 intervals of the sensor (5 minutes each)" in answer.reason
 
 
 def test_a_newcomer_is_answered_by_the_base_and_nobody_elses_adapter(predictor: GlucosePredictor, window: Any) -> None:

@@ -13,15 +13,26 @@ from hallmark.errors import DataError
 from hallmark.files import directory_of
 from hallmark.read.panel import means_of_runs, nearest_slots
 from hallmark.read.validation import Ledger, ValidationLimits, require_columns
+from hallmark.tasks.glucose.messages import HIGHEST_MG_DL, LOWEST_MG_DL, SUSPECT_MMOL
 
-LOWEST, HIGHEST = 10.0, 600.0  # mg/dL; outside it is no reading of any sensor on the market
-SUSPECT_MMOL = 30.0  # a person's median below this is not in mg/dL
 LONGEST_ID = 180  # bytes, percent-encoded: it must be a file name
+BLOCK = 24  # readings in a row whose median tells their unit
+TWO_PEOPLE_MG_DL = 20.0  # median difference of readings of one moment above which they are two people's
+FEW_PAIRS = 24  # of such readings, below which nothing is said
+OFFSET = "offset_minutes"  # a source's column: what the wall clock is ahead of UTC
 ZONE_DROPPED = "time zone dropped, wall-clock time kept"
+HOUR_TWICE = "hour that came twice when clocks went back (the second time)"
+DECIMAL_COMMA = "decimal comma read as a point"
 GROUPS = ("age_band", "sex", "diabetes_type", "device")
 
 
-def clean(raw: Raw, limits: ValidationLimits, sensor_text: Mapping[str, float], step_minutes: int) -> Clean:
+def clean(
+    raw: Raw,
+    limits: ValidationLimits,
+    sensor_text: Mapping[str, float],
+    step_minutes: int,
+    unit_setting: str = "data.unit",
+) -> Clean:
     """Clean rows one rule at a time, counting each.
 
     Args:
@@ -29,15 +40,17 @@ def clean(raw: Raw, limits: ValidationLimits, sensor_text: Mapping[str, float], 
         limits: when to fail.
         sensor_text: value in mg/dL that stands for a sensor's text, keys in lower case (`low`, `high`).
         step_minutes: readings within one grid step are merged.
+        unit_setting: what names the unit, for messages.
 
     Raises:
-        DataError: a column is missing, the unit is wrong, or more is dropped or changed than the limits allow.
+        DataError: a column is missing, the unit is wrong or changes, two people share an id, times are UTC, or more is
+            dropped or changed than the limits allow.
     """
     require_columns(raw.rows, ("subject_id", "timestamp", "glucose", "source"), "the source's table")
     ledger = Ledger(len(raw.rows))
     if raw.rows.empty:
         raise DataError("the source has no rows: set data to a source that has some")
-    frame = raw.rows[["subject_id", "timestamp", "glucose", "source"]]
+    frame = raw.rows[["subject_id", "timestamp", "glucose", "source", *([OFFSET] if OFFSET in raw.rows else [])]]
     frame = frame.assign(subject_id=frame["subject_id"].astype("string").str.strip().fillna(""))
     frame = ledger.drop(frame, _mask(frame["subject_id"] == ""), "no subject_id")
     for person, why in raw.excluded.items():
@@ -49,11 +62,14 @@ def clean(raw: Raw, limits: ValidationLimits, sensor_text: Mapping[str, float], 
     if frame.empty:
         ledger.enforce(limits)
         raise DataError("no row is left: see the limits under task.limits")
-    _refuse_other_units(frame)
+    _refuse_other_units(frame, unit_setting)
     frame = ledger.drop(
-        frame, _mask(~frame["glucose_mg_dl"].between(LOWEST, HIGHEST)), f"outside {LOWEST:g}–{HIGHEST:g} mg/dL"
+        frame,
+        _mask(~frame["glucose_mg_dl"].between(LOWEST_MG_DL, HIGHEST_MG_DL)),
+        f"outside {LOWEST_MG_DL:g}–{HIGHEST_MG_DL:g} mg/dL",
     )
     frame = _order(frame, ledger)
+    _refuse_two_people(frame, step_minutes)
     frame = _merge(frame, step_minutes, ledger)
     frame = _straight_lines(frame, step_minutes, ledger)
     frame = _people(frame, limits, step_minutes, ledger)
@@ -87,7 +103,7 @@ def check_schema(rows: pd.DataFrame, subjects: pd.DataFrame) -> None:
         {
             "subject_id": pa.Column(str, pa.Check.str_length(min_value=1)),
             "timestamp": pa.Column("datetime64[s]"),
-            "glucose_mg_dl": pa.Column("float32", pa.Check.in_range(LOWEST, HIGHEST)),
+            "glucose_mg_dl": pa.Column("float32", pa.Check.in_range(LOWEST_MG_DL, HIGHEST_MG_DL)),
             "source": pa.Column(str),
         },
         unique=["subject_id", "timestamp"],
@@ -111,17 +127,26 @@ def _times(frame: pd.DataFrame, limits: ValidationLimits, ledger: Ledger) -> pd.
     raw = frame["timestamp"]
     if not pd.api.types.is_datetime64_any_dtype(raw):
         text = raw.astype("string").str.strip()
-        zone = _mask(text.str.contains(r"(?:[zZ]|[+-]\d{2}:?\d{2})$", regex=True) & text.str.contains(":"))
-        ledger.count("noted", ZONE_DROPPED, frame.loc[zone, "subject_id"])
-        text = text.str.replace(r"\s*(?:[zZ]|(?<=:\d{2})[+-]\d{2}:?\d{2})$", "", regex=True)
+        zone = text.str.extract(r":\d{2}(?:\.\d+)?\s*([zZ]|[+-]\d{2}:?\d{2})$")[0]
+        text = text.where(zone.isna(), text.str.replace(r"\s*(?:[zZ]|[+-]\d{2}:?\d{2})$", "", regex=True))
         # Only ISO text is read here: whether 11/03 is in March or in November is for data.timestamp_format to say.
         times = pd.to_datetime(text.where(text.str.match(r"\d{4}-\d{2}-\d{2}")), errors="coerce", format="ISO8601")
     else:
-        times = raw
-        if getattr(raw.dtype, "tz", None) is not None:
-            ledger.count("noted", ZONE_DROPPED, frame["subject_id"])
-            times = raw.dt.tz_localize(None)
+        aware = getattr(raw.dtype, "tz", None) is not None
+        zone = raw.dt.strftime("%z").astype("string") if aware else pd.Series(pd.NA, index=frame.index, dtype="string")
+        times = raw.dt.tz_localize(None) if aware else raw
+    said = zone.notna().to_numpy()
+    utc = zone.str.fullmatch(r"[zZ]|[+-]00:?00").fillna(False)
+    # Offset zero beside other offsets is a wall clock too: London's in winter.
+    if (zone.str.lower() == "z").any() or (said.any() and bool(utc[said].all())):
+        _refuse_utc(int(utc.sum()))
+    ledger.count("noted", ZONE_DROPPED, frame.loc[said, "subject_id"])
+    sign = zone.str[0].map({"+": 1.0, "-": -1.0}).astype("float64")
+    offset = sign * (zone.str[1:3].astype("float64") * 60 + zone.str[-2:].astype("float64"))
+    if OFFSET in frame:
+        offset = frame[OFFSET].astype("float64")
     frame = frame.assign(timestamp=times.astype("datetime64[s]"))
+    frame = ledger.drop(frame, _second_hour(frame, offset), HOUR_TWICE)
     frame = ledger.drop(
         frame,
         frame["timestamp"].isna().to_numpy(),
@@ -132,11 +157,39 @@ def _times(frame: pd.DataFrame, limits: ValidationLimits, ledger: Ledger) -> pd.
     return ledger.drop(frame, _mask(frame["timestamp"] > latest), f"in the future (after {limits.latest})")
 
 
+def _refuse_utc(rows: int) -> None:
+    raise DataError(
+        f"{rows:,} timestamps are UTC (…Z or +00:00), but forecasts rest on the wall clock: set data.timezone to where "
+        "the people live, such as Europe/London; data.timezone=UTC takes UTC for the wall clock"
+    )
+
+
+def _second_hour(frame: pd.DataFrame, offset: "pd.Series[float]") -> Any:
+    """Find rows of the second pass of the hour that comes twice in autumn, (N,).
+
+    In the order of instants the offset falls, and the wall clock reads what it has read before.
+    """
+    if offset.nunique() < 2:
+        return _mask(pd.Series(False, index=frame.index))
+    table = pd.DataFrame({"who": frame["subject_id"].to_numpy(), "wall": frame["timestamp"].to_numpy()})
+    table["offset"] = offset.to_numpy()
+    table["instant"] = table["wall"] - pd.to_timedelta(table["offset"].fillna(0), unit="min")
+    ordered = table.sort_values(["who", "instant"], kind="stable")
+    by = ordered.groupby("who", sort=False)
+    latest = by["wall"].cummax().groupby(ordered["who"], sort=False).shift()
+    fallen = ordered["offset"] < by["offset"].cummax()
+    again = pd.Series(_mask((ordered["wall"] <= latest) & fallen), index=ordered.index)
+    return again.sort_index().to_numpy(dtype=bool)
+
+
 def _values(frame: pd.DataFrame, sensor_text: Mapping[str, float], ledger: Ledger) -> pd.DataFrame:
     raw = frame["glucose"]
     numbers = pd.to_numeric(raw, errors="coerce").astype("float64")
     if numbers.isna().any():
         text = raw.astype("string").str.strip().str.lower()
+        comma = _mask(text.str.fullmatch(r"\d+,\d+"))
+        ledger.count("noted", DECIMAL_COMMA, frame.loc[comma, "subject_id"])
+        numbers = numbers.where(~comma, pd.to_numeric(text.str.replace(",", "."), errors="coerce").astype("float64"))
         for word, value in sensor_text.items():
             said = _mask((text == word.lower()) & numbers.isna())
             ledger.count("changed", f"sensor text {word!r} read as {value:g} mg/dL", frame.loc[said, "subject_id"])
@@ -153,20 +206,60 @@ def _values(frame: pd.DataFrame, sensor_text: Mapping[str, float], ledger: Ledge
     return frame[["subject_id", "timestamp", "glucose_mg_dl", "source"]]
 
 
-def _refuse_other_units(frame: pd.DataFrame) -> None:
+def _refuse_other_units(frame: pd.DataFrame, setting: str) -> None:
     median = frame.groupby("subject_id")["glucose_mg_dl"].median()
     odd = median[median < SUSPECT_MMOL]
     if len(odd):
         raise DataError(
             f"column 'glucose' looks like mmol/L for {len(odd)} of {len(median)} subjects "
-            f"(median {odd.iloc[0]:.1f} for subject {odd.index[0]!r}): set data.unit=mmol/L"
+            f"(median {odd.iloc[0]:.1f} for subject {odd.index[0]!r}): set {setting}=mmol/L"
         )
-    high = median[median > HIGHEST]
+    high = median[median > HIGHEST_MG_DL]
     if len(high):
         raise DataError(
             f"column 'glucose' is too high for mg/dL (median {high.iloc[0]:.0f} for subject {high.index[0]!r}): "
-            "is it in mg/dL while data.unit says mmol/L?"
+            f"is it in mg/dL while {setting} says mmol/L?"
         )
+    ordered = frame.sort_values(["subject_id", "timestamp"], kind="stable")
+    block = ordered.groupby("subject_id").cumcount() // BLOCK
+    median = ordered.groupby([ordered["subject_id"], block])["glucose_mg_dl"].transform("median")
+    for other, bad in (("mmol/L", median < SUSPECT_MMOL), ("mg/dL taken for mmol/L", median > HIGHEST_MG_DL)):
+        if bad.any():
+            who = ordered.loc[bad, "subject_id"].iloc[0]
+            rows = ordered[bad & (ordered["subject_id"] == who)]
+            first, last = rows["timestamp"].iloc[[0, -1]]
+            raise DataError(
+                f"subject {who!r} changes its unit in mid-record: {len(rows):,} readings of {first:%Y-%m-%d %H:%M} to "
+                f"{last:%Y-%m-%d %H:%M} (rows {rows.index.min() + 1:,} to {rows.index.max() + 1:,} of the table) look "
+                f"like {other}, the others do not: bring them to one unit"
+            )
+
+
+def _refuse_two_people(frame: pd.DataFrame, step_minutes: int) -> None:
+    """Refuse an id under which two series interleave that disagree: their mean would be nobody's.
+
+    Two people's readings of one moment differ by more than two sensors of one person do. Where the series take turns
+    instead, neighbours differ more than every other reading does.
+    """
+    by = frame.groupby("subject_id", sort=False)
+    slot = pd.Series(nearest_slots(frame["timestamp"].to_numpy(), step_minutes), index=frame.index)
+    value = frame["glucose_mg_dl"].astype("float64")
+    people = frame["subject_id"]
+    one, two = by["glucose_mg_dl"].diff().abs(), by["glucose_mg_dl"].diff(2).abs()
+    near = by["timestamp"].diff(2) <= pd.Timedelta(minutes=4 * step_minutes)
+    together = (slot.groupby(people, sort=False).diff() == 0) & (one > 0)
+    for who, mine in value.groupby(people, sort=True):
+        here = one.loc[mine.index][together.loc[mine.index]]
+        turns = near.loc[mine.index]
+        zigzag = one.loc[mine.index][turns].median(), two.loc[mine.index][turns].median()
+        same_moment = len(here) >= max(FEW_PAIRS, 0.02 * len(mine)) and here.median() > TWO_PEOPLE_MG_DL
+        take_turns = int(turns.sum()) >= FEW_PAIRS and zigzag[0] > TWO_PEOPLE_MG_DL and zigzag[1] < zigzag[0] / 2
+        if same_moment or take_turns:
+            differ = here.median() if same_moment else zigzag[0]
+            raise DataError(
+                f"subject {str(who)!r} holds two series that disagree (readings of one moment differ by {differ:.0f} "
+                "mg/dL in the median): two people under one subject_id? give each an id of its own"
+            )
 
 
 def _order(frame: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
 from hallmark.judge.baselines import Baselines, fit_baselines
@@ -20,6 +21,7 @@ from hallmark.judge.report import training_notes
 from hallmark.judge.trees import Trees
 from hallmark.learn.base_forecaster import Base, load_base
 from hallmark.learn.intervals import pairs
+from hallmark.learn.side_by_side import shared_out
 from hallmark.learn.trainer import seed_everything
 from hallmark.read.panel import Floats, Integers
 from hallmark.read.splits import HELD_OUT, SEEN, Parts
@@ -45,19 +47,26 @@ class GlucoseEvaluation:
         path_minutes: every step up to here is pooled as the path.
         stride: grid points between two test windows.
         event_minutes: horizon of the hypo and hyper figures and of the error grids.
-        trees: also fit LightGBM (extra `bench`): quantiles on the recent window, means on every input.
+        minimum_examples: a person's figure that rests on fewer test windows is left out of every mean.
+        trees: also fit LightGBM (extra `bench`), one model a horizon: on the recent window, and on every input.
         seed: of the bootstrap.
+        side_by_side: processes that share the people, on CPUs: the same bytes.
     """
 
     marks_minutes: tuple[int, ...]
     path_minutes: int
     stride: int
     event_minutes: int
+    minimum_examples: int
     trees: bool
     seed: int
+    side_by_side: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "marks_minutes", tuple(self.marks_minutes))
+        for name in ("minimum_examples", "side_by_side"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
     @property
     def shown(self) -> Shown:
@@ -70,8 +79,8 @@ class GlucoseEvaluation:
 
     @property
     def segmentations(self) -> Sequence[str]:
-        """Groups of people, range of the last reading, time of day."""
-        return (*GROUPS, "range", "time")
+        """Groups of people, their sensors' interval, range of the last reading, time of day."""
+        return (*GROUPS, "sensor", "range", "time")
 
     def metrics(self, task: "GlucoseTask") -> Mapping[str, Metric]:
         """Every metric that is reported, by name; ValueError for a horizon that the grid does not have."""
@@ -98,17 +107,22 @@ class GlucoseEvaluation:
         rival = task.open_for_test(champion, parts) if champion is not None else None
         train, valid = task.origins_to_fit(parts)
         baselines = fit_baselines(parts, train, valid, task.scale, task.forecast.ridge_penalties)
-        trees = self._trees(task, parts, predictor) if self.trees else {}
-        groups = _groups(prepared)
+        trees = self._trees(task, parts, predictor, progress) if self.trees else {}
+        groups = _groups(prepared, parts)
         rows: list[tuple[Any, ...]] = []
         shown: list[dict[str, Any]] = []
         cloud: list[Array] = []
-        for code, subject_id in enumerate(parts.panel.subjects):
-            progress("evaluate", code, len(parts.panel.subjects), "")
+        codes = [int(code) for code in np.unique(parts.panel.subject[origins])]
+
+        def scored(code: int) -> dict[str, Any]:
             mine = origins[parts.panel.subject[origins] == code]
-            if not len(mine):
-                continue
-            found = _person(self, task, parts, predictor, others, rival, baselines, trees, subject_id, mine)
+            who = parts.panel.subjects[code]
+            return _person(self, task, parts, predictor, others, rival, baselines, trees, who, mine)
+
+        at_once = 1 if torch.cuda.is_available() else self.side_by_side
+        people = shared_out(codes, scored, at_once, lambda done, total: progress("evaluate", done, total, ""))
+        for code, found in zip(codes, people, strict=True):
+            subject_id = parts.panel.subjects[code]
             segments = ["all", HELD_OUT if parts.held_out[code] else SEEN, *groups.get(subject_id, [])]
             for name, metric, at, value, windows in found["scores"]:
                 rows += [(subject_id, name, metric, at, segment, value, windows) for segment in segments]
@@ -116,30 +130,45 @@ class GlucoseEvaluation:
             if len(shown) < 3 and parts.held_out[code]:
                 shown.append({**found["fan"], "title": subject_id})
             cloud.append(found["cloud"])
-        progress("evaluate", len(parts.panel.subjects), len(parts.panel.subjects), "")
+        progress("evaluate", len(codes), len(codes), "")
         scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
+        scores, left_out = self._enough(scores)
         summary = summarise(scores, self.seed)
         pictures = _draw(self, task, out, scores, summary, shown, np.concatenate(cloud))
         notes = {
             **training_notes(model),
             "test": f"{len(origins):,} windows of {len(cloud)} people",
+            "left out": left_out or "nobody",
             "interpolated share of input readings": f"{parts.panel.interpolated_share:.2%}",
             "what every model is given": INPUTS,
         }
         timings = _timings(parts, predictor, origins)
-        return Evaluation(scores, summary, pictures, notes, timings)
+        return Evaluation(scores, summary, pictures, notes, timings, left_out)
 
-    def _trees(self, task: "GlucoseTask", parts: Parts, predictor: GlucosePredictor) -> dict[str, list[Trees]]:
-        """Fit the trees: seven quantiles on the recent window, the mean on the same and on every input."""
+    def _enough(self, scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+        """Keep the figures that rest on enough windows; say whose RMSE is not among them, and where."""
+        few = scores["windows"] < self.minimum_examples
+        errors = scores[few & (scores["metric"] == "rmse") & (scores["segment"] == "all") & (scores["model"] == OURS)]
+        who = [f"@{at}: {', '.join(sorted(rows['subject_id']))}" for at, rows in errors.groupby("at", sort=True)]
+        said = f"fewer than {self.minimum_examples} test windows (evaluate.evaluator.minimum_examples) " if who else ""
+        return scores[~few], said + "; ".join(who)
+
+    def _trees(
+        self, task: "GlucoseTask", parts: Parts, predictor: GlucosePredictor, progress: Progress
+    ) -> dict[str, Trees]:
+        """Fit the trees, one model a horizon that is shown."""
         train, valid = task.origins_to_fit(parts)
         assembler, history = predictor.base.assembler, predictor.pasts.history
-        levels: Sequence[float | None] = task.forecast.quantile_levels
-        wanted = {
-            "lightgbm_quantiles": [Trees(assembler, self.marks_minutes, False, level) for level in levels],
-            "lightgbm_12h": [Trees(assembler, self.marks_minutes, False)],
-            "lightgbm_all": [Trees(assembler, self.marks_minutes, True)],
-        }
-        return {name: [m.fit(parts, history, train, valid) for m in models] for name, models in wanted.items()}
+        found = {}
+        for name, every_input in (("lightgbm_12h", False), ("lightgbm_all", True)):
+
+            def report(fitted: int, name: str = name) -> None:
+                progress(f"fit {name}", fitted, len(self.marks_minutes), "")
+
+            trees = Trees(assembler, self.marks_minutes, every_input)
+            found[name] = trees.fit(parts, history, train, valid, report)
+            report(len(self.marks_minutes))
+        return found
 
 
 CLINICAL = (
@@ -154,7 +183,7 @@ INPUTS = {
     "ridge": "the last 12 h",
     "no_personal": "the last 48 h and the clock (this model, personal inputs silenced)",
     "hallmark": "the last 48 h, the clock, the person's own past up to the last midnight",
-    "lightgbm_12h, lightgbm_quantiles": "the last 12 h",
+    "lightgbm_12h": "the last 12 h",
     "lightgbm_all": "every input of hallmark",
     "other candidates": "the same inputs as hallmark, without adapters and calibration",
 }
@@ -168,7 +197,7 @@ def _person(
     others: Mapping[str, Base],
     champion: GlucosePredictor | None,
     baselines: Baselines,
-    trees: Mapping[str, Sequence[Trees]],
+    trees: Mapping[str, Trees],
     subject_id: str,
     origins: Integers,
 ) -> dict[str, Any]:
@@ -189,13 +218,7 @@ def _person(
     if champion is not None:
         points[CHAMPION], spread[CHAMPION] = champion.forecast(subject_id, context, minute)
     points |= baselines.forecast(parts, origins, history, task.scale)
-    for name, models in trees.items():
-        forecasts = [model.forecast(parts, origins, history) for model in models]
-        if len(forecasts) == len(levels):
-            spread[name] = np.sort(np.stack(forecasts, axis=-1), axis=-1)
-            points[name] = spread[name][..., levels.index(0.5)]
-        else:
-            points[name] = forecasts[0]
+    points |= {name: model.forecast(parts, origins, history) for name, model in trees.items()}
     found: list[tuple[str, str, str, float, int]] = []
     for name, forecast in points.items():
         scored: list[Row] = score_points(forecast, target, grid, config.marks_minutes, config.path_minutes)
@@ -258,12 +281,13 @@ def _window_segments(last: Array, minute: Array) -> dict[str, Array]:
     return found | {f"time:{name}": quarter == i for i, name in enumerate(TIMES)}
 
 
-def _groups(prepared: Prepared) -> dict[str, list[str]]:
-    """Segments that every person belongs to, from the subject table."""
-    found: dict[str, list[str]] = {}
+def _groups(prepared: Prepared, parts: Parts) -> dict[str, list[str]]:
+    """Segments that every person belongs to, from the subject table and the interval of the sensor."""
+    panel = parts.panel
+    found = {who: [f"sensor:{m:g} min"] for who, m in zip(panel.subjects, panel.interval_minutes, strict=True)}
     for row in prepared.subjects.to_dict("records"):
         labels = [f"{c}:{row[c]}" for c in GROUPS if c in row and not pd.isna(row[c])]
-        found[str(row["subject_id"])] = labels
+        found[str(row["subject_id"])] += labels
     return found
 
 

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from itertools import pairwise
+from statistics import median
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, field_validator, model_validator
@@ -16,6 +17,9 @@ DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 MOST_READINGS = 1200  # over four days at 5 minutes
 
+LOWEST_MG_DL, HIGHEST_MG_DL = 10.0, 600.0  # outside it is no reading of any sensor on the market
+SUSPECT_MMOL = 30.0  # a median below this is not in mg/dL
+
 EARLIEST, LATEST = datetime(1970, 1, 1), datetime(2200, 1, 1)  # minutes since 1970 are counted in 32 bits
 
 Local = Annotated[NaiveDatetime, Field(ge=EARLIEST, lt=LATEST, description="local wall-clock time without a zone")]
@@ -26,7 +30,16 @@ class Reading(BaseModel):
 
     model_config = STRICT
     timestamp: Local
-    glucose_mg_dl: Annotated[float, Field(ge=10, le=600, strict=True, description="mg/dL")]
+    glucose_mg_dl: Annotated[
+        float, Field(le=HIGHEST_MG_DL, strict=True, description="mg/dL", json_schema_extra={"minimum": LOWEST_MG_DL})
+    ]
+
+    @field_validator("glucose_mg_dl")
+    @classmethod
+    def _in_mg_dl(cls, value: float) -> float:
+        if value < LOWEST_MG_DL:
+            raise PydanticCustomError("hallmark_unit", "a reading below 10 looks like mmol/L: send mg/dL (× 18.016)")
+        return value
 
 
 class GlucoseRequest(BaseModel):
@@ -42,6 +55,8 @@ class GlucoseRequest(BaseModel):
     def _ascending(cls, readings: list[Reading]) -> list[Reading]:
         if any(later.timestamp <= earlier.timestamp for earlier, later in pairwise(readings)):
             raise PydanticCustomError("hallmark_unordered", "readings must ascend in time")
+        if median(reading.glucose_mg_dl for reading in readings) < SUSPECT_MMOL:
+            raise PydanticCustomError("hallmark_unit", "readings look like mmol/L: send mg/dL (× 18.016)")
         return readings
 
 
@@ -51,6 +66,7 @@ class Provenance(BaseModel):
     model_config = STRICT
     rows_used: int
     rows_interpolated: int
+    sensor_minutes: Annotated[float, Field(description="usual time between two readings, estimated from them")]
     first: datetime
     last: datetime
     sha256: Annotated[str, Field(description="of the rows used, as `timestamp,mg/dL` lines")]

@@ -25,6 +25,8 @@ from hallmark.learn.personal import SEATS, WAYS, People
 from hallmark.read.panel import MINUTES_A_DAY, Floats, Integers, Panel, build_panel, means_of_runs, nearest_slots
 from hallmark.tasks.glucose.messages import (
     DISCLAIMER,
+    HIGHEST_MG_DL,
+    LOWEST_MG_DL,
     Forecast,
     GlucoseRequest,
     GlucoseResponse,
@@ -33,7 +35,7 @@ from hallmark.tasks.glucose.messages import (
 )
 
 BLOCK = 16  # rows of every forward pass that answers requests
-LOWEST_MG_DL, HIGHEST_MG_DL = 10.0, 600.0
+JUMPS_MG_DL = 40.0  # median change from one reading to the next that no sensor shows
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,17 @@ class GlucosePredictor:
         there = np.flatnonzero(panel.subject >= 0)
         if not len(panel.origins) or panel.origins[-1] != there[-1]:
             hours = panel.grid.recent_length * panel.grid.step_minutes / 60
-            gap = panel.grid.interpolate_minutes
-            return f"the last {hours:g} hours have a gap of more than {gap} minutes, or are not all there"
+            gap = panel.grid.bridged_intervals
+            return (
+                f"the last {hours:g} hours have a gap of more than {gap} intervals of the sensor "
+                f"({panel.interval_minutes[0]:g} minutes each), or are not all there"
+            )
+        recent = panel.values[there][-panel.grid.recent_length :]
+        changes = np.abs(np.diff(recent[~np.isnan(recent)]))
+        if not changes.any():
+            return "all readings of the last hours are equal: no sensor reads like this"
+        if (usual := float(np.median(changes))) > JUMPS_MG_DL:
+            return f"readings change by {usual:.0f} mg/dL from one to the next: no sensor reads like this"
         return ""
 
     def _response(
@@ -236,6 +247,7 @@ def _provenance(times: Any, values: Floats, panel: Panel) -> Provenance:
     return Provenance(
         rows_used=len(values),
         rows_interpolated=interpolated,
+        sensor_minutes=float(panel.interval_minutes[0]),
         first=times[0].item(),
         last=times[-1].item(),
         sha256=hashlib.sha256(lines.encode()).hexdigest(),

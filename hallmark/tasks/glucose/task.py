@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import BaseModel
 
 from hallmark.contracts import Clean, Prepared, Progress, Raw
@@ -19,9 +20,11 @@ from hallmark.learn.base_forecaster import (
     Base,
     ForecastConfig,
     as_tensors,
+    average_bases,
+    batches,
     export_base,
     fit_assembler,
-    fit_base,
+    fit_networks,
     load_base,
     population_forecast,
     save_base,
@@ -33,7 +36,9 @@ from hallmark.learn.inputs import Scale
 from hallmark.learn.intervals import CalibrateConfig, Calibration, nightly, offsets, scores
 from hallmark.learn.linear_bank import WholePasts
 from hallmark.learn.personal import PersonaliseConfig, personalise
+from hallmark.learn.side_by_side import shared_out
 from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
+from hallmark.models.ensemble import EnsembleConfig
 from hallmark.models.exported import Onnx
 from hallmark.models.forecaster import BodyConfig
 from hallmark.read.leakage import check_leakage
@@ -152,16 +157,21 @@ class GlucoseTask:
         history = self._history(assembler, parts.panel)
         self._check_past_only(assembler, parts.panel, history)
 
-        def fit_one(body: BodyConfig, report: Follow) -> tuple[Base, TrainResult]:
-            shared = (assembler, parts, history, origins, valid, self.forecast, train)
-            return fit_base(body, *shared, scratch / body.name, report)
+        shared = (assembler, parts, history, origins, valid, self.forecast, train)
+        trained = fit_networks(candidates, shared, train.side_by_side, scratch, progress, look)
+        on_valid = batches(assembler, parts, "valid", history, valid)
+
+        def fit_one(body: BodyConfig, _: Follow) -> tuple[Base, TrainResult]:
+            if isinstance(body, EnsembleConfig):
+                return average_bases(body, [trained[member][0] for member in body.members], on_valid, len(valid))
+            return trained[body]
 
         def save(base: Base, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
             save_base(base, directory, {"body": node, "forecast": self.forecast})
             return {"parameters": sum(p.numel() for p in base.forecaster.parameters())}
 
         facts = {"data": describe(parts.panel), "train_windows": len(origins)}
-        return fit_candidates(candidates, nodes, fit_one, save, out, facts, progress, look)
+        return fit_candidates(candidates, nodes, fit_one, save, out, facts, progress)
 
     def personalise(
         self, prepared: Prepared, model: Path, config: PersonaliseConfig, scratch: Path, progress: Progress
@@ -190,12 +200,20 @@ class GlucoseTask:
 
     def own_rows(self, path: Path, settings: Mapping[str, str]) -> Raw:
         """Read a CSV or Parquet file with subject_id, timestamp and glucose, as `data=table` does."""
-        known = {key: value for key, value in settings.items() if key in ("unit", "timestamp_format")}
+        plain = ("unit", "timestamp_format", "timezone")
+        known = {key: value for key, value in settings.items() if key in plain}
         columns = {k.removeprefix("columns."): v for k, v in settings.items() if k.startswith("columns.")}
         if odd := sorted(set(settings) - set(known) - {f"columns.{name}" for name in columns}):
-            raise ConfigError(f"{odd[0]!r} is no setting of a table: give unit, timestamp_format or columns.NAME")
+            raise ConfigError(f"{odd[0]!r} is no setting of a table: give {', '.join(plain)} or columns.NAME")
         try:
-            table = OwnTable(str(path), known.get("unit", "mg/dL"), columns, known.get("timestamp_format"), "")
+            table = OwnTable(
+                path=str(path),
+                unit=known.get("unit", "mg/dL"),
+                columns=columns,
+                timestamp_format=known.get("timestamp_format"),
+                timezone=known.get("timezone"),
+                subjects_path="",
+            )
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return table.load()
@@ -203,7 +221,7 @@ class GlucoseTask:
     def refresh(self, raw: Raw, model: Path, diary: Path, out: Path) -> Mapping[str, Any]:
         """Let new readings teach everybody's linear adapter; see hallmark/learn/diary.py. LoRA stays as it was."""
         limits = dataclasses.replace(self.limits, minimum_days=0)
-        cleaned = clean(raw, limits, self.sensor_text, self.grid.step_minutes)
+        cleaned = clean(raw, limits, self.sensor_text, self.grid.step_minutes, "--set unit")
         base = load_base(model / "base")
         assembler = base.assembler
         table = model / "people" / "people.json"
@@ -227,22 +245,29 @@ class GlucoseTask:
         history = self._history(base.assembler, panel)
         levels = self.forecast.quantile_levels
         origins = panel.every(config.stride, panel.origins)
-        kept: list[tuple[str, Any, Any, Any]] = []
-        pool = []
-        for code, subject_id in enumerate(panel.subjects):
-            progress("calibrate", code, len(panel.subjects), "")
+
+        def scored(code: int) -> tuple[Integers, Floats]:
+            """Minutes of one person's windows that no model learned from, and the scores of their intervals."""
+            subject_id = panel.subjects[code]
             mine = origins[panel.subject[origins] == code]
             mine = mine[panel.minute[mine] >= self._out_of_sample(parts, code, people.ways[subject_id])]
             rows = history.rows(panel.subject[mine], panel.day[mine])
             minute = panel.minute[mine].astype(np.int64)
             _, quantiles = people.forecast(subject_id, panel.context(mine), minute, history, rows)
-            values = scores(quantiles, panel.target(mine), levels)
+            return minute, scores(quantiles, panel.target(mine), levels)
+
+        codes = list(range(len(panel.subjects)))
+        at_once = 1 if torch.cuda.is_available() else config.side_by_side
+        found = shared_out(codes, scored, at_once, lambda done, total: progress("calibrate", done, total, ""))
+        kept: list[tuple[str, Any, Any, Any]] = []
+        pool = []
+        for code, (minute, values) in zip(codes, found, strict=True):
             ready = (minute[:, None] + np.asarray(self.grid.horizons_minutes)) // MINUTES_A_DAY + 1
             valid_end = parts.minute_of("valid_end", code)
             if not parts.held_out[code]:
                 # The population's offsets come from what seen people's valid time shows, never from anybody's test.
                 pool.append(np.where((ready * MINUTES_A_DAY <= valid_end)[:, None], values, np.float32(np.nan)))
-            kept.append((subject_id, values, ready, valid_end))
+            kept.append((panel.subjects[code], values, ready, valid_end))
         population = offsets(np.concatenate(pool), levels)
         first_row, blocks, count = {}, [], 0
         for code, (subject_id, values, ready, valid_end) in enumerate(kept):
@@ -333,6 +358,7 @@ class GlucoseTask:
             filled=filled[: stop + self.grid.padding],
             minute=panel.minute[: stop + self.grid.padding],
             subject=np.where(np.arange(stop + self.grid.padding) < stop, panel.subject[: stop + self.grid.padding], -1),
+            interval_minutes=panel.interval_minutes[:1],
         )
         other = self._history(assembler, one)
         rows = np.arange(history.first_row[code], history.first_row[code] + middle - history.first_day[code] + 1)
