@@ -18,6 +18,8 @@ import typing_extensions
 from hallmark.errors import ConfigError
 
 TARGET = "_target_"
+SECTIONS = ("task", "data", "model", "train", "personalise", "calibrate", "evaluate", "package", "tune")
+"""What a composition consists of."""
 
 
 def build(node: Any, key: str = "") -> Any:
@@ -52,6 +54,7 @@ def build_experiment(params: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: as in `build`, or evaluation asks for what the task does not give.
     """
+    check_sections(params)
     built: dict[str, Any] = build(params)
     evaluator = built["evaluate"]["evaluator"]
     try:
@@ -65,6 +68,19 @@ def build_experiment(params: Mapping[str, Any]) -> dict[str, Any]:
     for gate in built["evaluate"]["gates"]:
         gate.check(metrics, evaluator.segmentations)
     return built
+
+
+def check_sections(params: Mapping[str, Any]) -> None:
+    """Check that a composition is whole.
+
+    Raises:
+        ConfigError: a section is missing; names the nearest key.
+    """
+    for section in SECTIONS:
+        if section not in params:
+            near = difflib.get_close_matches(section, params, 1)
+            hint = f"it has {near[0]!r}" if near else "run `make params` to compose it from conf/"
+            raise ConfigError(f"params.yaml has no section {section!r}: {hint}")
 
 
 def _check_parts(built: Mapping[str, Any]) -> None:
@@ -107,7 +123,12 @@ def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
 
     if not path.is_file():
         raise ConfigError(f"{path} is missing: run `make params` to compose it from conf/")
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = f"line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else "the file"
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{path} is no YAML ({where}: {why}): mend it, or run `make params`") from error
     if not isinstance(params, dict):
         raise ConfigError(f"{path} holds no mapping: run `make params` to compose it from conf/")
     return params

@@ -31,3 +31,7 @@ class BundleError(HallmarkError):
 
 class RequestError(HallmarkError):
     """A request that the model must not answer."""
+
+
+class ProvenanceError(HallmarkError):
+    """Results that were not made from the parameters or files that the record would name."""

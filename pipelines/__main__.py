@@ -6,50 +6,126 @@ Exit status: 0, 1 (an error that the user can act on) or 130 (interrupted).
 import gc
 import os
 import sys
-from importlib import import_module
+from typing import Any
 
-# Before numpy and torch are loaded: sums over other thread counts give other bytes.
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
-os.environ["MKL_CBWR"] = "AUTO,STRICT"
+from hallmark import kernels
+from hallmark.errors import GateError, HallmarkError, ProvenanceError
+
+kernels.pin()
 gc.disable()  # imports allocate much and free nothing
-
-from hallmark.build import build_experiment, read_params  # noqa: E402
-from hallmark.errors import HallmarkError  # noqa: E402
-from pipelines import store  # noqa: E402
-from pipelines.keep import earlier_kept  # noqa: E402
 
 NAMES = ("prepare", "train", "evaluate", "package")
 
 
 def main(arguments: list[str]) -> int:
-    """Build the whole configuration, then run the pipeline that was asked for."""
+    """Run the pipeline that was asked for; a failure is one line, and leaves what was there before."""
     if len(arguments) != 1 or arguments[0] not in NAMES:
         print(f"usage: python -m pipelines {{{','.join(NAMES)}}}", file=sys.stderr)
         return 2
-    name = arguments[0]
     try:
-        params = read_params()
-        build_experiment(params)
-        store.start()
-        from pipelines import facts
-
-        pipeline = getattr(import_module(f"pipelines.{name}"), name)
-        found = facts.collect(params)
-        gc.freeze()
-        gc.enable()
-        with earlier_kept(name):
-            response = store.run(pipeline, params, facts=found)
-        if name == "package":
-            from pipelines.registry import register
-
-            register(response, found)
+        return run(arguments[0])
     except HallmarkError as error:
+        if not isinstance(error, ProvenanceError):
+            _leave_experiment()
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+        _leave_experiment()
+        print("error: interrupted; the next run goes on from the last checkpoint", file=sys.stderr)
         return 130
+    except Exception as error:
+        _leave_experiment()
+        print(f"error: {_unexpected(error)}", file=sys.stderr)
+        return 1
+
+
+def run(name: str) -> int:
+    """Build the whole configuration, then run the pipeline on a snapshot of what it depends on."""
+    from importlib import import_module
+    from pathlib import Path
+
+    from hallmark.build import build_experiment, read_params
+    from pipelines import experiment, facts, snapshot, store
+    from pipelines.keep import earlier_kept, keep_bundle
+
+    written = Path("params.yaml").read_bytes() if Path("params.yaml").is_file() else b""
+    params = read_params()
+    built = build_experiment(params)
+    start = snapshot.take(name, params)
+    start.check_inputs()
+    print(f"[{NAMES.index(name) + 1}/{len(NAMES)}] {name}", file=sys.stderr, flush=True)
+    keep_bundle()
+    store.start()
+    pipeline = getattr(import_module(f"pipelines.{name}"), name)
+    found = facts.collect(params, start.deps)
+    gc.freeze()
+    gc.enable()
+    try:
+        with earlier_kept(name):
+            if name in snapshot.WRITES:
+                start.mark(Path(snapshot.WRITES[name]))
+            response = store.run(pipeline, params, facts=found)
+            start.check_unchanged()
+    except GateError:
+        _show(built, "figures")
+        raise
+    experiment.remember(written)
+    if name == "prepare":
+        _show(built, "account")
+    if name == "evaluate":
+        _show(built, "figures")
+    if name == "package":
+        from pipelines.registry import register
+
+        register(response, found)
+        keep_bundle()
+        _show(built, "places")
     return 0
+
+
+def _show(built: dict[str, Any], what: str) -> None:
+    """Print what was found: `dvc exp run` ends with the same words as `make repro`."""
+    from pathlib import Path
+
+    from hallmark.files import read_json
+    from hallmark.judge import terminal
+    from pipelines.paths import BUNDLE, EVALUATION, VALIDATION
+
+    evaluator = built["evaluate"]["evaluator"]
+    if what == "account":
+        terminal.show_account(read_json(Path(VALIDATION) / "validation.json"))
+    elif what == "figures":
+        terminal.show_figures(EVALUATION, evaluator.shown, evaluator.metrics(built["task"]))
+    else:
+        terminal.show_places(BUNDLE, EVALUATION)
+
+
+def _leave_experiment() -> None:
+    """Put back the parameters that `dvc exp run` had written before a stage failed."""
+    from pipelines import experiment
+
+    if "DVC_EXP_BASELINE_REV" in os.environ and experiment.restore():
+        print("params.yaml is back to what the earlier results were made from", file=sys.stderr)
+
+
+def _unexpected(error: Exception) -> str:
+    """Say in one line what the system refused; the traceback of a defect goes into a file."""
+    import errno
+    import traceback
+    from contextlib import suppress
+    from pathlib import Path
+
+    causes = [error, *(e for e in (error.__cause__, error.__context__) if e is not None)]
+    if any((isinstance(e, OSError) and e.errno == errno.ENOSPC) or "No space left" in str(e) for e in causes):
+        return "the disk is full: free some space and run again; the earlier results are as they were"
+    if "HALLMARK_DEBUG" in os.environ:
+        traceback.print_exception(error)
+    log = Path(".work/traceback.txt")
+    with suppress(OSError):
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"{words}; the earlier results are as they were, the traceback is in {log}"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from hallmark.errors import ConfigError, HallmarkError
 
@@ -28,9 +29,42 @@ def compose(out: Path, overrides: list[str]) -> None:
         try:
             compose_and_dump(str(fresh), str(ROOT / "conf"), None, "config", str(ROOT), overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"conf/ does not compose: {' '.join(str(error).split())[:400]}") from error
+            raise ConfigError(_explain(error)) from error
         build_experiment(read_params(fresh))
         os.replace(fresh, out)
+
+
+def _explain(error: BaseException) -> str:
+    """Turn Hydra's words into one line, with the nearest key or option."""
+    import difflib
+    import re
+
+    import yaml
+
+    words = " ".join(str(error).split())
+    missing = re.search(r"Could not override '([^']+)'", words)
+    if missing:
+        wanted = missing[1].lstrip("+~")
+        known = _keys(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+        last = wanted.rpartition(".")[2]
+        near = difflib.get_close_matches(wanted, known, 1) or [k for k in known if k.rpartition(".")[2] == last][:1]
+        hint = f"did you mean {near[0]}?" if near else "known keys stand in params.yaml"
+        return f"{wanted} is no key of the configuration: {hint}"
+    option = re.search(r"Could not find '([^']+)'.*?Available options in '[^']+':(.*?)(?:Config search path|$)", words)
+    if option:
+        known = option[2].split()
+        near = difflib.get_close_matches(option[1].rpartition("/")[2], known, 1)
+        return f"{option[1]} is no option: {f'did you mean {near[0]}? ' if near else ''}known are {', '.join(known)}"
+    return f"conf/ does not compose: {words[:400]}"
+
+
+def _keys(node: Any, above: str = "") -> list[str]:
+    """List the dotted keys of a composition."""
+    if not isinstance(node, dict):
+        return [above] if above else []
+    return [above] * bool(above) + [
+        key for name, value in node.items() for key in _keys(value, f"{above}.{name}".lstrip("."))
+    ]
 
 
 if __name__ == "__main__":

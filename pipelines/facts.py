@@ -5,29 +5,40 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hallmark.prove.provenance import digest_of
 
-def collect(params: dict[str, Any]) -> dict[str, Any]:
-    """Collect the facts of this process's run; hashes are DVC's own, computed from dvc.yaml."""
-    stage = os.environ.get("DVC_STAGE", "")
-    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    listed = [_filled(str(path), params) for path in stages.get(stage, {}).get("deps", [])]
-    paths = [path for path in listed if Path(path).exists()]
+
+def collect(params: Mapping[str, Any], deps: Mapping[str, str]) -> dict[str, Any]:
+    """Collect the facts of this process's run.
+
+    Args:
+        params: of the run.
+        deps: digests of its dependencies, see `dependencies`.
+    """
     return {
         "git_commit": _git("rev-parse", "--verify", "-q", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "params_sha256": hashlib.sha256(Path("params.yaml").read_bytes()).hexdigest(),
-        "dvc_stage": stage,
-        "dvc_deps": {path: digest(Path(path)) for path in paths},
+        "params_sha256": digest_of(dict(params)),
+        "dvc_stage": os.environ.get("DVC_STAGE", ""),
+        "dvc_deps": dict(deps),
     }
 
 
-def _filled(path: str, params: dict[str, Any]) -> str:
+def dependencies(stage: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """Digest every dependency that dvc.yaml names for a stage; the digests are DVC's own."""
+    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    listed = [_filled(str(path), params) for path in stages.get(stage, {}).get("deps", [])]
+    return {path: digest(Path(path)) for path in listed if Path(path).exists()}
+
+
+def _filled(path: str, params: Mapping[str, Any]) -> str:
     """Put parameters into a path of dvc.yaml, as DVC does."""
     return re.sub(r"\$\{([\w.]+)\}", lambda m: str(reduce(lambda node, key: node[key], m[1].split("."), params)), path)
 

@@ -1,13 +1,16 @@
-"""Earlier results survive a failed run: they are set aside while a stage runs and come back when it fails."""
+"""Earlier results survive a failed run: a stage's outputs come back when it fails."""
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from hallmark.errors import GateError
-from pipelines.paths import BUNDLE, EVALUATION, MODEL, PREPARED, VALIDATION
+from hallmark.files import read_json, replacing, sha256
+from hallmark.prove.bundle import MANIFEST
+from pipelines.paths import BUNDLE, BUNDLES, EVALUATION, MODEL, PREPARED, VALIDATION
 
 ASIDE = Path(".work/earlier")
 OUTS: dict[str, Sequence[str]] = {
@@ -20,13 +23,14 @@ OUTS: dict[str, Sequence[str]] = {
 
 @contextmanager
 def earlier_kept(stage: str) -> Iterator[None]:
-    """Set a stage's outputs aside; put them back unless the block ends well.
+    """Put a stage's outputs back unless the block ends well.
 
-    A refused gate is the exception: its report must be there to be read. What a killed run had set aside is put
-    back by the next one. (dvc.yaml says `persist`, or DVC would delete the outputs first.)
+    DVC removes them before it runs a stage, so they come back from its cache. Where the stage is run by hand they are
+    still there and are set aside; what a killed run had set aside is put back by the next one. A refused gate is the
+    exception: its report must be there to be read.
     """
     places = [(Path(out), ASIDE / stage / str(i)) for i, out in enumerate(OUTS[stage])]
-    _restore(places)
+    _put_back(places)
     for out, aside in places:
         if out.exists():
             aside.parent.mkdir(parents=True, exist_ok=True)
@@ -37,17 +41,52 @@ def earlier_kept(stage: str) -> Iterator[None]:
         _forget(stage)
         raise
     except BaseException:
-        _restore(places)
+        for out, _ in places:
+            shutil.rmtree(out, ignore_errors=True)
+        _put_back(places)
+        if os.environ.get("DVC_STAGE") == stage:
+            _check_out(stage)
         raise
     _forget(stage)
 
 
-def _restore(places: Sequence[tuple[Path, Path]]) -> None:
+def keep_bundle() -> None:
+    """Copy the bundle to where every task's last one lies: the next task's run replaces it."""
+    if not (Path(BUNDLE) / MANIFEST).is_file():
+        return
+    kept = Path(BUNDLES) / str(read_json(Path(BUNDLE) / MANIFEST)["task"])
+    if not (kept / MANIFEST).is_file() or sha256(kept / MANIFEST) != sha256(Path(BUNDLE) / MANIFEST):
+        with replacing(kept) as fresh:
+            shutil.copytree(BUNDLE, fresh, dirs_exist_ok=True)
+
+
+def _put_back(places: Sequence[tuple[Path, Path]]) -> None:
     for out, aside in places:
         if aside.exists():
             shutil.rmtree(out, ignore_errors=True)
             out.parent.mkdir(parents=True, exist_ok=True)
             os.replace(aside, out)
+
+
+def _check_out(stage: str) -> None:
+    """Restore from DVC's cache what dvc.lock names: the locks of the repository are held by the `dvc` that runs us."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with Repo(os.environ["DVC_ROOT"]) as repo:
+        for out in repo.stage.get_target(stage).outs:
+            if not out.hash_info:
+                continue
+            # What was never cached here, as in a fresh clone, cannot come back.
+            cached = Path(repo.cache.local.oid_to_path(out.hash_info.value))
+            try:
+                if out.use_cache and cached.exists():
+                    out.checkout(force=True)
+                elif cached.is_file():  # figures that git keeps: DVC has a copy for its own cache of runs
+                    Path(out.fs_path).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(cached, out.fs_path)
+            except (DvcException, OSError) as error:
+                print(f"warning: {out} could not be restored ({error}): run `dvc checkout`", file=sys.stderr)
 
 
 def _forget(stage: str) -> None:

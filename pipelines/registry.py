@@ -29,7 +29,7 @@ def register(response: Any, facts: dict[str, Any]) -> Hallmark:
             "hallmark_sha256": digest,
             "digests": dict(hallmark.digests),
             "metrics": dict(hallmark.metrics),
-            "gates_passed": sum(bool(v["passed"]) for v in hallmark.verdicts),
+            "gates_passed": sum(v["status"] == "passed" for v in hallmark.verdicts),
             "run": str(response.id),
             **facts,
         },

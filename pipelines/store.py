@@ -53,8 +53,12 @@ def start() -> None:
 def run(pipeline: Any, *args: Any, facts: dict[str, Any], model: Any = None) -> Any:
     """Run a pipeline; the facts are in the run's `extra` even when it fails, and its metadata when it succeeds."""
     from zenml import log_metadata
+    from zenml.exceptions import RunInterruptedException
 
     options = {"extra": facts} | ({"model": model} if model else {})
-    response = pipeline.with_options(**options)(*args)
+    try:
+        response = pipeline.with_options(**options)(*args)
+    except RunInterruptedException as error:  # ZenML has its own handler of SIGINT and SIGTERM
+        raise KeyboardInterrupt from error
     log_metadata(facts, run_id_name_or_prefix=response.id)
     return response

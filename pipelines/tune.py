@@ -1,8 +1,8 @@
 """python -m pipelines.tune NAME: search tune.space, one ZenML run a trial; the winner becomes conf/tuned/NAME.yaml."""
 
-import os
+from hallmark import kernels
 
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+kernels.pin()
 
 import sys
 from collections.abc import Mapping

@@ -90,7 +90,8 @@ def test_bad_data_end_in_one_line_and_earlier_results_stay(repository: Path, tmp
     damage(where)
     done = run(where, "python", "-m", "pipelines", "prepare")
     assert done.returncode == 1
-    [line] = [text for text in done.stderr.splitlines() if text.strip()]
+    heading, line = [text for text in done.stderr.splitlines() if text.strip()]
+    assert heading == "[1/4] prepare"
     assert line.startswith("error: ")
     assert expected in line
     assert "SECRET-9" not in done.stderr + done.stdout

@@ -94,7 +94,7 @@ def test_no_function_can_be_called_from_configuration(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("seed", "abc"), ("patience", 1.5), ("bf16", "maybe"), ("budget_tflop", -1)]
+    ("key", "value"), [("seed", "abc"), ("patience", 1.5), ("precision", "maybe"), ("budget_tflop", -1)]
 )
 def test_a_value_of_a_wrong_type_or_range_is_named(key: str, value: object) -> None:
     params = compose()
@@ -123,7 +123,7 @@ def test_a_refused_value_is_named_with_its_key() -> None:
         ("evaluate.evaluator.marks_minutes=[30,33]", r"evaluate\.evaluator: horizons_minutes has no 33"),
         ("evaluate.evaluator.event_minutes=32", r"has no 32: add it to task\.grid\.horizons_minutes"),
         ("evaluate.gates.0.metric=rsme", r"evaluate\.gates: metric 'rsme' is unknown"),
-        ("evaluate.gates.9.by=sexx", r"there is no segmentation 'sexx'"),
+        ("evaluate.gates.11.by=sexx", r"there is no segmentation 'sexx'"),
     ],
 )
 def test_what_evaluation_cannot_measure_is_known_before_anything_runs(
@@ -141,8 +141,15 @@ def test_presets_go_with_any_data(tmp_path: Path) -> None:
 def test_an_unknown_override_leaves_params_as_they_were(tmp_path: Path) -> None:
     out = tmp_path / "params.yaml"
     out.write_text("before")
-    for override in ("data=nope", "train.lr=1", "experiment=typo"):
-        with pytest.raises(ConfigError, match="does not compose"):
+    for override, told in (
+        ("data=nope", r"data/nope is no option: known are .*azt1d"),
+        ("data=azt1", r"data/azt1 is no option: did you mean azt1d\?"),
+        ("train.sead=1", r"^train\.sead is no key of the configuration: did you mean train\.seed\?$"),
+        ("trian.seed=1", r"trian\.seed is no key .* did you mean train\.seed\?"),
+        ("experiment=typo", "experiment/typo is no option"),
+        ("data.path=[", "does not compose"),
+    ):
+        with pytest.raises(ConfigError, match=told):
             write_params(out, [override])
     assert out.read_text() == "before"
 

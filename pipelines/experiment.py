@@ -1,0 +1,33 @@
+"""What params.yaml was before an experiment: an experiment that fails puts it back.
+
+`dvc exp run` writes params.yaml before anything runs, and leaves it so when a stage fails: the next `dvc repro` would
+run the failed experiment again.
+"""
+
+import subprocess
+from pathlib import Path
+
+from hallmark.files import write_text
+
+PARAMS = Path("params.yaml")
+LAST = Path(".work/params.yaml")
+
+
+def remember(params: bytes) -> None:
+    """Keep the parameters of a stage that ended well."""
+    write_text(LAST, params.decode("utf-8"))
+
+
+def restore() -> bool:
+    """Put back the parameters of the last stage that ended well, else those of the commit; tell whether they differ."""
+    if LAST.is_file():
+        before = LAST.read_text(encoding="utf-8")
+    else:
+        shown = subprocess.run(["git", "show", f"HEAD:{PARAMS}"], capture_output=True, text=True, check=False)
+        if shown.returncode:
+            return False
+        before = shown.stdout
+    if PARAMS.is_file() and PARAMS.read_text(encoding="utf-8") == before:
+        return False
+    write_text(PARAMS, before)
+    return True

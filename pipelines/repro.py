@@ -1,0 +1,180 @@
+"""python -m pipelines.repro [-S KEY=VALUE …]: `dvc repro`, or with -S `dvc exp run`; every failure ends in one line.
+
+DVC runs in this process and says only what a user can act on. The configuration is composed and built before DVC
+touches anything, so that a misspelt key changes nothing.
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hallmark.errors import HallmarkError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run; see the module. Exit status: 0, 1, 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.repro", description=__doc__)
+    parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="of conf/")
+    parser.add_argument("-n", "--name", help="of the experiment")
+    parser.add_argument("-f", "--force", action="store_true", help="run stages that did not change, too")
+    parser.add_argument("targets", nargs="*", help="stages; all if none is named")
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except HallmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; the next run goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    from hallmark.build import check_sections, read_params
+
+    if options.set:
+        from pipelines.compose import compose
+
+        with tempfile.TemporaryDirectory() as scratch:
+            compose(Path(scratch) / "params.yaml", options.set)
+    else:
+        check_sections(read_params())  # the stages build the rest
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    said = _listen()
+    try:
+        with Repo(str(ROOT)) as repo:
+            _refuse_second(repo)
+            shared: dict[str, Any] = {"targets": options.targets or None, "force": options.force}
+            if options.set:
+                repo.experiments.run(params=options.set, name=options.name, **shared)
+            else:
+                repo.reproduce(**shared)
+    except DvcException as error:
+        code, line = explain(error)
+        if line:
+            print(f"error: {line}", file=sys.stderr)
+        return code
+    if not options.targets:
+        _finish(said.ran)
+    return 0
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Turn what DVC raised into an exit status and one line; no line where the stage has printed its own."""
+    from dvc.exceptions import ReproductionError
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    chain = list(_chain(error))
+    stage = next((str(e).split("'")[1] for e in chain if isinstance(e, ReproductionError)), "the stage")
+    for found in chain:
+        if isinstance(found, StageCmdFailedError):
+            status = int(str(found).rpartition(" ")[2])
+            if status in (1, 130):
+                return status, ""
+            signal = -status if status < 0 else status - 128 if status > 128 else 0
+            if signal:
+                return 1, (
+                    f"{stage} was killed by signal {signal}"
+                    f"{' (out of memory?)' if signal == 9 else ''}: the earlier results are in DVC's cache "
+                    "(`dvc checkout`), `make repro` goes on from the last checkpoint"
+                )
+            return 1, f"{stage} ended with exit status {status}: see above"
+    words = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
+    kind = type(chain[-1]).__name__
+    remedy = {
+        "LockError": "another run works in this folder: wait until it has ended",
+        "MissingDataSource": "run `dvc pull`, or see data/sources/README.md",
+        "DependencyDoesNotExistError": "run `dvc pull` for it, or correct the path in the configuration",
+    }.get(kind, "")
+    return 1, f"{words[:500]}{f': {remedy}' if remedy else ''}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+class _Said(logging.Handler):
+    """What DVC says: which stages run, and which results it takes from its cache; only the latter is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Read one message."""
+        words = record.getMessage()
+        if words.startswith("Running stage"):
+            self.ran.add(words.split("'")[1])
+        elif "is cached" in words:
+            print(f"{words.split(' is cached')[0]}: known result, taken from the cache", file=sys.stderr, flush=True)
+
+
+def _listen() -> _Said:
+    """Let DVC log to us alone."""
+    said, logger = _Said(), logging.getLogger("dvc")
+    logger.handlers = [said]
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    return said
+
+
+def _refuse_second(repo: Any) -> None:
+    """Refuse to write params.yaml under a run that is at work.
+
+    Raises:
+        HallmarkError: names its process.
+    """
+    import json
+    import os
+
+    file = Path(repo.tmp_dir) / "rwlock"
+    try:
+        held = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError:
+        return
+    infos = [info for entry in held.values() for info in [entry.get("write"), *(entry.get("read") or [])] if info]
+    for info in infos:
+        try:
+            os.kill(int(info["pid"]), 0)
+        except (ProcessLookupError, PermissionError, KeyError, ValueError):
+            continue
+        raise HallmarkError(
+            f"another run (process {info['pid']}) works in this folder: wait until it has ended, nothing was changed"
+        )
+
+
+def _finish(ran: set[str]) -> None:
+    """Show what no stage has shown, and bring the Bento in line with a bundle that came from the cache.
+
+    Args:
+        ran: stages that really ran.
+    """
+    from bentos.build import build_bento, is_built
+    from hallmark.build import build_experiment, read_params
+    from hallmark.judge import terminal
+    from pipelines.keep import keep_bundle
+    from pipelines.paths import BUNDLE, EVALUATION, LOCK
+
+    built = build_experiment(read_params())
+    evaluator = built["evaluate"]["evaluator"]
+    if "evaluate" not in ran:
+        terminal.show_figures(EVALUATION, evaluator.shown, evaluator.metrics(built["task"]))
+    keep_bundle()
+    if "package" not in ran:
+        if built["package"]["bento"] and not is_built(Path(BUNDLE)):
+            build_bento(Path(BUNDLE), Path(LOCK))
+        terminal.show_places(BUNDLE, EVALUATION)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

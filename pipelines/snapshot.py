@@ -1,0 +1,117 @@
+"""A stage works from one state of parameters and dependencies, and proves at its end that they are still that state.
+
+DVC writes into dvc.lock what it finds when a stage has ended. An edit in the meantime, or a second `dvc exp run`, would
+make the lock name parameters and files that the results were not made from. Two checks rule that out:
+
+- at its end a stage compares params.yaml and every dependency with what it started from, and fails if they differ;
+- every output holds `made_from.json`, the digests of the parameters behind it, and the stages that read it compare them
+  with their own parameters.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hallmark.build import read_params
+from hallmark.errors import ProvenanceError
+from hallmark.files import read_json, write_json
+from hallmark.prove.provenance import digest_of
+from pipelines.facts import dependencies
+from pipelines.paths import EVALUATION, MODEL, PREPARED
+
+MADE_FROM = "made_from.json"
+WRITES = {"prepare": PREPARED, "train": MODEL, "evaluate": EVALUATION}
+"""Stage → the directory that carries its `made_from.json`; a bundle carries its parameters in its hallmark."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a stage started from.
+
+    Attributes:
+        stage: its name.
+        params: all parameters.
+        deps: path of every dependency → its digest.
+    """
+
+    stage: str
+    params: Mapping[str, Any]
+    deps: Mapping[str, str]
+
+    def check_inputs(self) -> None:
+        """Compare the parameters behind every input with this run's.
+
+        Raises:
+            ProvenanceError: an input was made from other parameters, or does not say from which.
+        """
+        for directory, made in self._inputs():
+            if odd := [name for name, digest in made.items() if digest != digest_of(self.params[name])]:
+                raise ProvenanceError(
+                    f"{directory} was made from other parameters than params.yaml now has (section {odd[0]!r}): "
+                    "run `dvc repro`, or `dvc repro --force` if it says that nothing changed"
+                )
+
+    def mark(self, directory: Path) -> None:
+        """Write the digests of the parameters behind an output into its directory."""
+        made = {name: digest_of(self.params[name]) for name in sections(self.stage)}
+        for _, earlier in self._inputs():
+            made |= earlier
+        write_json(directory / MADE_FROM, made)
+
+    def check_unchanged(self) -> None:
+        """Compare parameters and dependencies with what they are now.
+
+        Raises:
+            ProvenanceError: names what changed while the stage ran.
+        """
+        change = next(_changes(self.params, read_params()), "")
+        if not change:
+            now = dependencies(self.stage, self.params)
+            changed = [path for path in {**self.deps, **now} if self.deps.get(path) != now.get(path)]
+            change = f"{changed[0]} changed" if changed else ""
+        if change:
+            raise ProvenanceError(
+                f"{change} while {self.stage} ran (an edit, or another command that writes params.yaml): its results "
+                "are thrown away, dvc.lock and the earlier outputs stay; run it again when nothing else is running"
+            )
+
+    def _inputs(self) -> Iterator[tuple[str, dict[str, str]]]:
+        for directory in WRITES.values():
+            if directory == WRITES.get(self.stage):
+                return  # what comes after is made from this stage's own output
+            made = Path(directory) / MADE_FROM
+            if not made.is_file():
+                raise ProvenanceError(f"{made} is missing: run `dvc repro`")
+            yield directory, read_json(made)
+
+
+def take(stage: str, params: Mapping[str, Any]) -> Snapshot:
+    """Take the snapshot that a stage starts from."""
+    return Snapshot(stage, params, dependencies(stage, params))
+
+
+def sections(stage: str) -> list[str]:
+    """List the sections of params.yaml that dvc.yaml names for a stage."""
+    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return [str(name) for name in stages[stage]["params"]]
+
+
+def _changes(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """Say key by key what differs."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in {**before, **now}:
+            inside = f"{key}.{name}".lstrip(".")
+            if name not in before or name not in now:
+                yield f"params.yaml: {inside} was {'added' if name in now else 'removed'}"
+            else:
+                yield from _changes(before[name], now[name], inside)
+    elif before != now:
+        yield f"params.yaml: {key} was {_short(before)} and became {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
