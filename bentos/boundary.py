@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+import math
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 log = logging.getLogger("bentoml.hallmark")  # a child of "bentoml": BentoML configures no other logger
 
 MAX_FIELDS = 20
+MAX_DEPTH = 64  # of nested lists and objects; a request has under ten
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 504: "timeout"}
 # pydantic's messages of these types name the rule, never the value. Others (union_tag_invalid, value_error,
 # uuid_parsing ...) can quote the input. Our own validators raise PydanticCustomError("hallmark_...", text).
@@ -41,10 +45,12 @@ class Error(BaseModel):
     fields: list[Field] = []
 
 
-def error_response(status: int, code: str, message: str, fields: Iterable[Field] = ()) -> JSONResponse:
+def error_response(
+    status: int, code: str, message: str, fields: Iterable[Field] = (), headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     """Return `Error` as a response that no cache keeps."""
     body = Error(error=code, message=message, fields=list(fields)).model_dump()
-    return JSONResponse(body, status_code=status, headers={"cache-control": "no-store"})
+    return JSONResponse(body, status_code=status, headers={"cache-control": "no-store", **(headers or {})})
 
 
 def install_error_handlers(app: FastAPI, request_type: type[BaseModel]) -> None:
@@ -62,7 +68,7 @@ def install_error_handlers(app: FastAPI, request_type: type[BaseModel]) -> None:
     async def http(request: Request, exc: Exception) -> JSONResponse:
         assert isinstance(exc, HTTPException)
         code = _CODES.get(exc.status_code, "http_error")
-        return error_response(exc.status_code, code, code.replace("_", " ").capitalize() + ".")
+        return error_response(exc.status_code, code, code.replace("_", " ").capitalize() + ".", headers=exc.headers)
 
     async def crash(request: Request, exc: Exception) -> JSONResponse:
         return error_response(500, "internal", "The service failed; the failure is logged.")
@@ -73,10 +79,14 @@ def install_error_handlers(app: FastAPI, request_type: type[BaseModel]) -> None:
 
 
 class Boundary:
-    """Pure ASGI middleware: unknown paths 404, bodies over the cap 413, crashes logged without their message."""
+    """Pure ASGI middleware: unknown paths 404, bodies over the cap 413, slow ones 408, what is no JSON 400 or 415.
 
-    def __init__(self, app: ASGIApp, allowed_paths: frozenset[str], max_body_bytes: int) -> None:
+    Crashes are logged without their message.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_paths: frozenset[str], max_body_bytes: int, read_timeout_s: float) -> None:
         self.app, self.allowed_paths, self.max_body_bytes = app, allowed_paths, max_body_bytes
+        self.read_timeout_s = read_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -85,7 +95,8 @@ class Boundary:
             return await send({"type": "websocket.close", "code": 1008})
         if scope["path"] not in self.allowed_paths:
             return await error_response(404, "not_found", "Not found.")(scope, receive, send)
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
         crashed = error_response(500, "internal", "The service failed; the failure is logged.")
         too_large = error_response(413, "too_large", f"The body is over {self.max_body_bytes} bytes.")
         if not declared.isdigit() or int(declared) > self.max_body_bytes:
@@ -93,8 +104,14 @@ class Boundary:
         # Read here, so that a chunked body is capped too and the answer has not begun when it proves too long.
         body = bytearray()
         more = True
+        deadline = asyncio.get_running_loop().time() + self.read_timeout_s
         while more:
-            message = await receive()
+            try:
+                message = await asyncio.wait_for(receive(), deadline - asyncio.get_running_loop().time())
+            except TimeoutError:
+                slow = f"The body did not arrive within {self.read_timeout_s:g} s."
+                closing = {"connection": "close"}
+                return await error_response(408, "too_slow", slow, headers=closing)(scope, receive, send)
             if message["type"] == "http.disconnect":
                 # Answer although nobody listens: BentoML's timeout middleware waits for a first byte, and a
                 # handler that returns without one would hold the worker, and SIGTERM, for the whole timeout.
@@ -103,6 +120,8 @@ class Boundary:
             more = message.get("more_body", False)
             if len(body) > self.max_body_bytes:
                 return await too_large(scope, receive, send)
+        if scope["method"] == "POST" and (refused := _refuse_body(headers, bytes(body))):
+            return await refused(scope, receive, send)
         replay: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
         async def replayed() -> Message:
@@ -123,6 +142,48 @@ class Boundary:
             log.error("%s at %s", type(exc).__name__, where)
             if not started:
                 await crashed(scope, receive, send)
+
+
+def _refuse_body(headers: Mapping[bytes, bytes], body: bytes) -> JSONResponse | None:
+    """Say why a body is no plain JSON, before anything reads it; None if it is."""
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        return error_response(400, "compressed", "The body is compressed (Content-Encoding): send it as it is.")
+    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    if kind != b"application/json":
+        return error_response(415, "unsupported_media_type", "Send JSON, with Content-Type: application/json.")
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error_response(400, "invalid_utf8", f"The body is not UTF-8 (byte {error.start}).")
+    if _depth(text) > MAX_DEPTH:
+        return error_response(400, "too_deep", f"The body nests deeper than {MAX_DEPTH} levels.")
+    try:
+        json.loads(text, parse_float=_finite, parse_int=_finite, parse_constant=_finite)
+    except _TooLarge:
+        return error_response(400, "number_too_large", "A number of the body is not finite, or has too many digits.")
+    except ValueError:
+        return error_response(400, "invalid_json", "The body is not valid JSON.")
+    return None
+
+
+class _TooLarge(Exception):
+    """A number that no field can hold."""
+
+
+def _finite(text: str) -> float:
+    if len(text) > 40 or not math.isfinite(value := float(text)):
+        raise _TooLarge
+    return value
+
+
+def _depth(text: str) -> int:
+    """Count how deep brackets nest, those inside strings left out."""
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", text, flags=re.DOTALL)
+    depth = deepest = 0
+    for sign in re.findall(r"[\[\]{}]", bare):
+        depth += 1 if sign in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _property_names(model: type[BaseModel]) -> frozenset[str]:

@@ -86,6 +86,18 @@ def build_bento(bundle: Path, lock: Path, home: Path = ROOT / ".bentoml") -> tup
     return f"{name}:{hallmark.version}", sha256(bento)
 
 
+def is_built(bundle: Path, home: Path = ROOT / ".bentoml") -> bool:
+    """Tell whether the store's Bento of a bundle's version holds this very bundle."""
+    import yaml
+
+    hallmark, digest = open_bundle(bundle)
+    manifest = home / "bentos" / f"hallmark-{hallmark.task}" / hallmark.version / "bento.yaml"
+    if not manifest.is_file():
+        return False
+    labels = yaml.safe_load(manifest.read_text(encoding="utf-8")).get("labels", {})
+    return bool(labels.get("hallmark_sha256") == digest)
+
+
 def pins(lock: Path, further: Sequence[str] = ()) -> list[str]:
     """Read the versions of what a worker needs from the lock; torch is installed apart and pinned by itself."""
     import torch

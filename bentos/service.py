@@ -5,10 +5,8 @@ Every file is checked against the hallmark before a worker loads it.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, cast
 
 import bentoml
@@ -16,15 +14,14 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
 from bentos.boundary import Boundary, Error, install_error_handlers
+from bentos.settings import read_settings
+from hallmark import kernels
 from hallmark.build import build
 from hallmark.contracts import Streaming
 from hallmark.prove.bundle import open_bundle
 
-PACKAGED = Path(__file__).resolve().parents[1] / "hallmark-bundle"
-BUNDLE = PACKAGED if PACKAGED.is_dir() else Path(os.environ.get("HALLMARK_BUNDLE", "bundle")).resolve()
-PREDICT_TIMEOUT_S = float(os.environ.get("HALLMARK_PREDICT_TIMEOUT_S", "30"))
-MAX_BODY_BYTES = int(os.environ.get("HALLMARK_MAX_BODY_BYTES", "1000000"))
-
+SETTINGS = read_settings()
+BUNDLE, PREDICT_TIMEOUT_S = SETTINGS.bundle, SETTINGS.predict_timeout_s
 HALLMARK, DIGEST = open_bundle(BUNDLE)
 TASK: Any = build(HALLMARK.spec, "task")
 app = FastAPI(title=f"hallmark {HALLMARK.task}", version=HALLMARK.version, docs_url=None, redoc_url=None)
@@ -37,7 +34,7 @@ install_error_handlers(app, TASK.request_type())
     traffic={"timeout": 2 * PREDICT_TIMEOUT_S},
     logging={"access": {"enabled": False}},  # it would print clients' paths
     metrics={"enabled": False},  # unauthenticated, and labelled by clients' paths
-    envs=[{"name": "MKL_CBWR", "value": "AUTO,STRICT"}],  # one row's bits do not depend on its batch
+    envs=[{"name": name, "value": value} for name, value in kernels.environment().items()],
 )
 @bentoml.asgi_app(app, path="/")
 class Service:
@@ -108,7 +105,8 @@ async def hallmark() -> dict[str, Any]:
 
 
 predict.__annotations__ = {"request": TASK.request_type(), "return": TASK.response_type()}
-ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status in (400, 413, 422, 500, 504)}
+FAILURES = (400, 408, 413, 415, 422, 500, 504)
+ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status in FAILURES}
 app.post("/predict", response_model=TASK.response_type(), responses=ERRORS)(predict)
 stream.__annotations__ = {"request": TASK.request_type(), "return": StreamingResponse}
 app.post("/stream", response_class=StreamingResponse, responses={404: {"model": Error}, **ERRORS})(stream)
@@ -116,5 +114,6 @@ app.get("/hallmark")(hallmark)
 cast("bentoml.Service[Any]", Service).add_asgi_middleware(
     Boundary,
     allowed_paths=frozenset({"/predict", "/stream", "/hallmark", "/openapi.json", "/livez", "/readyz", "/healthz"}),
-    max_body_bytes=MAX_BODY_BYTES,
+    max_body_bytes=SETTINGS.max_body_bytes,
+    read_timeout_s=SETTINGS.read_timeout_s,
 )

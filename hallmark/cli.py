@@ -1,4 +1,6 @@
-"""The command line: `hallmark --help`. Everything heavy is imported where it is used."""
+"""Verify bundles, ask them, refresh their adapters, and show what the last run found."""
+
+# Whatever takes long to import is imported in the command that uses it.
 
 import sys
 from pathlib import Path
@@ -6,29 +8,33 @@ from typing import Annotated
 
 import typer
 
+from hallmark import kernels
 from hallmark.errors import HallmarkError
 
 app = typer.Typer(help=__doc__.splitlines()[0] if __doc__ else "", no_args_is_help=True, pretty_exceptions_enable=False)
 
 BUNDLE = Path("bundle")
+BUNDLES = Path("bundles")  # the last bundle of every task
+Bundle = Annotated[Path, typer.Option(envvar="HALLMARK_BUNDLE", help="a bundle's directory")]
 DIARY = Path("models/current/diary")
 EVALUATION = Path("reports/evaluation")
 NIGHTLY = Path("nightly")
 
 
 @app.command()
-def summary(bundle: Path = BUNDLE, evaluation: Path = EVALUATION) -> None:
+def summary(bundle: Bundle = BUNDLE, evaluation: Path = EVALUATION) -> None:
     """Show what the last run found: model against baselines, gates, version, where to look next."""
     from hallmark.build import build_experiment, read_params
-    from hallmark.judge.terminal import show
+    from hallmark.judge.terminal import show_figures, show_places
 
     built = build_experiment(read_params())
     evaluator = built["evaluate"]["evaluator"]
-    show(bundle, evaluation, evaluator.shown, evaluator.metrics(built["task"]))
+    show_figures(evaluation, evaluator.shown, evaluator.metrics(built["task"]))
+    show_places(bundle, evaluation)
 
 
 @app.command()
-def verify(bundle: Annotated[Path, typer.Argument()] = BUNDLE) -> None:
+def verify(bundle: Annotated[Path, typer.Argument(envvar="HALLMARK_BUNDLE")] = BUNDLE) -> None:
     """Check the sha256 of every file of a bundle."""
     from hallmark.prove.bundle import open_bundle
 
@@ -40,35 +46,28 @@ def verify(bundle: Annotated[Path, typer.Argument()] = BUNDLE) -> None:
 
 @app.command()
 def predict(
-    request: Annotated[Path, typer.Argument(help="a JSON file with one request")], bundle: Path = BUNDLE
+    requests: Annotated[list[Path], typer.Argument(help="JSON files with one request each")],
+    bundle: Annotated[
+        Path | None, typer.Option(envvar="HALLMARK_BUNDLE", help="default: the last bundle of the request's task")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print whole answers")] = False,
 ) -> None:
-    """Answer one request from a file, as the service would."""
-    from pydantic import ValidationError
+    """Answer requests from files, as the service would."""
+    from hallmark.ask import answer, show
 
-    from hallmark.build import build
-    from hallmark.errors import RequestError
-    from hallmark.prove.bundle import open_bundle
-
-    hallmark, digest = open_bundle(bundle)
-    task = build(hallmark.spec, "task")
-    example = f"an example: examples/{hallmark.task}.json"
-    try:
-        parsed = task.request_type().model_validate_json(request.read_bytes())
-    except OSError as error:
-        raise RequestError(f"{request} cannot be read ({error.strerror}): give a JSON file, {example}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        # pydantic's words about a missing, extra or ill-typed field name the rule, never the value.
-        why = " ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
-        raise RequestError(f"{request} is no request for {hallmark.task}: {why} ({example})") from None
-    [response] = task.predictor(bundle, hallmark.version, digest).predict([parsed])
-    typer.echo(response.model_dump_json(indent=1))
+    bundles = [bundle] if bundle else [BUNDLE, *sorted(BUNDLES.glob("*"))]
+    for request in requests:
+        response = answer(request, bundles)
+        if as_json:
+            typer.echo(response.model_dump_json(indent=1))
+        else:
+            show(request, response)
 
 
 @app.command()
 def refresh(
     rows: Annotated[Path, typer.Argument(help="a CSV or Parquet file with the new rows")],
-    bundle: Path | None = None,
+    bundle: Annotated[Path | None, typer.Option(envvar="HALLMARK_BUNDLE")] = None,
     diary: Path | None = None,
     out: Path = NIGHTLY,
     setting: Annotated[list[str] | None, typer.Option("--set", help="how to read ROWS, as unit=mmol/L")] = None,
@@ -102,7 +101,8 @@ def refresh(
 def main() -> None:
     """Run the command line; an error is one line and exit status 1."""
     try:
-        app()
+        kernels.pin()
+        app(prog_name="hallmark")
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

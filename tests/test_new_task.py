@@ -32,8 +32,8 @@ def test_the_guides_own_blocks_become_a_task_that_answers(tmp_path: Path) -> Non
     hallmark, digest = open_bundle(where / "bundle")
     assert (hallmark.task, hallmark.version) == ("flowers", "1.0.0")
     assert hallmark.metrics["accuracy"]["test"] > 0.8
-    assert [v["passed"] for v in hallmark.verdicts] == [True]
-    said = run(where, "python", "-m", "hallmark.cli", "predict", "examples/flowers.json")
+    assert [v["status"] for v in hallmark.verdicts] == ["passed"]
+    said = run(where, "python", "-m", "hallmark.cli", "predict", "--json", "examples/flowers.json")
     assert said.returncode == 0, said.stderr
     answer = json.loads(said.stdout)
     assert (answer["kind"], answer["hallmark_sha256"]) == ("setosa", digest)

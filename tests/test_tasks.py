@@ -48,7 +48,7 @@ def test_a_preset_becomes_a_service_that_answers(name: str, tmp_path: Path) -> N
     assert summary.returncode == 0, summary.stderr
     assert "hallmark" in summary.stdout
     request = where / "examples" / f"{name}.json"
-    said = run(where, "python", "-m", "hallmark.cli", "predict", str(request))
+    said = run(where, "python", "-m", "hallmark.cli", "predict", "--json", str(request))
     assert said.returncode == 0, said.stderr
     answer = json.loads(said.stdout)
     assert answer["hallmark_sha256"] == digest

@@ -1,5 +1,6 @@
 """The service as a stranger meets it: a real `bentoml serve`, real HTTP."""
 
+import gzip
 import http.client
 import json
 import os
@@ -106,7 +107,8 @@ BAD: list[tuple[int, Any]] = [
     (422, {"subject_id": CANARY * 100}),
     (422, {"readings": [{"timestamp": CANARY, "glucose_mg_dl": 100}]}),
     (422, {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": CANARY}]}),
-    (422, {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": 1e999}]}),
+    (400, {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": 1e999}]}),
+    (422, {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": 1000}]}),
     (422, {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": "100"}]}),
     (422, {"readings": [{"timestamp": "9999-01-01T00:00:00", "glucose_mg_dl": 100}]}),
     (422, {"readings": [{"timestamp": "2024-01-01T00:00:00", "glucose_mg_dl": 100, "note": CANARY}]}),
@@ -123,11 +125,66 @@ def test_bad_requests_get_one_envelope_without_an_echo(
     assert CANARY not in json.dumps(answer)
 
 
-def test_bad_bodies_are_refused(service: Service) -> None:
-    assert service.call("POST", "/predict", b'{"readings": ' + CANARY.encode())[0] == 400
-    assert service.call("POST", "/predict", b"[" * 100_000)[0] == 400
-    assert service.call("POST", "/predict", b" " * 2_000_000)[0] == 413
-    assert service.call("POST", "/predict", b"\xff\xfe" + CANARY.encode())[0] in (400, 422)
+BODIES: dict[str, tuple[int, bytes, dict[str, str]]] = {
+    "invalid_json": (400, b'{"readings": ' + CANARY.encode(), {}),
+    "too_deep": (400, b"[" * 100_000, {}),
+    "too_large": (413, b" " * 2_000_000, {}),
+    "invalid_utf8": (400, b'{"subject_id": "\xff\xfe"}', {}),
+    "number_too_large": (400, b'{"asked_at": ' + b"9" * 5000 + b"}", {}),
+    "compressed": (400, gzip.compress(b"{}"), {"Content-Encoding": "gzip"}),
+    "unsupported_media_type": (415, b"{}", {"Content-Type": "text/plain"}),
+}
+
+
+@pytest.mark.parametrize("code", list(BODIES))
+def test_a_bad_body_is_refused_with_its_reason(service: Service, code: str) -> None:
+    status, body, headers = BODIES[code]
+    found, answer = service.call("POST", "/predict", body, **headers)
+    assert (found, json.loads(answer)["error"]) == (status, code)
+    assert CANARY not in answer.decode()
+
+
+def test_brackets_inside_a_text_do_not_nest(service: Service, question: dict[str, Any]) -> None:
+    assert service.predict({**question, "subject_id": '[[[["' * 30})[0] == 200
+
+
+def test_another_method_says_which_is_right(service: Service) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+    connection.request("GET", "/predict")
+    response = connection.getresponse()
+    assert (response.status, response.getheader("allow")) == (405, "POST")
+    assert json.loads(response.read())["error"] == "method_not_allowed"
+
+
+def test_a_body_that_does_not_come_ends_in_the_same_envelope(service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
+        head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        client.sendall(head.encode())
+        start = time.monotonic()
+        answer = client.makefile("rb").read()
+    assert time.monotonic() - start < 15
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"] == "too_slow"
+
+
+@pytest.mark.parametrize("values", [[5.5, 7.1, 6.0], [12.0, 14.0, 15.5]])
+def test_mmol_is_recognised_and_refused_by_name(
+    service: Service, question: dict[str, Any], values: list[float]
+) -> None:
+    readings = [{**row, "glucose_mg_dl": values[i % 3]} for i, row in enumerate(question["readings"])]
+    status, answer = service.predict({**question, "readings": readings})
+    assert status == 422
+    assert "looks like mmol/L: send mg/dL" in answer["fields"][0]["problem"].replace("look like", "looks like")
+
+
+@pytest.mark.parametrize(("values", "told"), [([80, 80], "are equal"), ([10, 600], "change by 590 mg/dL")])
+def test_what_no_sensor_reads_is_not_forecast(
+    service: Service, question: dict[str, Any], values: list[float], told: str
+) -> None:
+    readings = [{**row, "glucose_mg_dl": values[i % 2]} for i, row in enumerate(question["readings"])]
+    status, answer = service.predict({**question, "readings": readings})
+    assert (status, answer["status"], answer["spoke"]) == (200, "abstained", "nobody")
+    assert told in answer["reason"]
 
 
 def test_what_is_not_offered_is_not_found(service: Service) -> None:
@@ -137,6 +194,53 @@ def test_what_is_not_offered_is_not_found(service: Service) -> None:
 
 def test_the_logs_hold_nothing_of_any_request(service: Service) -> None:
     assert CANARY not in service.log.read_text()
+
+
+def serve(bundle: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    """Start `make serve`'s command."""
+    home = str(bundle.parent / "home")
+    known = {**os.environ, "HALLMARK_BUNDLE": str(bundle), "PYTHONPATH": str(ROOT), "BENTOML_HOME": home}
+    command = [sys.executable, "-m", "bentos.serve", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env={**known, **environment}, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_service_says_when_it_is_ready_and_how_to_ask(bundle: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    process = serve(bundle, "--port", port)
+    assert process.stderr is not None
+    said = [process.stderr.readline() for _ in range(5)]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    assert said[0].startswith("loading glucose 1.0.0 from")
+    assert said[1].startswith(f"ready: glucose 1.0.0 on http://127.0.0.1:{port}")
+    assert f"-d @examples/glucose.json http://127.0.0.1:{port}/predict" in said[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        (("--port", "abc"), {}, "PORT='abc' must be a number within 1…65535"),
+        ((), {"PORT": "99999"}, "PORT='99999' must be a number"),
+        ((), {"HALLMARK_PREDICT_TIMEOUT_S": "abc"}, "HALLMARK_PREDICT_TIMEOUT_S='abc' must be a positive number"),
+        ((), {"HALLMARK_MAX_BODY_BYTES": "-1"}, "HALLMARK_MAX_BODY_BYTES='-1' must be a positive number"),
+        ((), {"HALLMARK_BUNDLE": "nowhere"}, "is no bundle"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_one_line(
+    bundle: Path, arguments: tuple[str, ...], environment: dict[str, str], told: str
+) -> None:
+    process = serve(bundle, *arguments, **environment)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, len(said.splitlines())) == (1, 1)
+    assert said.startswith("error: ")
+    assert told in said
+
+
+def test_a_taken_port_is_one_line(service: Service, bundle: Path) -> None:
+    _, said = serve(bundle, "--port", str(service.port)).communicate(timeout=60)
+    assert said == f"error: port {service.port} is taken: try another, make serve PORT=3100\n"
 
 
 def test_a_corrupt_bundle_is_not_served(bundle: Path, tmp_path: Path) -> None:
@@ -160,3 +264,4 @@ def test_a_corrupt_bundle_is_not_served(bundle: Path, tmp_path: Path) -> None:
 def test_the_example_of_the_readme_is_answered(service: Service) -> None:
     status, answer = service.predict(json.loads((ROOT / "examples" / "glucose.json").read_text()))
     assert (status, answer["status"], answer["spoke"]) == (200, "forecast", "base")
+    assert answer["fallback"]  # the toy does not know this person

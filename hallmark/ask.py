@@ -1,0 +1,98 @@
+"""Answer a request from a file with the bundle that understands it, and show the answer in a terminal."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from hallmark.build import build
+from hallmark.errors import BundleError, RequestError
+from hallmark.prove.bundle import MANIFEST, open_bundle
+
+ROWS = 12  # of a long list that are shown
+
+
+def answer(request: Path, bundles: Sequence[Path]) -> BaseModel:
+    """Answer one request.
+
+    Args:
+        request: a JSON file.
+        bundles: the first whose task takes the request answers.
+
+    Raises:
+        RequestError: the file cannot be read, or no bundle's task takes it.
+        BundleError: there is no bundle.
+    """
+    try:
+        data = request.read_bytes()
+    except OSError as error:
+        raise RequestError(
+            f"{request} cannot be read ({error.strerror}): give a JSON file, such as in examples/"
+        ) from None
+    refused: list[str] = []
+    for bundle in bundles:
+        if not (bundle / MANIFEST).is_file():
+            continue
+        hallmark, digest = open_bundle(bundle)
+        task = build(hallmark.spec, "task")
+        try:
+            parsed = task.request_type().model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            # pydantic's words about a missing, extra or ill-typed field name the rule, never the value.
+            why = " ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+            refused.append(f"is no request for {hallmark.task}: {why} (an example: examples/{hallmark.task}.json)")
+            continue
+        [response] = task.predictor(bundle, hallmark.version, digest).predict([parsed])
+        found: BaseModel = response
+        return found
+    if not refused:
+        raise BundleError(f"{bundles[0]} is no bundle: it has no {MANIFEST}; run `make repro`")
+    others = f"; the bundles of {len(refused) - 1} other tasks refuse it too" if len(refused) > 1 else ""
+    raise RequestError(f"{request} {refused[0]}{others}")
+
+
+def show(request: Path, response: BaseModel) -> None:
+    """Print an answer: its plain values, then each of its lists as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 110)
+    values = response.model_dump(mode="json")
+    console.print(f"[bold]{request}[/]", highlight=False)
+    facts = Table.grid(padding=(0, 2))
+    for name, value in values.items():
+        if not isinstance(value, list) and value not in ("", None):
+            facts.add_row(name, _cell(value))
+    console.print(facts)
+    for name, rows in values.items():
+        if isinstance(rows, list) and rows:
+            console.print(_table(name, rows))
+
+
+def _table(name: str, rows: Sequence[Any]) -> Any:
+    from rich.table import Table
+
+    step = max(1, -(-len(rows) // ROWS))
+    shown = [*rows[: len(rows) - 1 : step], rows[-1]]
+    left_out = f", {len(shown)} of {len(rows)} shown: --json for all" if len(shown) < len(rows) else ""
+    table = Table(title=f"{name}{left_out}", title_justify="left")
+    if not isinstance(rows[0], Mapping):
+        table.add_column(name)
+        for row in shown:
+            table.add_row(_cell(row))
+        return table
+    for column in rows[0]:
+        table.add_column(column)
+    for row in shown:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_cell(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return "; ".join(" ".join(map(_cell, v.values())) if isinstance(v, Mapping) else _cell(v) for v in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
