@@ -13,18 +13,26 @@ TORCH := torch==2.13.0
 PYTHON ?= python3.11
 PORT ?= 3000
 
-.PHONY: help setup repro test check params deps lock tune serve dashboard promote clean
+.PHONY: help setup repro summary test check params deps lock tune serve dashboard promote clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-# torch comes first and apart: whichever build this machine's pip offers, CPU or CUDA. The rest is locked by hash.
+# torch comes first and apart: whichever build this machine's pip offers, CPU or CUDA. The rest is locked by hash, and uv,
+# itself locked, installs it; where uv cannot reach an index, pip does. Byte code is made when a module is first imported.
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+LOCKED := --no-deps --require-hashes -r requirements.lock
 $(VENV)/.ready: requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11 or set PYTHON="; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(VENV)/bin/python -m pip check
+	@echo "[1/4] $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@echo "[2/4] $(TORCH): the largest download"
+	@$(PIP) $(TORCH)
+	@echo "[3/4] $$(grep -c == requirements.lock) packages of requirements.lock"
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt && $(PIP) --no-deps --require-hashes -r $(VENV)/uv.txt
+	@UV_SYSTEM_CERTS=1 $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python $(LOCKED) || $(PIP) $(LOCKED)
+	@echo "[4/4] check"
+	@$(VENV)/bin/uv pip check --quiet --python $(VENV)/bin/python
 	@printf '%s\n' '$(CURDIR)' > $$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/hallmark-repository.pth
 	@printf '#!/bin/sh\nexec "%s" -m hallmark.cli "$$@"\n' '$(CURDIR)/$(VENV)/bin/python' > $(VENV)/bin/hallmark
 	@chmod +x $(VENV)/bin/hallmark
@@ -32,12 +40,14 @@ $(VENV)/.ready: requirements.lock
 
 setup: $(VENV)/.ready  ## make .venv from requirements.lock
 
-repro: $(VENV)/.ready  ## run the main job: data → model → verdicts → bundle (dvc repro)
-	@dvc repro --quiet
+repro: $(VENV)/.ready  ## run the main job: data → model → verdicts → bundle; S="train.seed=1 data=azt1d" for an experiment
+	@python -m pipelines.repro $(foreach setting,$(S),-S $(setting))
+
+summary: $(VENV)/.ready  ## show the figures, verdicts and version of the last run again
 	@hallmark summary
 
 test: $(VENV)/.ready  ## run the whole suite
-	@python -m pytest
+	@python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.ready  ## format, lint, types, floors
 	@ruff format --check .
@@ -48,7 +58,7 @@ check: $(VENV)/.ready  ## format, lint, types, floors
 deps: $(VENV)/.ready  ## write every stage's code dependencies into dvc.yaml
 	@python -m pipelines.deps
 
-params: $(VENV)/.ready  ## write the composition of conf/ to params.yaml
+params: $(VENV)/.ready  ## write the composition of conf/ to params.yaml: make params OVERRIDES="data=azt1d train.seed=1"
 	@python -m pipelines.compose $(OVERRIDES)
 
 # torch and its CUDA companions stay out of the lock: they are installed first, for whatever accelerator there is.
@@ -60,14 +70,11 @@ lock:  ## pin every dependency anew (needs uv)
 
 NAME ?= best
 tune: $(VENV)/.ready  ## search conf/tune on valid: make tune NAME=best; a killed study goes on
-	@dvc repro --quiet prepare
+	@python -m pipelines.repro prepare
 	@python -m pipelines.tune $(NAME)
 
-serve: $(VENV)/.ready  ## serve the bundle on loopback: make serve PORT=3000
-	@hallmark verify $${HALLMARK_BUNDLE:-bundle}
-	@python -c 'import socket as s; exit(s.socket().connect_ex(("127.0.0.1", $(PORT))) == 0 and \
-	  "error: port $(PORT) is taken: try another, make serve PORT=3100")'
-	@PYTHONDONTWRITEBYTECODE=1 bentoml serve --quiet bentos.service:Service --host 127.0.0.1 --port $(PORT)
+serve: $(VENV)/.ready  ## serve the last bundle on loopback: make serve PORT=3000, or TASK=cv for the last one of a task
+	@$(if $(TASK),HALLMARK_BUNDLE=bundles/$(TASK)) python -m bentos.serve --port "$(PORT)"
 
 dashboard: $(VENV)/.ready  ## ZenML's dashboard with the runs of make repro, on loopback
 	@python -m pipelines.dashboard
