@@ -115,8 +115,11 @@ def _unexpected(error: Exception) -> str:
     from contextlib import suppress
     from pathlib import Path
 
-    causes = [error, *(e for e in (error.__cause__, error.__context__) if e is not None)]
-    if any((isinstance(e, OSError) and e.errno == errno.ENOSPC) or "No space left" in str(e) for e in causes):
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    full = ("No space left", "disk is full")  # the system's words, and SQLite's
+    if any(getattr(e, "errno", None) == errno.ENOSPC or any(words in str(e) for words in full) for e in causes):
         return "the disk is full: free some space and run again; the earlier results are as they were"
     if "HALLMARK_DEBUG" in os.environ:
         traceback.print_exception(error)

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _refuse_second()
     from hallmark.build import check_sections, read_params
 
     if options.set:
@@ -51,7 +52,6 @@ def _run(options: argparse.Namespace) -> int:
     said = _listen()
     try:
         with Repo(str(ROOT)) as repo:
-            _refuse_second(repo)
             shared: dict[str, Any] = {"targets": options.targets or None, "force": options.force}
             if options.set:
                 repo.experiments.run(params=options.set, name=options.name, **shared)
@@ -128,7 +128,7 @@ def _listen() -> _Said:
     return said
 
 
-def _refuse_second(repo: Any) -> None:
+def _refuse_second() -> None:
     """Refuse to write params.yaml under a run that is at work.
 
     Raises:
@@ -137,7 +137,7 @@ def _refuse_second(repo: Any) -> None:
     import json
     import os
 
-    file = Path(repo.tmp_dir) / "rwlock"
+    file = ROOT / ".dvc" / "tmp" / "rwlock"
     try:
         held = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError:

@@ -113,7 +113,7 @@ def environment(where: Path) -> dict[str, str]:
     return found
 
 
-def run(where: Path, *command: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+def run(where: Path, *command: str, timeout: float = 1200) -> "subprocess.CompletedProcess[str]":
     """Run a command of the virtual environment in a workspace."""
     return subprocess.run(
         command, cwd=where, capture_output=True, text=True, timeout=timeout, env=environment(where), check=False

@@ -116,7 +116,7 @@ def test_an_edit_in_the_middle_of_a_stage_fails_and_changes_nothing(repository: 
     change(repository)
     assert process.stderr is not None
     said = process.stderr.read()
-    assert process.wait(120) != 0
+    assert process.wait(600) != 0
     assert f"error: {told} {stage} ran" in said
     assert state(repository) == before
 
@@ -130,7 +130,7 @@ def test_an_experiment_beside_a_run_is_refused_and_the_run_does_not_claim_its_pa
     wait_for(first, "[2/4] train")
     second = run(repository, "dvc", "exp", "run", *SET, "-S", long, "-S", "train.seed=3")
     assert second.returncode != 0
-    assert first.wait(120) != 0
+    assert first.wait(600) != 0
     assert first.stderr is not None
     assert "train.seed was 0 and became 3 while train ran" in first.stderr.read()
     assert state(repository) == before
@@ -146,7 +146,7 @@ def test_our_own_command_refuses_a_second_run_before_it_writes_anything(reposito
     assert "works in this folder: wait until it has ended, nothing was changed" in second.stderr
     assert (repository / "params.yaml").read_text() == written
     os.killpg(first.pid, signal.SIGKILL)  # what it would have made is of no interest
-    first.wait(60)
+    first.wait(300)
 
 
 def test_results_of_other_parameters_are_not_taken_for_this_runs(repository: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_killed_stage_is_one_line_and_its_results_are_in_the_cache(repository:
     os.kill(stage_process(repository, "train"), signal.SIGKILL)
     assert process.stderr is not None
     said = process.stderr.read()
-    assert process.wait(60) == 1
+    assert process.wait(300) == 1
     assert last_line(said).startswith(
         "error: train was killed by signal 9 (out of memory?): the earlier results are in"
     )
@@ -262,13 +262,14 @@ def test_a_killed_stage_is_one_line_and_its_results_are_in_the_cache(repository:
 @pytest.mark.parametrize("command", [("-m", "pipelines.repro", "--force", "train"), ("-m", "pipelines", "train")])
 def test_ctrl_c_is_one_line_and_130(repository: Path, command: tuple[str, ...]) -> None:
     before = state(repository)
+    settle(repository, "model.candidates.0.iterations=100000")
     process = start(repository, sys.executable, *command)
     wait_for(process, "[2/4] train")
-    time.sleep(2)
+    time.sleep(20)  # by then it trains, wherever it runs
     os.killpg(process.pid, signal.SIGINT)
     assert process.stderr is not None
     said = process.stderr.read()
-    assert process.wait(60) == 130
+    assert process.wait(300) == 130
     assert "Traceback" not in said
     assert last_line(said) == "error: interrupted; the next run goes on from the last checkpoint"
     assert state(repository) == before

@@ -182,7 +182,7 @@ def test_two_processes_make_the_same_file_as_one(tmp_path: Path) -> None:
     script.write_text(f"from tests.learn.test_adapter_training import train_here\ntrain_here({str(two)!r})\n")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert one.read_bytes() == two.read_bytes()
     assert PackedStore(one, World("residual_mlp").spec).subjects == [f"p{i}" for i in range(5)]
