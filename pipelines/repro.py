@@ -142,7 +142,7 @@ def _refuse_second() -> None:
         held = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError:
         return
-    infos = [info for entry in held.values() for info in [entry.get("write"), *(entry.get("read") or [])] if info]
+    infos = [*held.get("write", {}).values(), *(info for of_one in held.get("read", {}).values() for info in of_one)]
     for info in infos:
         try:
             os.kill(int(info["pid"]), 0)
