@@ -30,7 +30,7 @@ def main(name: str) -> None:
     from steps.try_setting import try_setting
 
     journal = Path(".work/tune") / f"{name}.journal"
-    found = facts.collect(params)
+    found = facts.collect(params, {})  # a study is no stage: DVC names no dependencies of it
 
     @pipeline(name="tune", enable_cache=False, execution_mode="fail_fast")
     def tune(setting: dict[str, float], trial_id: int) -> None:
