@@ -4,13 +4,12 @@ The embedded simulator's people, repeated under other names with other noise: 16
 """
 
 import argparse
-import resource
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks.composition import compose
+from benchmarks.spent import cpu_seconds, peak_gb
 from hallmark.build import build
 from hallmark.progress import bars
 from hallmark.stages import prepare, train
@@ -32,7 +31,7 @@ def main() -> None:
     task = built["task"]
     work = Path(tempfile.mkdtemp(prefix="memory-"))
     try:
-        clock = time.process_time()
+        clock = cpu_seconds()
         rows = prepare.clean_rows(built["data"], task, work / "prepared", work / "validation", show)
         prepare.split_rows(task, work / "prepared")
         prepare.check_leakage(task, work / "prepared", work / "validation")
@@ -44,15 +43,15 @@ def main() -> None:
         _print("personalise", clock)
         train.calibrate(task, work / "prepared", work / "model", built["calibrate"], show)
         _print("calibrate", clock)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        peak = peak_gb()
         print(f"{rows.rows:,} readings: peak {peak:.2f} GB (at most 3)")
     finally:
         shutil.rmtree(work)
 
 
 def _print(what: str, clock: float) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{what:<12} {time.process_time() - clock:6.0f} CPU s so far, peak {peak:.2f} GB", flush=True)
+    peak = peak_gb()
+    print(f"{what:<12} {cpu_seconds() - clock:6.0f} CPU s so far, peak {peak:.2f} GB", flush=True)
 
 
 if __name__ == "__main__":

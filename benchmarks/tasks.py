@@ -9,12 +9,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import pandas as pd
 
 from benchmarks.composition import compose
+from benchmarks.spent import cpu_seconds
 from hallmark.build import build_experiment
 from hallmark.contracts import silent
 from hallmark.judge.gates import OURS
@@ -48,7 +48,7 @@ def main() -> None:
 
 def run(params: dict[str, object], out: Path) -> None:
     """Take one task from its rows to its verdicts."""
-    clock = time.process_time()
+    clock = cpu_seconds()
     built = build_experiment(params)
     task, prepared, model = built["task"], out / "prepared", out / "model"
     train.CHECKPOINTS = out / "checkpoints"
@@ -60,7 +60,7 @@ def run(params: dict[str, object], out: Path) -> None:
     train.calibrate(task, prepared, model, built["calibrate"], silent)
     evaluator, gates = built["evaluate"]["evaluator"], built["evaluate"]["gates"]
     verdicts = evaluate.evaluate(task, evaluator, prepared, model, None, gates, out / "evaluation", silent)
-    spent = time.process_time() - clock
+    spent = cpu_seconds() - clock
     summary = pd.read_csv(out / "evaluation" / "summary.csv")
     print(f"\n{task.name}: {counts['train']:,} rows to train, {counts['test']:,} to test, {spent:.0f} CPU s")
     marks = evaluator.shown.marks
