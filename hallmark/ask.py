@@ -1,6 +1,7 @@
 """Answer a request from a file with the bundle that understands it, and show the answer in a terminal."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def answer(request: Path, bundles: Sequence[Path]) -> BaseModel:
     for bundle in bundles:
         if not (bundle / MANIFEST).is_file():
             continue
-        hallmark, digest = open_bundle(bundle)
-        task = build(hallmark.spec, "task")
+        opened = _open(bundle)
+        hallmark, task = opened.hallmark, opened.task
         try:
             parsed = task.request_type().model_validate_json(data)
         except ValidationError as error:
@@ -44,7 +45,7 @@ def answer(request: Path, bundles: Sequence[Path]) -> BaseModel:
             why = " ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
             refused.append(f"is no request for {hallmark.task}: {why} (an example: examples/{hallmark.task}.json)")
             continue
-        [response] = task.predictor(bundle, hallmark.version, digest).predict([parsed])
+        [response] = opened.predictor.predict([parsed])
         found: BaseModel = response
         return found
     if not refused:
@@ -53,12 +54,30 @@ def answer(request: Path, bundles: Sequence[Path]) -> BaseModel:
     raise RequestError(f"{request} {refused[0]}{others}")
 
 
+class _Opened:
+    """A bundle whose files were checked, its task, and its predictor once it is asked for."""
+
+    def __init__(self, bundle: Path) -> None:
+        self.bundle = bundle
+        self.hallmark, self.digest = open_bundle(bundle)
+        self.task = build(self.hallmark.spec, "task")
+
+    @cached_property
+    def predictor(self) -> Any:
+        """The predictor."""
+        return self.task.predictor(self.bundle, self.hallmark.version, self.digest)
+
+
+_open = cache(_Opened)  # several requests share a bundle
+
+
 def show(request: Path, response: BaseModel) -> None:
     """Print an answer: its plain values, then each of its lists as a table."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else 110)
+    from hallmark.judge.terminal import open_console
+
+    console = open_console()
     values = response.model_dump(mode="json")
     console.print(f"[bold]{request}[/]", highlight=False)
     facts = Table.grid(padding=(0, 2))

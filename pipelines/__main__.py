@@ -95,9 +95,9 @@ def _show(built: dict[str, Any], what: str) -> None:
     if what == "account":
         terminal.show_account(read_json(Path(VALIDATION) / "validation.json"))
     elif what == "figures":
-        terminal.show_figures(EVALUATION, evaluator.shown, evaluator.metrics(built["task"]))
+        terminal.show_figures(Path(EVALUATION), evaluator.shown, evaluator.metrics(built["task"]))
     else:
-        terminal.show_places(BUNDLE, EVALUATION)
+        terminal.show_places(Path(BUNDLE), Path(EVALUATION))
 
 
 def _leave_experiment() -> None:

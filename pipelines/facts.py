@@ -33,9 +33,14 @@ def collect(params: Mapping[str, Any], deps: Mapping[str, str]) -> dict[str, Any
 
 def dependencies(stage: str, params: Mapping[str, Any]) -> dict[str, str]:
     """Digest every dependency that dvc.yaml names for a stage; the digests are DVC's own."""
-    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    listed = [_filled(str(path), params) for path in stages.get(stage, {}).get("deps", [])]
+    listed = [_filled(str(path), params) for path in stage_of(stage).get("deps", [])]
     return {path: digest(Path(path)) for path in listed if Path(path).exists()}
+
+
+def stage_of(name: str) -> dict[str, Any]:
+    """Read what dvc.yaml says of a stage; nothing of one that is none of its, such as a study."""
+    found: dict[str, Any] = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].get(name, {})
+    return found
 
 
 def _filled(path: str, params: Mapping[str, Any]) -> str:

@@ -168,12 +168,12 @@ def _finish(ran: set[str]) -> None:
     built = build_experiment(read_params())
     evaluator = built["evaluate"]["evaluator"]
     if "evaluate" not in ran:
-        terminal.show_figures(EVALUATION, evaluator.shown, evaluator.metrics(built["task"]))
+        terminal.show_figures(Path(EVALUATION), evaluator.shown, evaluator.metrics(built["task"]))
     keep_bundle()
     if "package" not in ran:
         if built["package"]["bento"] and not is_built(Path(BUNDLE)):
             build_bento(Path(BUNDLE), Path(LOCK))
-        terminal.show_places(BUNDLE, EVALUATION)
+        terminal.show_places(Path(BUNDLE), Path(EVALUATION))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hallmark.build import read_params
 from hallmark.errors import ProvenanceError
 from hallmark.files import read_json, write_json
 from hallmark.prove.provenance import digest_of
-from pipelines.facts import dependencies
+from pipelines.deps import sections_of
+from pipelines.facts import dependencies, stage_of
 from pipelines.paths import EVALUATION, MODEL, PREPARED
 
 MADE_FROM = "made_from.json"
@@ -56,7 +55,7 @@ class Snapshot:
 
     def mark(self, directory: Path) -> None:
         """Write the digests of the parameters behind an output into its directory."""
-        made = {name: digest_of(self.params[name]) for name in sections(self.stage)}
+        made = {name: digest_of(self.params[name]) for name in sections_of(stage_of(self.stage))}
         for _, earlier in self._inputs():
             made |= earlier
         write_json(directory / MADE_FROM, made)
@@ -91,12 +90,6 @@ class Snapshot:
 def take(stage: str, params: Mapping[str, Any]) -> Snapshot:
     """Take the snapshot that a stage starts from."""
     return Snapshot(stage, params, dependencies(stage, params))
-
-
-def sections(stage: str) -> list[str]:
-    """List the sections of params.yaml that dvc.yaml names for a stage."""
-    stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    return [str(name) for name in stages[stage]["params"]]
 
 
 def _changes(before: Any, now: Any, key: str = "") -> Iterator[str]:

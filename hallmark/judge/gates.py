@@ -30,15 +30,21 @@ class Gate(Protocol):
         """Decide."""
 
 
-def find(summary: pd.DataFrame, model: str, metric: str, at: str, segment: str) -> float | None:
-    """Look up one mean, None where it was not measured."""
+def find_row(summary: pd.DataFrame, model: str, metric: str, at: str, segment: str) -> "pd.Series[Any] | None":
+    """Look up one row, None where it was not measured."""
     hit = summary[
         (summary["model"] == model)
         & (summary["metric"] == metric)
         & (summary["at"] == at)
         & (summary["segment"] == segment)
     ]
-    return None if hit.empty else float(hit["mean"].iloc[0])
+    return None if hit.empty else hit.iloc[0]
+
+
+def find(summary: pd.DataFrame, model: str, metric: str, at: str, segment: str) -> float | None:
+    """Look up one mean, None where it was not measured."""
+    row = find_row(summary, model, metric, at, segment)
+    return None if row is None else float(row["mean"])
 
 
 def _status(passed: bool) -> Status:
@@ -180,12 +186,10 @@ class NotAbove(_OnMetric):
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare the lower end of the interval with the bound."""
         name = f"{self.metric}@{self.at} not above {self.bound:g}"
-        s = evaluation.summary
-        mine = s[(s["model"] == OURS) & (s["metric"] == self.metric) & (s["at"] == self.at)]
-        mine = mine[mine["segment"] == self.segment]
-        if mine.empty:
+        row = find_row(evaluation.summary, OURS, self.metric, self.at, self.segment)
+        if row is None:
             return self.missing(name, evaluation)
-        mean, low, high = (float(mine[column].iloc[0]) for column in ("mean", "low", "high"))
+        mean, low, high = (float(row[column]) for column in ("mean", "low", "high"))
         reason = f"{mean:.3g} ({low:.3g}–{high:.3g}), failed when all of it lies above {self.bound:g}"
         return Verdict(name, _status(low <= self.bound), mean, self.bound, metrics[self.metric].unit, reason)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MARKS = {"passed": "[green]passed[/]", "failed": "[red]FAILED[/]", "skipped": "[yellow]skipped[/]"}
 
 
-def show_figures(evaluation: Path | str, shown: Shown, metrics: Mapping[str, Metric]) -> None:
+def show_figures(evaluation: Path, shown: Shown, metrics: Mapping[str, Metric]) -> None:
     """Print ours beside the baselines, and the verdicts.
 
     Args:
@@ -30,7 +30,6 @@ def show_figures(evaluation: Path | str, shown: Shown, metrics: Mapping[str, Met
     """
     from rich.table import Table
 
-    evaluation = Path(evaluation)
     if not (evaluation / "verdicts.json").is_file():
         raise DataError(f"{evaluation} holds no evaluation: run `make repro`")
     summary = pd.read_csv(evaluation / "summary.csv", dtype={"at": str})
@@ -38,7 +37,7 @@ def show_figures(evaluation: Path | str, shown: Shown, metrics: Mapping[str, Met
     metric = metrics[name]
     figures = summary[(summary["metric"] == name) & (summary["segment"] == segment)]
     marks = [mark for mark in shown.marks if (figures["at"] == mark).any()]
-    console = _console()
+    console = open_console()
     words = [f"{name}{f' in {metric.unit}' if metric.unit else ''} on test", f"{metric.better} is better"]
     words += [segment.replace("_", " ")] if segment != "all" else []
     table = Table(title=f"{', '.join(words)} (95% bootstrap over {shown.drawn})", title_justify="left")
@@ -64,7 +63,7 @@ def show_figures(evaluation: Path | str, shown: Shown, metrics: Mapping[str, Met
 
 def show_account(report: Mapping[str, Any]) -> None:
     """Print what cleaning did to the rows: every reason, with how many rows of how many subjects."""
-    console = _console(stderr=True)
+    console = open_console(stderr=True)
     totals = ", ".join(f"{report[action]:,} {action}" for action in ("excluded", "dropped", "merged", "changed"))
     console.print(f"  {report['rows_read']:,} rows read, {report['rows_kept']:,} kept; {totals}", highlight=False)
     for entry in report["reasons"]:
@@ -72,10 +71,9 @@ def show_account(report: Mapping[str, Any]) -> None:
         console.print(f"    {entry['action']} {entry['rows']:,} rows of {whose}: {entry['reason']}", highlight=False)
 
 
-def show_places(bundle: Path | str, evaluation: Path | str) -> None:
+def show_places(bundle: Path, evaluation: Path) -> None:
     """Print the version and where to look next."""
-    bundle, evaluation = Path(bundle), Path(evaluation)
-    console = _console()
+    console = open_console()
     failed = [v for v in read_json(evaluation / "verdicts.json") if v["status"] == "failed"]
     if failed:
         console.print(f"[red]not packaged[/]: {len(failed)} gates failed; {bundle} is what was there before")
@@ -89,7 +87,8 @@ def show_places(bundle: Path | str, evaluation: Path | str) -> None:
     console.print("runs     make dashboard, http://127.0.0.1:8237")
 
 
-def _console(stderr: bool = False) -> "Console":
+def open_console(stderr: bool = False) -> "Console":
+    """Open a terminal at its own width, and anything else at one that fits a page."""
     from rich.console import Console
 
     console = Console(stderr=stderr)

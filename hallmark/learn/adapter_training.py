@@ -22,7 +22,7 @@ from torch import Tensor
 from hallmark.learn import processes
 from hallmark.learn.adapter_files import PackedStore, write_packed
 from hallmark.learn.bank import AdapterBank, AdapterSpec
-from hallmark.learn.side_by_side import Report, side_by_side
+from hallmark.learn.side_by_side import Report, side_by_side, summed
 from hallmark.read.panel import Floats, Integers
 
 Batch = Callable[[Integers, str], dict[str, Tensor]]
@@ -310,8 +310,7 @@ def train_shared(
     if begun:
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     chunks = -(-len(people) // settings.people)
-    alone = world > 1 or torch.cuda.is_available()
-    shares = world if alone else max(1, min(settings.side_by_side, chunks))
+    shares = world if world > 1 else max(1, min(settings.side_by_side, chunks))
     owner = [i // settings.people % shares for i in range(len(people))]  # whole chunks: who learns beside whom stays
     parts = [out.with_name(f".{out.name}.{i}") for i in range(shares)]
 
@@ -321,13 +320,8 @@ def train_shared(
         found = train_adapters(bank, mine, batch, settings, place, lambda done, total: report(done, total, math.nan))
         write_packed(((trained.subject_id, trained.row) for trained in found), len(mine), bank.spec, parts[share])
 
-    done = dict.fromkeys(range(shares), 0)
-
-    def report(share: str, count: int, total: int, _: float) -> None:
-        done[int(share)] = count
-        progress(sum(done.values()), total if world > 1 else len(people))
-
     mine = [rank] if world > 1 else range(shares)
+    report = summed(progress, sum(process in mine for process in owner))
     side_by_side({str(share): partial(train_share, share) for share in mine}, len(mine), report)
     if world > 1:
         distributed.barrier()

@@ -244,20 +244,25 @@ def fit_networks(
             networks.setdefault(body, f"{body.name}-{twice + 1}" if twice else body.name)
     follow = {n: following(i, n, progress, look) for i, n in enumerate(networks.values())}
     jobs = {name: partial(fit_base, body, *shared, scratch / name) for body, name in networks.items()}
-    # Several processes cannot share one GPU's context; a study must see one network's looks after the other's.
-    alone = torch.cuda.is_available() or world() > 1 or look is not None
+    # torchrun's processes train every network together; a study must see one network's looks after the other's.
+    alone = world() > 1 or look is not None
     trained = side_by_side(jobs, 1 if alone else at_once, lambda name, *state: follow[name](*state))
     return {body: trained[name] for body, name in networks.items()}
 
 
 def average_bases(
-    body: EnsembleConfig, members: Sequence[Base], look: Callable[[list[int]], dict[str, Tensor]], count: int
+    body: EnsembleConfig,
+    members: Sequence[Base],
+    forecast: ForecastConfig,
+    look: Callable[[list[int]], dict[str, Tensor]],
+    count: int,
 ) -> tuple[Base, TrainResult]:
     """Average trained bases into one, without training.
 
     Args:
         body: the ensemble.
         members: its trained members, in its order.
+        forecast: what they share.
         look: what makes a batch of valid.
         count: examples of valid.
 
@@ -265,18 +270,8 @@ def average_bases(
         The base and its loss on valid, taken as the trainer takes a network's: before the blend is fitted.
     """
     first = members[0]
-    network = first.forecaster
-    model = Forecaster(
-        body.build(network.shape),
-        network.shape,
-        body.lora_targets,
-        network.history_dropout,
-        network.adapter_dropout,
-        network.pinball_weight,
-    )
+    model = make_forecaster(body, first.forecaster.shape, forecast).eval()
     average(model, [member.forecaster for member in members])
-    model.eval()
-    model.blend.copy_(torch.tensor([[1.0], [0.0]]).expand_as(model.blend))
     loss = 0.0
     with torch.no_grad():
         for part in _chunks(look, count):

@@ -16,6 +16,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
+import torch
+
 from hallmark.errors import HallmarkError
 
 Report = Callable[[int, int, float], None]
@@ -33,9 +35,9 @@ def side_by_side(
     """Run jobs, some at a time.
 
     Args:
-        jobs: name → what to run; it is given a callback for its progress. A job must not use a GPU where `at_once`
-            is more than 1.
-        at_once: how many run at the same time; 1 runs them one after the other in this process.
+        jobs: name → what to run; it is given a callback for its progress.
+        at_once: how many run at the same time; 1 runs them one after the other in this process, and so does a machine
+            with a GPU: forked processes cannot share its context.
         report: called with a job's name and its progress; an exception that it raises ends all jobs.
 
     Returns:
@@ -45,7 +47,7 @@ def side_by_side(
         HallmarkError: a process was killed, or failed with another error; what a job itself raised as a
             `HallmarkError` is raised as it is.
     """
-    if at_once == 1 or len(jobs) == 1:
+    if at_once == 1 or len(jobs) == 1 or torch.cuda.is_available():
         return {name: job(_named(report, name)) for name, job in jobs.items()}
     context = get_context("fork")
     waiting, found = list(jobs), dict[str, Result]()
@@ -57,7 +59,7 @@ def side_by_side(
             while waiting and len(running) < at_once:
                 name = waiting.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(jobs[name], theirs, os.getpid()), name=name)
+                process = context.Process(target=_work, args=(jobs[name], theirs), name=name)
                 process.start()
                 theirs.close()
                 running[ours] = (name, process)
@@ -95,15 +97,14 @@ def shared_out(
 
     Args:
         items: what to work on; each independent of the others.
-        work: on one of them; it must not use a GPU where `at_once` is more than 1.
-        at_once: processes.
+        work: on one of them.
+        at_once: processes, see `side_by_side`.
         progress: called with how many items are done, and of how many.
 
     Returns:
         What `work` returned, in the order of `items`.
     """
     count = max(1, min(at_once, len(items)))
-    done = dict.fromkeys(range(count), 0)
 
     def share(place: int, report: Report) -> list[Result]:
         found: list[Result] = []
@@ -112,20 +113,27 @@ def shared_out(
             found.append(work(item))
         return found
 
-    def report(name: str, finished: int, total: int, _: float) -> None:
-        done[int(name)] = finished
+    jobs = {str(place): partial(share, place) for place in range(count)}
+    parts = list(side_by_side(jobs, count, summed(progress, len(items))).values())
+    return [parts[i % count][i // count] for i in range(len(items))]
+
+
+def summed(progress: Callable[[int, int], None], total: int) -> Callable[[str, int, int, float], None]:
+    """Return a report for `side_by_side` that adds up what its jobs have done, of `total` in all."""
+    done: dict[str, int] = {}
+
+    def report(name: str, finished: int, _: int, __: float) -> None:
+        done[name] = finished
         progress(sum(done.values()), total)
 
-    jobs = {str(place): partial(share, place) for place in range(count)}
-    parts = list(side_by_side(jobs, count, report).values())
-    return [parts[i % count][i // count] for i in range(len(items))]
+    return report
 
 
 def _named(report: Callable[[str, int, int, float], None], name: str) -> Report:
     return lambda step, steps, loss: report(name, step, steps, loss)
 
 
-def _work(job: Callable[[Report], Any], connection: Connection, parent: int) -> None:
+def _work(job: Callable[[Report], Any], connection: Connection) -> None:
     """Run one job in a forked process and send what it reports, returns or raises."""
     with suppress(AttributeError, OSError):  # Linux: die with the parent, however that ends
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

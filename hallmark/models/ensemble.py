@@ -60,13 +60,14 @@ class Ensemble(nn.Module):
 
 @torch.no_grad()
 def average(ensemble: Forecaster, members: Sequence[Forecaster]) -> None:
-    """Fill an ensemble's forecaster from trained ones with the same inputs, so that it forecasts their average.
+    """Fill an untouched ensemble from trained forecasters of the same inputs, so that it forecasts their average.
 
-    Skip and trust enter a forecast linearly: their averages give the average.
+    Skip and trust enter a forecast linearly: their averages give the average. The blend stays untouched: each member's
+    was fitted to that member.
     """
     assert isinstance(ensemble.body, Ensemble)
     for name, buffer in ensemble.named_buffers():
-        if "." not in name:  # scales and weights, which all members have alike; `blend` is fitted after
+        if "." not in name and name != "blend":  # scales and weights, which all members have alike
             buffer.copy_(members[0].get_buffer(name))
     for body, member in zip(ensemble.body.members, members, strict=True):
         body.load_state_dict(member.body.state_dict())

@@ -32,7 +32,10 @@ def read_table(
             return pd.read_parquet(path)
         if path.suffix == ".feather":
             return pd.read_feather(path)
-        frame = pd.read_csv(path, dtype=text, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = ";" if ";" in header and "," not in header else ","  # semicolons, where the decimal sign is a comma
+        frame = pd.read_csv(path, dtype=text, encoding="utf-8-sig", sep=separator)
     except UnicodeDecodeError as error:
         raise SourceError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
@@ -40,8 +43,6 @@ def read_table(
     except (ValueError, OSError) as error:
         line = str(error).splitlines()[0]
         raise SourceError(f"{path} cannot be read as {path.suffix or 'a table'}: {line}") from error
-    if len(frame.columns) == 1 and ";" in str(frame.columns[0]):  # where the decimal sign is a comma
-        return pd.read_csv(path, dtype=text, encoding="utf-8-sig", sep=";")
     if len(frame.columns) == 1 and "\t" in str(frame.columns[0]):
         raise SourceError(f"{path} is separated by tabs: save it with commas or semicolons")
     return frame

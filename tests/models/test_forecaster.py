@@ -80,14 +80,19 @@ def test_unknown_targets_leave_the_loss_alone(forecaster: Any) -> None:
     torch.testing.assert_close(forecaster(**inputs, target=holes)["loss"], expected)
 
 
-def test_the_loss_is_squared_error_plus_weighted_pinball(forecaster: Any) -> None:
-    target = torch.randn(16, 5, generator=torch.Generator().manual_seed(2))
-    out = forecaster(**batch(), target=target)
+def loss_of(out: dict[str, torch.Tensor], target: torch.Tensor) -> float:
+    """Squared error and twice the pinball loss of what was forecast, by numpy."""
     error = (target - out["mean"]).detach().numpy()
     q = target[..., None].numpy() - out["quantiles"].detach().numpy()
     levels = np.asarray(SHAPE.quantile_levels)
     pinball = np.where(q >= 0, levels * q, (levels - 1) * q).mean(-1)
-    assert float(out["loss"].detach()) == pytest.approx(float((error**2 + 2 * pinball).mean()), rel=1e-4)
+    return float((error**2 + 2 * pinball).mean())
+
+
+def test_the_loss_is_squared_error_plus_weighted_pinball(forecaster: Any) -> None:
+    target = torch.randn(16, 5, generator=torch.Generator().manual_seed(2))
+    out = forecaster(**batch(), target=target)
+    assert float(out["loss"].detach()) == pytest.approx(loss_of(out, target), rel=1e-4)
 
 
 def test_a_saved_base_forecasts_the_same(trained: Path, task: Any, prepared: Any, tmp_path: Path) -> None:
@@ -140,11 +145,7 @@ def test_an_ensembles_loss_is_that_of_its_forecast(params: dict[str, Any]) -> No
         torch.nn.init.normal_(parameter, std=0.2)
     target = torch.randn(16, 5, generator=torch.Generator().manual_seed(2))
     out = model(**batch(), target=target)
-    error = (target - out["mean"]).detach().numpy()
-    q = target[..., None].numpy() - out["quantiles"].detach().numpy()
-    levels = np.asarray(SHAPE.quantile_levels)
-    pinball = np.where(q >= 0, levels * q, (levels - 1) * q).mean(-1)
-    assert float(out["loss"].detach()) == pytest.approx(float((error**2 + 2 * pinball).mean()), rel=1e-4)
+    assert float(out["loss"].detach()) == pytest.approx(loss_of(out, target), rel=1e-4)
 
 
 @pytest.mark.parametrize(("places", "told"), [([], "lora_members"), ([2], "lora_members"), ([0, -1], "lora_members")])

@@ -68,6 +68,14 @@ def test_semicolons_and_decimal_commas_are_read(tmp_path: Path) -> None:
     assert rows["glucose"].iloc[1] == "Low"
 
 
+def test_the_first_values_need_no_decimal_comma(tmp_path: Path) -> None:
+    here = source(tmp_path, "mmol/L")
+    Path(here.path).write_text("id;time;sgv\n007;2024-01-01 00:00;Low\n007;2024-01-01 00:05;5,5\n")
+    rows = here.load().rows
+    assert rows["glucose"].iloc[0] == "Low"
+    assert rows["glucose"].iloc[1] == pytest.approx(99.088)
+
+
 def test_timestamps_in_utc_become_the_wall_clock_of_the_zone(tmp_path: Path) -> None:
     here = dataclasses.replace(source(tmp_path), timezone="Europe/London")
     times = ["2024-07-01T12:00:00Z", "2024-10-27T00:30:00Z", "2024-10-27T01:30:00Z", "2024-12-01 08:00"]

@@ -6,6 +6,7 @@ The table: subject_id (text), timestamp (local wall-clock time, no zone), glucos
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hallmark.contracts import Clean, Raw
@@ -241,25 +242,24 @@ def _refuse_two_people(frame: pd.DataFrame, step_minutes: int) -> None:
     Two people's readings of one moment differ by more than two sensors of one person do. Where the series take turns
     instead, neighbours differ more than every other reading does.
     """
-    by = frame.groupby("subject_id", sort=False)
-    slot = pd.Series(nearest_slots(frame["timestamp"].to_numpy(), step_minutes), index=frame.index)
-    value = frame["glucose_mg_dl"].astype("float64")
-    people = frame["subject_id"]
-    one, two = by["glucose_mg_dl"].diff().abs(), by["glucose_mg_dl"].diff(2).abs()
-    near = by["timestamp"].diff(2) <= pd.Timedelta(minutes=4 * step_minutes)
-    together = (slot.groupby(people, sort=False).diff() == 0) & (one > 0)
-    for who, mine in value.groupby(people, sort=True):
-        here = one.loc[mine.index][together.loc[mine.index]]
-        turns = near.loc[mine.index]
-        zigzag = one.loc[mine.index][turns].median(), two.loc[mine.index][turns].median()
-        same_moment = len(here) >= max(FEW_PAIRS, 0.02 * len(mine)) and here.median() > TWO_PEOPLE_MG_DL
-        take_turns = int(turns.sum()) >= FEW_PAIRS and zigzag[0] > TWO_PEOPLE_MG_DL and zigzag[1] < zigzag[0] / 2
-        if same_moment or take_turns:
-            differ = here.median() if same_moment else zigzag[0]
-            raise DataError(
-                f"subject {str(who)!r} holds two series that disagree (readings of one moment differ by {differ:.0f} "
-                "mg/dL in the median): two people under one subject_id? give each an id of its own"
-            )
+    table = frame[["subject_id", "timestamp", "glucose_mg_dl"]].reset_index(drop=True)
+    slot = pd.Series(nearest_slots(table["timestamp"].to_numpy(), step_minutes))
+    by = table.groupby("subject_id")
+    table["one"], table["two"] = (by["glucose_mg_dl"].diff(places).abs().astype("float64") for places in (1, 2))
+    together = (slot.groupby(table["subject_id"]).diff() == 0) & (table["one"] > 0)
+    turns = by["timestamp"].diff(2) <= pd.Timedelta(minutes=4 * step_minutes)
+    size = by.size()
+    moment = table[together].groupby("subject_id")["one"].agg(["size", "median"]).reindex(size.index)
+    zigzag = table[turns].groupby("subject_id").agg({"one": ["size", "median"], "two": "median"}).reindex(size.index)
+    one, two = zigzag["one", "median"], zigzag["two", "median"]
+    same_moment = (moment["size"] >= np.maximum(FEW_PAIRS, 0.02 * size)) & (moment["median"] > TWO_PEOPLE_MG_DL)
+    take_turns = (zigzag["one", "size"] >= FEW_PAIRS) & (one > TWO_PEOPLE_MG_DL) & (two < one / 2)
+    for who in size.index[same_moment | take_turns]:
+        differ = moment["median"][who] if same_moment[who] else one[who]
+        raise DataError(
+            f"subject {str(who)!r} holds two series that disagree (readings of one moment differ by {differ:.0f} "
+            "mg/dL in the median): two people under one subject_id? give each an id of its own"
+        )
 
 
 def _order(frame: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
 from hallmark.judge.baselines import Baselines, fit_baselines
@@ -119,8 +118,7 @@ class GlucoseEvaluation:
             who = parts.panel.subjects[code]
             return _person(self, task, parts, predictor, others, rival, baselines, trees, who, mine)
 
-        at_once = 1 if torch.cuda.is_available() else self.side_by_side
-        people = shared_out(codes, scored, at_once, lambda done, total: progress("evaluate", done, total, ""))
+        people = shared_out(codes, scored, self.side_by_side, lambda done, total: progress("evaluate", done, total, ""))
         for code, found in zip(codes, people, strict=True):
             subject_id = parts.panel.subjects[code]
             segments = ["all", HELD_OUT if parts.held_out[code] else SEEN, *groups.get(subject_id, [])]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from pydantic import BaseModel
 
 from hallmark.contracts import Clean, Prepared, Progress, Raw
@@ -163,7 +162,8 @@ class GlucoseTask:
 
         def fit_one(body: BodyConfig, _: Follow) -> tuple[Base, TrainResult]:
             if isinstance(body, EnsembleConfig):
-                return average_bases(body, [trained[member][0] for member in body.members], on_valid, len(valid))
+                members = [trained[member][0] for member in body.members]
+                return average_bases(body, members, self.forecast, on_valid, len(valid))
             return trained[body]
 
         def save(base: Base, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
@@ -257,8 +257,9 @@ class GlucoseTask:
             return minute, scores(quantiles, panel.target(mine), levels)
 
         codes = list(range(len(panel.subjects)))
-        at_once = 1 if torch.cuda.is_available() else config.side_by_side
-        found = shared_out(codes, scored, at_once, lambda done, total: progress("calibrate", done, total, ""))
+        found = shared_out(
+            codes, scored, config.side_by_side, lambda done, total: progress("calibrate", done, total, "")
+        )
         kept: list[tuple[str, Any, Any, Any]] = []
         pool = []
         for code, (minute, values) in zip(codes, found, strict=True):
