@@ -13,6 +13,7 @@ import bentoml
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
+from bentos import connection
 from bentos.boundary import Boundary, Error, install_error_handlers
 from bentos.settings import read_settings
 from hallmark import kernels
@@ -26,6 +27,7 @@ HALLMARK, DIGEST = open_bundle(BUNDLE)
 TASK: Any = build(HALLMARK.spec, "task")
 app = FastAPI(title=f"hallmark {HALLMARK.task}", version=HALLMARK.version, docs_url=None, redoc_url=None)
 install_error_handlers(app, TASK.request_type())
+connection.install()
 
 
 @bentoml.service(

@@ -5,6 +5,7 @@ Exit status: 0, 1 (an error that the user can act on) or 130 (interrupted).
 
 import gc
 import os
+import signal
 import sys
 from typing import Any
 
@@ -22,20 +23,22 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in NAMES:
         print(f"usage: python -m pipelines {{{','.join(NAMES)}}}", file=sys.stderr)
         return 2
+    asked: list[int] = []
+
+    def heed(number: int, _: object) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, heed)  # libraries turn the exception into others on its way up
     try:
         return run(arguments[0])
-    except HallmarkError as error:
+    except (Exception, KeyboardInterrupt) as error:
         if not isinstance(error, ProvenanceError):
             _leave_experiment()
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        _leave_experiment()
-        print("error: interrupted; the next run goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    except Exception as error:
-        _leave_experiment()
-        print(f"error: {_unexpected(error)}", file=sys.stderr)
+        if asked or isinstance(error, KeyboardInterrupt):
+            print("error: interrupted; the next run goes on from the last checkpoint", file=sys.stderr)
+            return 130
+        print(f"error: {error if isinstance(error, HallmarkError) else _unexpected(error)}", file=sys.stderr)
         return 1
 
 

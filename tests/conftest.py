@@ -4,16 +4,22 @@ from hallmark import kernels
 
 kernels.pin()  # as the product runs, and before numpy loads
 
+import functools
+import importlib
+import logging
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.composition import compose as compose
+from pipelines import forked, store
 
 os.environ.update({"DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True", "DVC_NO_ANALYTICS": "1", "HF_HUB_OFFLINE": "1"})
 
@@ -114,14 +120,57 @@ def environment(where: Path) -> dict[str, str]:
 
 
 def run(where: Path, *command: str, timeout: float = 1200) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the virtual environment in a workspace."""
+    """Run a command of the virtual environment in a workspace.
+
+    `python -m` with a module of ours runs in a fork of this process, as the stages of `make repro` do: loading torch
+    and ZenML anew would be most of its time.
+    """
+    if command[:2] == ("python", "-m") and command[2].partition(".")[0] in forked.OURS:
+        return _run_forked(where, command)
     return subprocess.run(
         command, cwd=where, capture_output=True, text=True, timeout=timeout, env=environment(where), check=False
     )
 
 
+def _run_forked(where: Path, command: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
+    _load_libraries()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+
+        def first() -> None:
+            """Undo what pytest has done to a process: captured output, recorded warnings, handlers of logs."""
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            sys.stdout, sys.stderr = (open(fd, "w", closefd=False, buffering=1) for fd in (1, 2))  # noqa: SIM115
+            importlib.reload(warnings)
+            logging.getLogger().handlers.clear()
+
+        process = forked.start(command[2], command[3:], str(where), environment(where), first)
+        _, status = os.waitpid(process, 0)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(status), *texts)
+
+
+@functools.cache
+def _load_libraries() -> None:
+    """Load them with the settings of our commands, which ZenML reads when it is imported."""
+    before = dict(os.environ)
+    os.environ.update(store.environment())
+    try:
+        forked.load_libraries(compose())
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say why real-data tests cannot run where the data are not."""
+    """Put long tests first, keep a file's tests in one process, and say why real-data tests cannot run."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     if not SHARED.is_dir():
         reason = f"real data are not at {SHARED.parent.name}/{SHARED.name} beside the checkout"
         for item in items:

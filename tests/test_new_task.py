@@ -27,7 +27,7 @@ def test_the_guides_own_blocks_become_a_task_that_answers(tmp_path: Path) -> Non
         (where / name).parent.mkdir(parents=True, exist_ok=True)
         (where / name).write_text(text)
     assert run(where, "python", "-m", "pipelines.deps").returncode == 0
-    done = run(where, "dvc", "exp", "run", "-S", "experiment=flowers", "-S", "package.bento=false")
+    done = run(where, "python", "-m", "pipelines.repro", "-S", "experiment=flowers", "-S", "package.bento=false")
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     hallmark, digest = open_bundle(where / "bundle")
     assert (hallmark.task, hallmark.version) == ("flowers", "1.0.0")

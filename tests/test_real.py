@@ -19,12 +19,15 @@ SMALL = (
 )
 
 
+@pytest.mark.xdist_group("public")
 def test_a_public_set_goes_from_its_pointer_to_a_bundle(tmp_path: Path) -> None:
     where = copy_repository(tmp_path / "repository")
     assert run(where, "dvc", "remote", "add", "--local", "mirror", str(SHARED.parent / "dvc-remote")).returncode == 0
     pulled = run(where, "dvc", "pull", "-r", "mirror", "data/sources/glucose/PhysioCGM.zip")
     assert pulled.returncode == 0, pulled.stderr
-    done = run(where, "dvc", "exp", "run", "-S", "data=physiocgm", *(part for s in SMALL for part in ("-S", s)))
+    done = run(
+        where, "python", "-m", "pipelines.repro", "-S", "data=physiocgm", *(part for s in SMALL for part in ("-S", s))
+    )
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     hallmark, _ = open_bundle(where / "bundle")
     assert set(hallmark.provenance["origin"]["sets"]) == {"PhysioCGM"}
@@ -44,6 +47,7 @@ def test_a_pointer_without_its_data_fails_with_dvcs_own_word(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.xdist_group("other")
 def test_every_other_set_is_pulled_and_prepared_and_real_trades_become_a_judged_bundle(tmp_path: Path) -> None:
     where = copy_repository(tmp_path / "repository")
     assert run(where, "dvc", "remote", "add", "--local", "mirror", str(SHARED.parent / "dvc-remote")).returncode == 0
@@ -59,7 +63,18 @@ def test_every_other_set_is_pulled_and_prepared_and_real_trades_become_a_judged_
         assert prepared.returncode == 0, prepared.stderr[-3000:]
         report = json.loads((where / "reports" / "validation" / "validation.json").read_text())
         assert report["rows_kept"] > 950
-    done = run(where, "dvc", "exp", "run", "-S", "experiment=trades", "-S", "data=xrp_eth", "-S", "package.bento=false")
+    done = run(
+        where,
+        "python",
+        "-m",
+        "pipelines.repro",
+        "-S",
+        "experiment=trades",
+        "-S",
+        "data=xrp_eth",
+        "-S",
+        "package.bento=false",
+    )
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     hallmark, _ = open_bundle(where / "bundle")
     assert all(verdict["status"] != "failed" for verdict in hallmark.verdicts)

@@ -156,15 +156,31 @@ def test_another_method_says_which_is_right(service: Service) -> None:
     assert json.loads(response.read())["error"] == "method_not_allowed"
 
 
-def test_a_body_that_does_not_come_ends_in_the_same_envelope(service: Service) -> None:
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+HEALTH = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "error"),
+    [
+        pytest.param(HEAD + b"{", 408, "too_slow", id="half a body"),
+        pytest.param(HEAD[:40], 408, "too_slow", id="half of the headers"),
+        pytest.param(b"", 408, "too_slow", id="nothing"),
+        pytest.param(HEALTH + HEAD[:40], 408, "too_slow", id="half of the headers of a second request"),
+        pytest.param(b"what is this\r\n\r\n", 400, "invalid_http", id="no HTTP"),
+    ],
+)
+def test_a_request_that_does_not_come_ends_in_the_same_envelope(
+    service: Service, sent: bytes, status: int, error: str
+) -> None:
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
-        head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
-        client.sendall(head.encode())
         start = time.monotonic()
+        client.sendall(sent)
         answer = client.makefile("rb").read()
     assert time.monotonic() - start < 15
-    assert answer.startswith(b"HTTP/1.1 408")
-    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"] == "too_slow"
+    head, _, body = answer[answer.rindex(b"HTTP/1.1") :].partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d" % status)
+    assert json.loads(body) == {"error": error, "message": json.loads(body)["message"], "fields": []}
 
 
 @pytest.mark.parametrize("values", [[5.5, 7.1, 6.0], [12.0, 14.0, 15.5]])

@@ -18,12 +18,25 @@ def evaluator(params: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
+def bars() -> list[tuple[str, int, int]]:
+    """What the evaluation told of its progress: which bar, how much is done, of how much."""
+    return []
+
+
+@pytest.fixture(scope="module")
 def evaluation(
-    evaluator: Any, task: Any, prepared: Any, trained: Path, tmp_path_factory: pytest.TempPathFactory
+    evaluator: Any,
+    task: Any,
+    prepared: Any,
+    trained: Path,
+    bars: list[tuple[str, int, int]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Evaluation:
     out = tmp_path_factory.mktemp("pictures")
     with_trees = dataclasses.replace(evaluator, trees=True)
-    found = with_trees.evaluate(task, prepared, trained, None, out, silent)
+    found = with_trees.evaluate(
+        task, prepared, trained, None, out, lambda bar, done, total, _: bars.append((bar, done, total))
+    )
     assert isinstance(found, Evaluation)
     assert all((out / name).stat().st_size > 5000 for name in found.pictures)
     return found
@@ -71,6 +84,16 @@ def test_trees_answer_at_marks_only_and_claim_no_path(evaluation: Evaluation) ->
         "1440",
     }
     assert "path-60" in set(s.loc[s["model"] == "hallmark", "at"])
+
+
+def test_trees_fit_one_model_a_horizon_that_is_shown_and_tell_of_each(
+    evaluation: Evaluation, evaluator: Any, bars: list[tuple[str, int, int]]
+) -> None:
+    shown = len(evaluator.marks_minutes)
+    for name in ("lightgbm_12h", "lightgbm_all"):
+        assert [(done, total) for bar, done, total in bars if bar == f"fit {name}"] == [
+            (done, shown) for done in range(shown + 1)
+        ]
 
 
 def test_every_metric_has_a_unit_and_a_direction(evaluation: Evaluation, evaluator: Any, task: Any) -> None:

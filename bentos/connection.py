@@ -1,0 +1,79 @@
+"""HTTP connections whose headers must arrive in time, and whose refusals are in the service's own form.
+
+uvicorn bounds how long an idle connection stays open, but not how long the headers of a request may take.
+"""
+
+from asyncio import TimerHandle, Transport
+from typing import Any
+
+from uvicorn import config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from bentos.boundary import error_response
+from bentos.settings import read_settings
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection."""
+
+    waiting: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Start waiting for the first request."""
+        super().connection_made(transport)
+        self.read_timeout_s = read_settings().read_timeout_s
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """Start waiting for the headers of a later request; the first one's time runs since the connection stands."""
+        super().on_message_begin()
+        if self.waiting is None:
+            self._wait()
+
+    def on_headers_complete(self) -> None:
+        """Stop waiting: from here the application bounds the time."""
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, unless the headers of another request have begun: their own time runs."""
+        if self.waiting is None:
+            super().timeout_keep_alive_handler()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self._refuse(400, "invalid_http", "The request is not valid HTTP.")
+
+    def _wait(self) -> None:
+        self.waiting = self.loop.call_later(self.read_timeout_s, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self.waiting is not None:
+            self.waiting.cancel()
+            self.waiting = None
+
+    def _give_up(self) -> None:
+        self.waiting = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._wait()  # an earlier request is still being answered: nothing may be written into its answer
+        else:
+            self._refuse(408, "too_slow", f"The headers did not arrive within {self.read_timeout_s:g} s.")
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        if self.transport.is_closing():
+            return
+        response = error_response(status, code, message, headers={"connection": "close"})
+        head = b"".join(b"%s: %s\r\n" % pair for pair in response.raw_headers)
+        self.transport.write(STATUS_LINE[status] + head + b"\r\n" + response.body)
+        self.transport.close()
+
+
+def install() -> None:
+    """Have uvicorn use it for the servers that this process starts."""
+    protocols: dict[str, Any] = config.HTTP_PROTOCOLS
+    protocols["auto"] = f"{__name__}:{Connection.__name__}"
