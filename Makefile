@@ -47,7 +47,7 @@ summary: $(VENV)/.ready  ## show the figures, verdicts and version of the last r
 	@hallmark summary
 
 test: $(VENV)/.ready  ## run the whole suite
-	@python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@python -m pytest -n 2 --no-loadscope-reorder
 
 check: $(VENV)/.ready  ## format, lint, types, floors
 	@ruff format --check .

@@ -165,12 +165,22 @@ def _load_libraries() -> None:
         os.environ.update(before)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a process whole files, whose tests share what was trained, but single tests of files that share nothing."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return nodeid if file in ("tests/test_tasks.py", "tests/test_real.py") else file
+
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put long tests first, keep a file's tests in one process, and say why real-data tests cannot run."""
+    """Put long tests first, and say why real-data tests cannot run where the data are not."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     if not SHARED.is_dir():
         reason = f"real data are not at {SHARED.parent.name}/{SHARED.name} beside the checkout"
         for item in items:

@@ -19,7 +19,6 @@ SMALL = (
 )
 
 
-@pytest.mark.xdist_group("public")
 def test_a_public_set_goes_from_its_pointer_to_a_bundle(tmp_path: Path) -> None:
     where = copy_repository(tmp_path / "repository")
     assert run(where, "dvc", "remote", "add", "--local", "mirror", str(SHARED.parent / "dvc-remote")).returncode == 0
@@ -47,7 +46,6 @@ def test_a_pointer_without_its_data_fails_with_dvcs_own_word(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.xdist_group("other")
 def test_every_other_set_is_pulled_and_prepared_and_real_trades_become_a_judged_bundle(tmp_path: Path) -> None:
     where = copy_repository(tmp_path / "repository")
     assert run(where, "dvc", "remote", "add", "--local", "mirror", str(SHARED.parent / "dvc-remote")).returncode == 0

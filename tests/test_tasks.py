@@ -34,7 +34,7 @@ def test_every_preset_of_a_task_is_tried() -> None:
     assert presets == {*SMALL, "toy"}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(SMALL)])
+@pytest.mark.parametrize("name", sorted(SMALL))
 def test_a_preset_becomes_a_service_that_answers(name: str, tmp_path: Path) -> None:
     where = copy_repository(tmp_path / "repository")
     overrides = [part for change in (f"experiment={name}", *SMALL[name]) for part in ("-S", change)]
