@@ -12,7 +12,6 @@ from typing import Any
 from hallmark import kernels
 from hallmark.errors import GateError, HallmarkError, ProvenanceError
 
-kernels.pin()
 gc.disable()  # imports allocate much and free nothing
 
 NAMES = ("prepare", "train", "evaluate", "package")
@@ -31,6 +30,7 @@ def main(arguments: list[str]) -> int:
 
     signal.signal(signal.SIGINT, heed)  # libraries turn the exception into others on its way up
     try:
+        kernels.pin()
         return run(arguments[0])
     except (Exception, KeyboardInterrupt) as error:
         if not isinstance(error, ProvenanceError):

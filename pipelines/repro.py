@@ -21,8 +21,6 @@ from hallmark import kernels
 from hallmark.errors import HallmarkError
 from pipelines import forked, store
 
-kernels.pin()
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -35,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("targets", nargs="*", help="stages; all if none is named")
     options = parser.parse_args(arguments)
     try:
+        kernels.pin()
         return _run(options)
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)
