@@ -31,7 +31,7 @@ from benchmarks.composition import compose
 from benchmarks.spent import cpu_seconds, peak_gb
 from hallmark.build import build
 from hallmark.contracts import Prepared, silent
-from hallmark.files import read_json
+from hallmark.files import read_json, write_json
 from hallmark.judge.baselines import fit_baselines
 from hallmark.judge.bootstrap import interval
 from hallmark.judge.trees import Trees
@@ -76,8 +76,7 @@ def main() -> None:
         costs.append({"fold": fold, **cost})
         print(json.dumps(costs[-1]), flush=True)
         show(pd.DataFrame(rows))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"scores": rows, "costs": costs}, indent=1))
+        write_json(arguments.out, {"scores": rows, "costs": costs})
 
 
 def run_fold(

@@ -10,18 +10,17 @@ from uvicorn import config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from bentos.boundary import error_response
-from bentos.settings import read_settings
 
 
 class Connection(HttpToolsProtocol):
     """One client's connection."""
 
+    read_timeout_s: float
     waiting: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Start waiting for the first request."""
         super().connection_made(transport)
-        self.read_timeout_s = read_settings().read_timeout_s
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -73,7 +72,12 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def install() -> None:
-    """Have uvicorn use it for the servers that this process starts."""
+def install(read_timeout_s: float) -> None:
+    """Have uvicorn use it for the servers that this process starts.
+
+    Args:
+        read_timeout_s: how long the headers of a request may take.
+    """
+    Connection.read_timeout_s = read_timeout_s
     protocols: dict[str, Any] = config.HTTP_PROTOCOLS
     protocols["auto"] = f"{__name__}:{Connection.__name__}"

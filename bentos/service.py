@@ -27,7 +27,7 @@ HALLMARK, DIGEST = open_bundle(BUNDLE)
 TASK: Any = build(HALLMARK.spec, "task")
 app = FastAPI(title=f"hallmark {HALLMARK.task}", version=HALLMARK.version, docs_url=None, redoc_url=None)
 install_error_handlers(app, TASK.request_type())
-connection.install()
+connection.install(SETTINGS.read_timeout_s)
 
 
 @bentoml.service(

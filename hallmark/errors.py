@@ -1,5 +1,8 @@
 """One family of errors: each names the thing, the value, the configuration key and the remedy."""
 
+INTERRUPTED = "interrupted; the next run goes on from the last checkpoint"
+"""What a command says that was stopped by Ctrl-C; it ends with exit status 130."""
+
 
 class HallmarkError(Exception):
     """Whatever Hallmark refuses to do; its text is one line that a stranger can act on."""

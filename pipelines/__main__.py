@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from hallmark import kernels
-from hallmark.errors import GateError, HallmarkError, ProvenanceError
+from hallmark.errors import INTERRUPTED, GateError, HallmarkError, ProvenanceError
 
 gc.disable()  # imports allocate much and free nothing
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         if not isinstance(error, ProvenanceError):
             _leave_experiment()
         if asked or isinstance(error, KeyboardInterrupt):
-            print("error: interrupted; the next run goes on from the last checkpoint", file=sys.stderr)
+            print(f"error: {INTERRUPTED}", file=sys.stderr)
             return 130
         print(f"error: {error if isinstance(error, HallmarkError) else _unexpected(error)}", file=sys.stderr)
         return 1

@@ -13,12 +13,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hallmark import kernels
-from hallmark.errors import HallmarkError
+from hallmark.errors import INTERRUPTED, HallmarkError
 from pipelines import forked, store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("error: interrupted; the next run goes on from the last checkpoint", file=sys.stderr)
+        print(f"error: {INTERRUPTED}", file=sys.stderr)
         return 130
 
 
@@ -58,9 +58,8 @@ def _run(options: argparse.Namespace) -> int:
     from dvc.repo import Repo
 
     said = _listen()
-    _fork_stages()
     try:
-        with Repo(str(ROOT)) as repo:
+        with Repo(str(ROOT)) as repo, _stages_in_forks():
             shared: dict[str, Any] = {"targets": options.targets or None, "force": options.force}
             if options.set:
                 repo.experiments.run(params=options.set, name=options.name, **shared)
@@ -90,7 +89,7 @@ def explain(error: BaseException) -> tuple[int, str]:
                 return status, ""
             signal = -status if status < 0 else status - 128 if status > 128 else 0
             if signal == 2:  # Ctrl-C before the stage could answer
-                return 130, "interrupted; the next run goes on from the last checkpoint"
+                return 130, INTERRUPTED
             if signal:
                 return 1, (
                     f"{stage} was killed by signal {signal}"
@@ -139,7 +138,8 @@ def _listen() -> _Said:
     return said
 
 
-def _fork_stages() -> None:
+@contextmanager
+def _stages_in_forks() -> Iterator[None]:
     """Have DVC run our stages in forks of this process, instead of in a shell (tests/test_runs.py holds DVC to it)."""
     from dvc.stage import run as of_dvc
     from dvc.stage.exceptions import StageCmdFailedError
@@ -165,6 +165,10 @@ def _fork_stages() -> None:
             raise StageCmdFailedError(command, code)
 
     of_dvc._run = run
+    try:
+        yield
+    finally:
+        of_dvc._run = in_a_shell
 
 
 def _load() -> None:

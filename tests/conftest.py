@@ -134,6 +134,8 @@ def run(where: Path, *command: str, timeout: float = 1200) -> "subprocess.Comple
 
 def _run_forked(where: Path, command: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
     _load_libraries()
+    from zenml.utils import source_utils
+
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
 
         def first() -> None:
@@ -143,6 +145,7 @@ def _run_forked(where: Path, command: tuple[str, ...]) -> "subprocess.CompletedP
             sys.stdout, sys.stderr = (open(fd, "w", closefd=False, buffering=1) for fd in (1, 2))  # noqa: SIM115
             importlib.reload(warnings)
             logging.getLogger().handlers.clear()
+            source_utils.set_custom_source_root(str(where))  # ZenML read it when it was imported
 
         process = forked.start(command[2], command[3:], str(where), environment(where), first)
         _, status = os.waitpid(process, 0)

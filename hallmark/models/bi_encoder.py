@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hallmark.models.encoder import EncoderConfig
+from hallmark.models.encoder import EncoderConfig, by_length
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class BiEncoder(nn.Module):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Encode, (B, T) → (B, D) of length one."""
-        return nn.functional.normalize(self.dropout(self.encoder(input_ids, attention_mask)), dim=1)
+        return nn.functional.normalize(self.dropout(by_length(self.encoder, input_ids, attention_mask)), dim=1)
 
     def forward(
         self,

@@ -1,16 +1,28 @@
 """Pretrained encoders: the right one or none, and only what should learn does."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from hallmark.build import build
 from hallmark.errors import BundleError, ConfigError
-from hallmark.models.encoder import Encoder, HubWeights, Lora, PackagedWeights, TextClassifier, Tokens, learned, take_up
+from hallmark.models.encoder import (
+    Encoder,
+    HubWeights,
+    Lora,
+    PackagedWeights,
+    TextClassifier,
+    Tokens,
+    by_length,
+    learned,
+    take_up,
+)
 from tests.conftest import compose
 
 
@@ -81,6 +93,29 @@ def test_padding_is_not_read(weights: PackagedWeights, tokens: Tokens) -> None:
     with torch.no_grad():
         together, alone = encoder(**tokens.batch(ids))[0], encoder(**tokens.batch(ids[:1]))[0]
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_passes_of_about_the_same_length_give_the_values_and_gradients_of_one(
+    weights: PackagedWeights, tokens: Tokens
+) -> None:
+    texts = ["Short.", "A good deal longer than the other one, for padding's sake.", "Brief.", "Of middling length."]
+    batch = tokens.batch(tokens.ids(texts))
+    shapes: list[tuple[int, ...]] = []
+
+    def encode(way: Callable[[Encoder], Tensor]) -> tuple[Tensor, Tensor]:
+        encoder = Encoder(weights.directory()).eval().double()
+        encoder.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+        found = way(encoder)
+        (found**2).sum().backward()
+        return found.detach(), encoder.body.embeddings.word_embeddings.weight.grad
+
+    whole = encode(lambda encoder: encoder(*batch.values()))
+    shapes.clear()
+    parts = encode(lambda encoder: by_length(encoder, **batch))
+    assert [rows for rows, _ in shapes] == [2, 1, 1]
+    assert sum(rows * longest for rows, longest in shapes) == int(batch["attention_mask"].sum())
+    for mine, theirs in zip(parts, whole, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_what_was_learned_comes_back_and_nothing_else_fits(weights: PackagedWeights, tmp_path: Path) -> None:
