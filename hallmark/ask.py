@@ -50,7 +50,7 @@ def answer(request: Path, bundles: Sequence[Path]) -> BaseModel:
         return found
     if not refused:
         raise BundleError(f"{bundles[0]} is no bundle: it has no {MANIFEST}; run `make repro`")
-    others = f"; the bundles of {len(refused) - 1} other tasks refuse it too" if len(refused) > 1 else ""
+    others = f"; so do the bundles of the other tasks ({len(refused) - 1})" if len(refused) > 1 else ""
     raise RequestError(f"{request} {refused[0]}{others}")
 
 

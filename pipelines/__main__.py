@@ -107,8 +107,8 @@ def _leave_experiment() -> None:
     """Put back the parameters that `dvc exp run` had written before a stage failed."""
     from pipelines import experiment
 
-    if "DVC_EXP_BASELINE_REV" in os.environ and experiment.restore():
-        print("params.yaml is back to what the earlier results were made from", file=sys.stderr)
+    if "DVC_EXP_BASELINE_REV" in os.environ:
+        experiment.leave()
 
 
 def _unexpected(error: Exception) -> str:

@@ -46,15 +46,18 @@ def _explain(error: BaseException) -> str:
     if missing:
         wanted = missing[1].lstrip("+~")
         known = _keys(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+        known += sorted(group.name for group in (ROOT / "conf").iterdir() if group.is_dir())
         last = wanted.rpartition(".")[2]
         near = difflib.get_close_matches(wanted, known, 1) or [k for k in known if k.rpartition(".")[2] == last][:1]
         hint = f"did you mean {near[0]}?" if near else "known keys stand in params.yaml"
         return f"{wanted} is no key of the configuration: {hint}"
     option = re.search(r"Could not find '([^']+)'.*?Available options in '[^']+':(.*?)(?:Config search path|$)", words)
     if option:
-        known = option[2].split()
+        known = [name for name in option[2].split() if not name.startswith("_")]  # those are parts of others
         near = difflib.get_close_matches(option[1].rpartition("/")[2], known, 1)
         return f"{option[1]} is no option: {f'did you mean {near[0]}? ' if near else ''}known are {', '.join(known)}"
+    if without := re.search(r"Error parsing override '([^'=]+)'", words):
+        return f"{without[1]} is no setting: give KEY=VALUE, such as train.seed=1"
     return f"conf/ does not compose: {words[:400]}"
 
 

@@ -5,6 +5,7 @@ run the failed experiment again.
 """
 
 import subprocess
+import sys
 from pathlib import Path
 
 from hallmark.files import write_text
@@ -31,3 +32,9 @@ def restore() -> bool:
         return False
     write_text(PARAMS, before)
     return True
+
+
+def leave() -> None:
+    """Put the parameters back after an experiment that failed, and say so."""
+    if restore():
+        print("params.yaml is back to what the earlier results were made from", file=sys.stderr)

@@ -14,14 +14,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from hallmark import kernels
 from hallmark.errors import INTERRUPTED, HallmarkError
-from pipelines import forked, store
+from pipelines import experiment, forked, store
 
 ROOT = Path(__file__).resolve().parent.parent
+LATER = ("matplotlib.pyplot", "scipy.stats", "evidently.presets")  # what every evaluation imports
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,9 +71,15 @@ def _run(options: argparse.Namespace) -> int:
         code, line = explain(error)
         if line:
             print(f"error: {line}", file=sys.stderr)
+        if options.set and not said.ran:  # a stage that fails does both itself
+            experiment.leave()
+            with Repo(str(ROOT)) as repo, suppress(DvcException):
+                repo.checkout(allow_missing=True)  # DVC had removed the outputs of the stage that it could not start
         return code
     if not options.targets:
         _finish(said.ran)
+    if options.set:
+        print("params   those of this experiment: `make params` goes back to the default", flush=True)
     return 0
 
 
@@ -98,6 +106,12 @@ def explain(error: BaseException) -> tuple[int, str]:
                 )
             return 1, f"{stage} ended with exit status {status}: see above"
     words = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
+    if isinstance(gone := chain[-1], FileNotFoundError) and gone.filename:
+        path = Path(os.path.relpath(gone.filename))
+        return 1, (
+            f"{path} is not there: correct the path in the configuration, or, where a pointer {path.name}.dvc belongs "
+            f"to it, bring that back (`git checkout {path}.dvc`) and run `dvc pull {path}`"
+        )
     kind = type(chain[-1]).__name__
     remedy = {
         "LockError": "another run works in this folder: wait until it has ended",
@@ -158,6 +172,8 @@ def _stages_in_forks() -> Iterator[None]:
         process = forked.start("pipelines", words[3:], str(how["cwd"]), how["env"])
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the stage too: it decides
         try:
+            for name in LATER:  # while the first stage computes on one core; later ones find them loaded
+                import_module(name)
             _, status = os.waitpid(process, 0)
         finally:
             signal.signal(signal.SIGINT, before)

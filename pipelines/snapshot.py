@@ -55,35 +55,46 @@ class Snapshot:
 
     def mark(self, directory: Path) -> None:
         """Write the digests of the parameters behind an output into its directory."""
-        made = {name: digest_of(self.params[name]) for name in sections_of(stage_of(self.stage))}
-        for _, earlier in self._inputs():
-            made |= earlier
-        write_json(directory / MADE_FROM, made)
+        write_json(directory / MADE_FROM, self._made_from())
 
     def check_unchanged(self) -> None:
-        """Compare parameters and dependencies with what they are now.
+        """Compare parameters and dependencies with what they are now, and see that the output was left alone.
 
         Raises:
             ProvenanceError: names what changed while the stage ran.
         """
-        change = next(_changes(self.params, read_params()), "")
+        change = next(_changes(self.params, read_params()), "") or self._damage()
         if not change:
             now = dependencies(self.stage, self.params)
             changed = [path for path in {**self.deps, **now} if self.deps.get(path) != now.get(path)]
             change = f"{changed[0]} changed" if changed else ""
         if change:
             raise ProvenanceError(
-                f"{change} while {self.stage} ran (an edit, or another command that writes params.yaml): its results "
+                f"{change} while {self.stage} ran (an edit, or another command in this folder): its results "
                 "are thrown away, dvc.lock and the earlier outputs stay; run it again when nothing else is running"
             )
 
+    def _made_from(self) -> dict[str, str]:
+        made = {name: digest_of(self.params[name]) for name in sections_of(stage_of(self.stage))}
+        for _, earlier in self._inputs():
+            made |= earlier
+        return made
+
+    def _damage(self) -> str:
+        """Say whether the output was removed or replaced: `dvc exp run` empties it before it sees that a stage runs."""
+        if self.stage not in WRITES:
+            return ""
+        mark = Path(WRITES[self.stage]) / MADE_FROM
+        intact = mark.is_file() and read_json(mark) == self._made_from()
+        return "" if intact else f"{mark.parent} was emptied"
+
     def _inputs(self) -> Iterator[tuple[str, dict[str, str]]]:
-        for directory in WRITES.values():
-            if directory == WRITES.get(self.stage):
+        for stage, directory in WRITES.items():
+            if stage == self.stage:
                 return  # what comes after is made from this stage's own output
             made = Path(directory) / MADE_FROM
             if not made.is_file():
-                raise ProvenanceError(f"{made} is missing: run `dvc repro`")
+                raise ProvenanceError(f"{made} is missing: run `dvc repro --force {stage}`, then this again")
             yield directory, read_json(made)
 
 

@@ -102,13 +102,24 @@ def edit_code(where: Path) -> None:
         file.write("\nLATER = 1\n")
 
 
+def lose_output(where: Path) -> None:
+    """Take away what `dvc exp run` takes away before it sees that a stage is at work."""
+    mark = where / "models" / "current" / "made_from.json"
+    while not mark.is_file():
+        time.sleep(0.01)
+    mark.unlink()
+
+
 EDITS: dict[str, tuple[Callable[[Path], None], str]] = {
     "parameters": (edit_parameters, "params.yaml: train.seed was 0 and became 3 while"),
     "code": (edit_code, "hallmark/tasks/trades changed while"),
+    "output": (lose_output, "models/current was emptied while"),
 }
 
 
-@pytest.mark.parametrize(("stage", "edit"), [*((stage, "parameters") for stage in STAGES), ("train", "code")])
+@pytest.mark.parametrize(
+    ("stage", "edit"), [*((stage, "parameters") for stage in STAGES), ("train", "code"), ("train", "output")]
+)
 def test_an_edit_in_the_middle_of_a_stage_fails_and_changes_nothing(repository: Path, stage: str, edit: str) -> None:
     change, told = EDITS[edit]
     before = state(repository)
@@ -192,6 +203,18 @@ def test_an_experiment_that_fails_puts_parameters_back(repository: Path) -> None
     assert done.returncode != 0
     assert "error: " in done.stderr
     assert "params.yaml is back to what the earlier results were made from" in done.stderr
+    assert (repository / "params.yaml").read_text() == written
+    assert state(repository) == before
+
+
+def test_an_experiment_that_fails_before_its_first_stage_puts_parameters_back(repository: Path) -> None:
+    before, written = state(repository), (repository / "params.yaml").read_text()
+    settings = ["-S", "experiment=trades", "-S", "data=xrp_eth", "-S", "data.path=absent.parquet"]
+    done = run(repository, "python", "-m", "pipelines.repro", *settings)
+    assert done.returncode == 1
+    told, restored = done.stderr.splitlines()[-2:]
+    assert told.startswith("error: absent.parquet is not there: correct the path in the configuration")
+    assert restored == "params.yaml is back to what the earlier results were made from"
     assert (repository / "params.yaml").read_text() == written
     assert state(repository) == before
 
