@@ -9,6 +9,8 @@ export BENTOML_DO_NOT_TRACK := True
 export BENTOML_HOME := $(CURDIR)/.bentoml
 export HF_HUB_OFFLINE := 1
 export HYDRA_FULL_ERROR := 0
+# Byte code is written even where the shell forbids it: without, every command compiles 6,000 files anew.
+export PYTHONDONTWRITEBYTECODE :=
 TORCH := torch==2.13.0
 PYTHON ?= python3.11
 PORT ?= 3000

@@ -23,7 +23,8 @@ from hallmark.errors import INTERRUPTED, HallmarkError
 from pipelines import experiment, forked, store
 
 ROOT = Path(__file__).resolve().parent.parent
-LATER = ("matplotlib.pyplot", "scipy.stats", "evidently.presets")  # what every evaluation imports
+LATER = ("torch._inductor.config", "matplotlib.pyplot", "scipy.stats", "evidently.presets")
+"""What training and every evaluation import: torch's first on being asked for deterministic algorithms."""
 
 
 def main(arguments: Sequence[str]) -> int:
