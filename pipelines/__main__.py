@@ -65,8 +65,7 @@ def run(name: str) -> int:
     gc.enable()
     try:
         with earlier_kept(name):
-            if name in snapshot.WRITES:
-                start.mark(Path(snapshot.WRITES[name]))
+            start.mark()
             response = store.run(pipeline, params, facts=found)
             start.check_unchanged()
     except GateError:
@@ -108,7 +107,7 @@ def _leave_experiment() -> None:
     from pipelines import experiment
 
     if "DVC_EXP_BASELINE_REV" in os.environ:
-        experiment.leave()
+        experiment.restore()
 
 
 def _unexpected(error: Exception) -> str:

@@ -19,22 +19,16 @@ def remember(params: bytes) -> None:
     write_text(LAST, params.decode("utf-8"))
 
 
-def restore() -> bool:
-    """Put back the parameters of the last stage that ended well, else those of the commit; tell whether they differ."""
+def restore() -> None:
+    """Put back the parameters of the last stage that ended well, else those of the commit; say so where they differ."""
     if LAST.is_file():
         before = LAST.read_text(encoding="utf-8")
     else:
         shown = subprocess.run(["git", "show", f"HEAD:{PARAMS}"], capture_output=True, text=True, check=False)
         if shown.returncode:
-            return False
+            return
         before = shown.stdout
     if PARAMS.is_file() and PARAMS.read_text(encoding="utf-8") == before:
-        return False
+        return
     write_text(PARAMS, before)
-    return True
-
-
-def leave() -> None:
-    """Put the parameters back after an experiment that failed, and say so."""
-    if restore():
-        print("params.yaml is back to what the earlier results were made from", file=sys.stderr)
+    print("params.yaml is back to what the earlier results were made from", file=sys.stderr)

@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 OURS = ("hallmark", "steps", "pipelines", "bentos")
+LATER = ("torch._inductor.config", "matplotlib.pyplot", "scipy.stats", "evidently.presets")
+"""What training and every evaluation import: torch's first on being asked for deterministic algorithms."""
 
 
 def load_libraries(params: Mapping[str, Any]) -> None:
@@ -23,6 +25,12 @@ def load_libraries(params: Mapping[str, Any]) -> None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     build_experiment(params)
     for name in ("zenml.client", "zenml.zen_stores.sql_zen_store"):
+        import_module(name)
+
+
+def load_later() -> None:
+    """Load what only later stages import: for the time in which this process waits for the first one."""
+    for name in LATER:
         import_module(name)
 
 

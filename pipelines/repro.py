@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ from hallmark.errors import INTERRUPTED, HallmarkError
 from pipelines import experiment, forked, store
 
 ROOT = Path(__file__).resolve().parent.parent
-LATER = ("torch._inductor.config", "matplotlib.pyplot", "scipy.stats", "evidently.presets")
-"""What training and every evaluation import: torch's first on being asked for deterministic algorithms."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         if line:
             print(f"error: {line}", file=sys.stderr)
         if options.set and not said.ran:  # a stage that fails does both itself
-            experiment.leave()
+            experiment.restore()
             with Repo(str(ROOT)) as repo, suppress(DvcException):
                 repo.checkout(allow_missing=True)  # DVC had removed the outputs of the stage that it could not start
         return code
@@ -173,8 +170,7 @@ def _stages_in_forks() -> Iterator[None]:
         process = forked.start("pipelines", words[3:], str(how["cwd"]), how["env"])
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the stage too: it decides
         try:
-            for name in LATER:  # while the first stage computes on one core; later ones find them loaded
-                import_module(name)
+            forked.load_later()  # while the first stage computes on one core
             _, status = os.waitpid(process, 0)
         finally:
             signal.signal(signal.SIGINT, before)

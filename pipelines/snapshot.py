@@ -53,9 +53,10 @@ class Snapshot:
                     "run `dvc repro`, or `dvc repro --force` if it says that nothing changed"
                 )
 
-    def mark(self, directory: Path) -> None:
-        """Write the digests of the parameters behind an output into its directory."""
-        write_json(directory / MADE_FROM, self._made_from())
+    def mark(self) -> None:
+        """Write the digests of the parameters behind the output into its directory."""
+        if place := self._mark:
+            write_json(place, self._made_from())
 
     def check_unchanged(self) -> None:
         """Compare parameters and dependencies with what they are now, and see that the output was left alone.
@@ -74,6 +75,10 @@ class Snapshot:
                 "are thrown away, dvc.lock and the earlier outputs stay; run it again when nothing else is running"
             )
 
+    @property
+    def _mark(self) -> Path | None:
+        return Path(WRITES[self.stage]) / MADE_FROM if self.stage in WRITES else None
+
     def _made_from(self) -> dict[str, str]:
         made = {name: digest_of(self.params[name]) for name in sections_of(stage_of(self.stage))}
         for _, earlier in self._inputs():
@@ -82,11 +87,10 @@ class Snapshot:
 
     def _damage(self) -> str:
         """Say whether the output was removed or replaced: `dvc exp run` empties it before it sees that a stage runs."""
-        if self.stage not in WRITES:
+        place = self._mark
+        if place is None or (place.is_file() and read_json(place) == self._made_from()):
             return ""
-        mark = Path(WRITES[self.stage]) / MADE_FROM
-        intact = mark.is_file() and read_json(mark) == self._made_from()
-        return "" if intact else f"{mark.parent} was emptied"
+        return f"{place.parent} was emptied"
 
     def _inputs(self) -> Iterator[tuple[str, dict[str, str]]]:
         for stage, directory in WRITES.items():
