@@ -15,7 +15,7 @@ TORCH := torch==2.13.0
 PYTHON ?= python3.11
 PORT ?= 3000
 
-.PHONY: help setup repro summary test check params deps lock tune serve dashboard promote clean
+.PHONY: help setup repro summary test check params lock tune serve dashboard promote clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,7 +43,7 @@ $(VENV)/.ready: requirements.lock
 setup: $(VENV)/.ready  ## make .venv from requirements.lock
 
 repro: $(VENV)/.ready  ## run the main job: data → model → verdicts → bundle; S="train.seed=1 data=azt1d" for an experiment
-	@python -m pipelines.repro $(foreach setting,$(S),-S $(setting))
+	@python -m runtime.repro $(foreach setting,$(S),-S $(setting))
 
 summary: $(VENV)/.ready  ## show the figures, verdicts and version of the last run again
 	@hallmark summary
@@ -57,11 +57,8 @@ check: $(VENV)/.ready  ## format, lint, types, floors
 	@mypy
 	@lint-imports --no-cache
 
-deps: $(VENV)/.ready  ## write every stage's code dependencies into dvc.yaml
-	@python -m pipelines.deps
-
 params: $(VENV)/.ready  ## write the composition of conf/ to params.yaml: make params OVERRIDES="data=azt1d train.seed=1"
-	@python -m pipelines.compose $(OVERRIDES)
+	@python -m runtime.compose $(OVERRIDES)
 
 # torch and its CUDA companions stay out of the lock: they are installed first, for whatever accelerator there is.
 APART := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
@@ -72,18 +69,18 @@ lock:  ## pin every dependency anew (needs uv)
 
 NAME ?= best
 tune: $(VENV)/.ready  ## search conf/tune on valid: make tune NAME=best; a killed study goes on
-	@python -m pipelines.repro prepare
-	@python -m pipelines.tune $(NAME)
+	@python -m runtime.repro prepare
+	@python -m runtime.tune $(NAME)
 
 serve: $(VENV)/.ready  ## serve the last bundle on loopback: make serve PORT=3000, or TASK=cv for the last one of a task
 	@$(if $(TASK),HALLMARK_BUNDLE=bundles/$(TASK)) python -m bentos.serve --port "$(PORT)"
 
 dashboard: $(VENV)/.ready  ## ZenML's dashboard with the runs of make repro, on loopback
-	@python -m pipelines.dashboard
+	@python -m runtime.dashboard
 
 promote: $(VENV)/.ready  ## make the bundle the champion
-	@python -m pipelines.registry
+	@python -m runtime.registry
 
 clean:  ## remove everything that was made, but not .venv
-	@rm -rf .zen .bentoml .work data/prepared models reports/validation bundle .mypy_cache .ruff_cache .pytest_cache .dvc/tmp
+	@rm -rf .zen .bentoml .work data/prepared models reports/validation reports/code bundle .mypy_cache .ruff_cache .pytest_cache .dvc/tmp
 	@git clean -fdxq reports

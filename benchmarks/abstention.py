@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.composition import compose
 from hallmark.build import build
-from hallmark.read.panel import Grid, build_panel, nearest_slots
+from hallmark.families.forecasting.panel import Grid, build_panel, nearest_slots
+from runtime.compose import composed as compose
 
 VALUE = "glucose_mg_dl"
 DRIFT = 15.2 / 15  # minutes of a 15-minute sensor's clock, as LibreView exports show

@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.composition import compose
 from benchmarks.spent import cpu_seconds, peak_gb
 from hallmark.build import build
 from hallmark.contracts import Prepared, silent
+from hallmark.families.forecasting.base_forecaster import load_base
+from hallmark.families.forecasting.baselines import fit_baselines
+from hallmark.families.forecasting.lightgbm import Trees
+from hallmark.families.forecasting.splits import HELD_OUT, SEEN
 from hallmark.files import read_json, write_json
-from hallmark.judge.baselines import fit_baselines
 from hallmark.judge.bootstrap import interval
-from hallmark.judge.trees import Trees
-from hallmark.learn.base_forecaster import load_base
-from hallmark.read.splits import HELD_OUT, SEEN
+from runtime.compose import composed as compose
 
 SETS = ("AZT1D", "T1D-UOM", "PhysioCGM", "Hall_2018")
 MARKS = (30, 60, 120, 240, 1440)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.adapters_serve import ALPHA, PEFT_PEOPLE, RANK, encoder, forecaster, patchtst, peft_of
-from hallmark.learn.bank import AdapterBank, spec_of
+from hallmark.adapters.bank import AdapterBank, spec_of
 
 PEOPLE = (8, 64, 1024)
 

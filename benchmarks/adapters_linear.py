@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.composition import compose
 from hallmark.build import build
 from hallmark.contracts import Prepared
-from hallmark.learn.base_forecaster import fit_assembler, population_forecast
-from hallmark.learn.diary import VALUE, begin, readings_of, take_up
-from hallmark.learn.online_ridge import Lessons, OnlineRidge, lessons
-from hallmark.read.panel import build_panel
+from hallmark.families.forecasting.base_forecaster import fit_assembler, population_forecast
+from hallmark.families.forecasting.diary import VALUE, begin, readings_of, take_up
+from hallmark.families.forecasting.online_ridge import Lessons, OnlineRidge, lessons
+from hallmark.families.forecasting.panel import build_panel
+from runtime.compose import composed as compose
 
 SAMPLE = 20  # people of the peer
 

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hallmark.learn.adapter_files import PackedStore, unflatten, write_packed, write_peft
-from hallmark.learn.bank import AdapterBank, AdapterSpec, spec_of
-from hallmark.learn.residents import ResidentAdapters
-from hallmark.models.forecaster import Forecaster, Shape
-from hallmark.models.patchtst import PatchTSTBodyConfig
-from hallmark.read.panel import Floats
+from hallmark.adapters.bank import AdapterBank, AdapterSpec, spec_of
+from hallmark.adapters.cache import ResidentAdapters
+from hallmark.adapters.files import PackedStore, unflatten, write_packed, write_peft
+from hallmark.families.forecasting.network import Forecaster, Shape
+from hallmark.families.forecasting.panel import Floats
+from hallmark.families.forecasting.patchtst import PatchTSTBodyConfig
 
 RANK, ALPHA = 4, 8
 PEOPLE = (1, 8, 16, 64, 256, 1024)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.adapters_serve import ALPHA, RANK, forecaster, patchtst
-from hallmark.learn.adapter_files import flatten, unflatten
-from hallmark.learn.adapter_training import LoraSettings, Person, draw, initial_row, train_adapters
-from hallmark.learn.bank import AdapterBank, spec_of
+from hallmark.adapters.bank import AdapterBank, spec_of
+from hallmark.adapters.files import flatten, unflatten
+from hallmark.adapters.training import LoraSettings, Person, draw, initial_row, train_adapters
 
 WINDOWS = 200  # a person
 

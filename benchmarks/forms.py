@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.composition import compose
 from hallmark.build import build, build_experiment
 from hallmark.contracts import silent
 from hallmark.stages import package, prepare, train
+from runtime.compose import composed as compose
 
 FORMS = ("standard", "onnx", "onnx_int8")
 PRESETS = {"glucose": (), "sentiment": ("experiment=sentiment",), "cv": ("experiment=cv",)}

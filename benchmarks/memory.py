@@ -8,11 +8,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from benchmarks.composition import compose
 from benchmarks.spent import cpu_seconds, peak_gb
 from hallmark.build import build
 from hallmark.progress import bars
 from hallmark.stages import prepare, train
+from runtime.compose import composed as compose
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.composition import ROOT
+from runtime.compose import ROOT
 
 STAGES = 4
 
@@ -25,7 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         where = Path(scratch) / "repository"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(where)], check=True)
-        cpu(where, "python", "-m", "pipelines.compose", "experiment=toy", "package.bento=true")
+        cpu(where, "python", "-m", "runtime.compose", "experiment=toy", "package.bento=true")
         cpu(where, "dvc", "repro", "--force")  # makes the store, warms the disk
         repro = [cpu(where, "dvc", "repro", "--force") for _ in range(repeats)]
         idle = [cpu(where, "dvc", "repro") for _ in range(repeats)]

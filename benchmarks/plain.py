@@ -6,7 +6,7 @@ from bentos.build import build_bento
 from hallmark.build import build_experiment, read_params
 from hallmark.progress import bars
 from hallmark.stages import evaluate, package, prepare, train
-from pipelines import paths
+from runtime import paths
 
 PREPARED, MODEL, BUNDLE = Path(paths.PREPARED), Path(paths.MODEL), Path(paths.BUNDLE)
 VALIDATION, EVALUATION = Path(paths.VALIDATION), Path(paths.EVALUATION)

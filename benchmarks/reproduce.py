@@ -11,9 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.composition import ROOT
 from benchmarks.orchestration import cpu
 from hallmark.prove.provenance import describe_machine
+from runtime.compose import ROOT
 
 
 def main() -> int:

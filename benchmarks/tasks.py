@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.composition import compose
 from benchmarks.spent import cpu_seconds
 from hallmark.build import build_experiment
 from hallmark.contracts import silent
 from hallmark.judge.gates import OURS
 from hallmark.stages import evaluate, prepare, train
+from runtime.compose import composed as compose
 
 TASKS = {
     "cv": ("data=esco_skills", "data.directory={data}/cv"),

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.composition import compose
 from hallmark.build import build
 from hallmark.contracts import Prepared
-from hallmark.learn.base_forecaster import batches, fit_assembler, make_forecaster, population_forecast
-from hallmark.learn.history import build_history
+from hallmark.families.forecasting.base_forecaster import batches, fit_assembler, make_forecaster, population_forecast
+from hallmark.families.forecasting.history import build_history
+from hallmark.families.forecasting.network import Shape
 from hallmark.learn.precision import resolve
 from hallmark.learn.trainer import Averaged, fit, quiet, seed_everything, steps_within
-from hallmark.models.forecaster import Shape
+from runtime.compose import composed as compose
 
 
 def main() -> None:

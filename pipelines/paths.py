@@ -9,3 +9,9 @@ BUNDLES = "bundles"
 LOCK = "requirements.lock"
 RELEASES = "releases.json"
 CHAMPIONS = "champions"
+CODE = "reports/code"
+
+
+def code_of(stage: str) -> str:
+    """Return where the list of a stage's code lies."""
+    return f"{CODE}/{stage}.txt"

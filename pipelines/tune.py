@@ -1,80 +1,13 @@
-"""python -m pipelines.tune NAME: search tune.space, one ZenML run a trial; the winner becomes conf/tuned/NAME.yaml."""
+"""One trial of a hyperparameter search."""
 
-from hallmark import kernels
-
-kernels.pin()
-
-import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from hallmark.build import build, build_experiment, read_params
-from hallmark.errors import DataError, HallmarkError
-from hallmark.files import write_text
-from hallmark.learn.search import Pruned, open_study, search
-from pipelines import store
-from pipelines.paths import PREPARED
+from zenml import pipeline
+
+from steps.try_setting import try_setting
 
 
-def main(name: str) -> None:
-    """Run what is left of the study, then write the winner."""
-    params = read_params()
-    build_experiment(params)
-    if not (store.ROOT / PREPARED / "splits.parquet").is_file():
-        raise DataError(f"{PREPARED} is not there: run `dvc repro prepare` first")
-    store.start()
-    from zenml import pipeline
-
-    from pipelines import facts
-    from steps.try_setting import try_setting
-
-    journal = Path(".work/tune") / f"{name}.journal"
-    found = facts.collect(params, {})  # a study is no stage: DVC names no dependencies of it
-
-    @pipeline(name="tune", enable_cache=False, execution_mode="fail_fast")
-    def tune(setting: dict[str, float], trial_id: int) -> None:
-        try_setting(params, setting, PREPARED, str(journal), trial_id)
-
-    def attempt(trial: Any, setting: Mapping[str, float]) -> float:
-        response = store.run(tune, dict(setting), trial._trial_id, facts={**found, "trial": trial.number})
-        result = response.steps["try_setting"].outputs["trial"][0].load()
-        if result["state"] == "pruned":
-            raise Pruned
-        return float(result["valid_loss"])
-
-    def after(trial: Any) -> None:
-        value = "pruned" if trial.state.name == "PRUNED" else f"valid {trial.value:.4f}"
-        print(f"trial {trial.number}: {value} {_line(trial.params)}", file=sys.stderr, flush=True)
-
-    config = build(params["tune"], "tune")
-    best, value = search(config, open_study(config, journal), attempt, after)
-    out = Path("conf/tuned") / f"{name}.yaml"
-    write_text(out, _override(name, best, value))
-    print(f"best: valid {value:.4f} {_line(best)}\nwritten to {out}; take it up with")
-    print(f"  make params OVERRIDES=tuned={name}   (or dvc exp run -S tuned={name})")
-
-
-def _line(setting: Mapping[str, float]) -> str:
-    return " ".join(f"{key}={value:.4g}" for key, value in setting.items())
-
-
-def _override(name: str, best: Mapping[str, float], value: float) -> str:
-    import yaml
-
-    tree: dict[str, Any] = {}
-    for key, number in best.items():
-        *path, last = key.split(".")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = float(f"{number:.6g}")
-    return f"# @package _global_\n# Winner of `make tune NAME={name}`: valid loss {value:.6f}.\n" + yaml.safe_dump(tree)
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1] if len(sys.argv) > 1 else "best")
-    except HallmarkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+@pipeline(enable_cache=False, execution_mode="fail_fast")
+def tune(params: dict[str, Any], setting: dict[str, float], prepared: str, journal: str, trial_id: int) -> None:
+    """Train with one setting and report its loss on valid."""
+    try_setting(params, setting, prepared, journal, trial_id)

@@ -18,7 +18,9 @@ def make_bundle(
 ) -> Annotated[FileRef, ArtifactConfig(name="bundle", artifact_type=ArtifactType.MODEL)]:
     """The bundle's directory."""
     task = build(params["task"], "task")
-    paths = (Path(p) for p in (prepared, model, report, lock, releases, out))
-    hallmark = stage.package(task, params, *paths, build(params["package"]["form"], "package.form"))
+    form = build(params["package"]["form"], "package.form")
+    hallmark = stage.package(
+        task, params, Path(prepared), Path(model), Path(report), Path(lock), Path(releases), Path(out), form
+    )
     log_metadata({"version": hallmark.version, "reason": hallmark.reason, "digests": dict(hallmark.digests)})
     return FileRef.to(Path(out))

@@ -8,8 +8,8 @@ import yaml
 
 from hallmark.build import build, build_experiment, targets
 from hallmark.errors import ConfigError
-from pipelines.compose import compose as write_params
-from tests.conftest import ROOT, compose
+from runtime.compose import compose as write_params
+from tests.toys import ROOT, compose
 
 GROUPS = ("data", "model", "train", "personalise", "calibrate", "evaluate", "package", "tune")
 
@@ -86,7 +86,12 @@ def test_a_misspelt_key_is_named_with_its_neighbour() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["hallmark.files.write_text", "hallmark.learn.base_forecaster.load_base", "hallmark.errors.HallmarkError"]
+    "target",
+    [
+        "hallmark.files.write_text",
+        "hallmark.families.forecasting.base_forecaster.load_base",
+        "hallmark.errors.HallmarkError",
+    ],
 )
 def test_no_function_can_be_called_from_configuration(target: str) -> None:
     with pytest.raises(ConfigError, match="no configuration class"):

@@ -1,20 +1,21 @@
 """The house: floors hold, the library is lean, tasks stay in their folders, dvc.yaml misses nothing."""
 
+import hashlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from pipelines import paths
-from pipelines.deps import TASK, code_deps, sections_of
-from tests.conftest import ROOT
+from runtime.code import code_list, source_tree
+from runtime.facts import STAGES as PIPELINES
+from tests.toys import ROOT
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 HEAVY = ("zenml", "dvc", "bentoml", "hydra", "omegaconf", "evidently", "pandera", "fastapi", "typer", "rich",
-         "matplotlib", "optuna", "jinja2", "grimp", "lightgbm")  # fmt: skip
+         "matplotlib", "optuna", "jinja2", "lightgbm")  # fmt: skip
 
 
 def test_the_library_imports_with_the_lean_set_alone() -> None:
@@ -46,7 +47,7 @@ def test_no_module_names_a_task_outside_its_folder() -> None:
     pattern = re.compile(
         rf"""['"]({strings})['"]|(==|!=|\bin)\s*\(?['"]text['"]|tasks\.({"|".join(tasks)})\b|glucose""", re.IGNORECASE
     )
-    for folder in ("hallmark", "steps", "pipelines", "bentos"):
+    for folder in ("hallmark", "steps", "pipelines", "runtime", "bentos"):
         for file in (ROOT / folder).rglob("*.py"):
             if file.relative_to(ROOT).parts[:2] != ("hallmark", "tasks"):
                 assert not pattern.search(file.read_text()), file
@@ -59,18 +60,6 @@ def test_tasks_do_not_import_each_other() -> None:
         assert named <= {own}, file
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES))
-def test_a_stage_lists_every_file_that_its_code_imports(stage: str) -> None:
-    listed = {dep for dep in STAGES[stage]["deps"] if str(dep).endswith(".py")}
-    assert listed == set(code_deps(stage, sections_of(STAGES[stage]))), "run `make deps`"
-    assert TASK in STAGES[stage]["deps"], "run `make deps`"
-
-
-def test_the_closure_sees_imports_inside_functions() -> None:
-    assert "hallmark/judge/drift.py" in code_deps("evaluate", ["task", "evaluate"])
-    assert "hallmark/models/patchtst.py" in code_deps("train", ["model"])
-
-
 def test_pipelines_write_where_dvc_looks() -> None:
     outs = {
         o if isinstance(o, str) else next(iter(o))
@@ -79,6 +68,7 @@ def test_pipelines_write_where_dvc_looks() -> None:
         for o in s.get(k, [])
     }
     assert {paths.PREPARED, paths.MODEL, paths.VALIDATION, paths.BUNDLE} <= outs
+    assert {paths.code_of(stage) for stage in PIPELINES} <= outs
     assert all(o.startswith(f"{paths.EVALUATION}/") for o in outs if o.startswith("reports/evaluation"))
 
 
@@ -117,19 +107,15 @@ def test_importing_anything_writes_nothing(tmp_path: object) -> None:
 
 def test_the_committed_lock_was_made_from_this_code_and_these_params() -> None:
     """The outputs' hashes belong to a kind of machine; the code's and the parameters' must be today's everywhere."""
-    from pipelines.facts import digest
-
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    assert set(lock) == set(STAGES)
-    for name, stage in lock.items():
-        ours = [
-            dep for dep in stage["deps"] if dep["path"].endswith(".py") or dep["path"].startswith("hallmark/tasks/")
-        ]
-        code = {dep["path"]: dep["md5"] for dep in ours}
-        assert f"hallmark/tasks/{params['task']['name']}" in code
-        assert code == {path: digest(ROOT / path) for path in code}, f"run `make repro` and commit dvc.lock ({name})"
-        assert stage["params"]["params.yaml"] == {key: params[key] for key in STAGES[name]["params"]}, name
+    lock, source = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"], source_tree()
+    assert set(lock) == set(STAGES) == {"code", *PIPELINES}
+    for name in PIPELINES:
+        listed = str(code_list(name, params, source))
+        digests = {dep["path"]: dep["md5"] for dep in lock[name]["deps"]}
+        ours = hashlib.md5(listed.encode()).hexdigest()
+        assert digests[paths.code_of(name)] == ours, f"run `make repro` and commit dvc.lock ({name})"
+        assert lock[name]["params"]["params.yaml"] == {key: params[key] for key in STAGES[name]["params"]}, name
 
 
 def test_dvc_sees_every_pointer() -> None:

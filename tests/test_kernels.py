@@ -8,7 +8,7 @@ import pytest
 
 from hallmark import kernels
 from hallmark.errors import ConfigError
-from tests.conftest import ROOT
+from tests.toys import ROOT
 
 SHOW = "import torch; print(torch.backends.cpu.get_cpu_capability())"
 
@@ -49,9 +49,7 @@ def test_an_unknown_choice_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         kernels.pin()
 
 
-@pytest.mark.parametrize(
-    "entry", ["pipelines.__main__", "pipelines.repro", "pipelines.tune", "benchmarks", "hallmark.cli"]
-)
+@pytest.mark.parametrize("entry", ["pipelines.__main__", "runtime.repro", "runtime.tune", "benchmarks", "hallmark.cli"])
 def test_no_entry_point_loads_numpy_before_its_kernels_are_chosen(entry: str) -> None:
     code = f"""
 import importlib, os, sys

@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from hallmark.judge.classification import by_confidence
-
-Array = npt.NDArray[Any]
+from hallmark.arrays import Array
 
 OURS_COLOR, RIVAL_COLOR, INK = "#1b6ca8", "#b8b8b8", "#222222"
 
@@ -101,12 +98,17 @@ def draw_grid(path: Path, reference: Array, predicted: Array, zone: Array, title
     _save(figure, path)
 
 
-def draw_reliability(path: Path, probabilities: Array, target: Array) -> None:
-    """Draw how often a classifier is right by how sure it is: probabilities (B, L), targets (B,), ten bins."""
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == target
-    count, *sums = by_confidence(sure, right)
+def draw_reliability(path: Path, count: Array, confidence: Array, right: Array) -> None:
+    """Draw the accuracy of a classifier against its confidence.
+
+    Args:
+        path: of the picture.
+        count: predictions in each bin of confidence, (bins,).
+        confidence: sums of their confidence, (bins,).
+        right: how many of them were right, (bins,).
+    """
     there = count > 0
-    confidence, accuracy = (values[there] / count[there] for values in sums)
+    confidence, accuracy = confidence[there] / count[there], right[there] / count[there]
     figure, axes = _axes(4.2, 3.6)
     axis = axes[0][0]
     axis.plot([0, 1], [0, 1], color=RIVAL_COLOR, lw=1)

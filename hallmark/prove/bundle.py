@@ -17,7 +17,7 @@ from hallmark.files import canonical_json, read_json, replacing, sha256, tree_di
 from hallmark.prove.versions import next_version
 
 MANIFEST, CARD = "hallmark.json", "card.md"
-FORMAT = 3
+FORMAT = 4
 PARTS = ("base", "people", "calibration")  # of a model directory; the rest stays behind
 WEIGHTS = (".safetensors", ".onnx")  # numbers and a graph of known operators: no pickle, no code
 ALLOWED = (*WEIGHTS, ".json", ".md")

@@ -1,160 +1,156 @@
-"""Splits by person and by time.
+"""Rows cut into train, valid and test: by groups where there is no time, else by time with a gap between parts."""
 
-Some people are held out whole; everybody's time is cut into train, valid and test. Held-out people's
-train time is never learned from by the base model: it is the history that personalises them.
-"""
-
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from hallmark.errors import DataError
-from hallmark.read.panel import Floats, Integers, Panel
+from hallmark.errors import DataError, LeakageError
 
-Array = npt.NDArray[Any]
+PARTS = ("train", "valid", "test")
+PURGED = "purged"
 
-SEEN, HELD_OUT = "seen", "held_out"
+
+def _check_shares(valid: float, test: float) -> None:
+    if not (valid > 0 and test > 0 and valid + test < 1):
+        raise ValueError(f"valid_share={valid} and test_share={test} must be positive and leave some to train")
 
 
 @dataclass(frozen=True)
-class SplitConfig:
-    """How people and time are split.
+class PartsConfig:
+    """How rows are shared out.
 
     Attributes:
-        held_out_share: share of the people that the base model never sees, drawn within each stratum.
-        train_share: first share of everybody's readings, so that a pause does not empty a part.
-        valid_share: share after it; the rest is test.
-        purge_minutes: pause between two parts in which no window starts.
+        valid_share: of the groups of every stratum.
+        test_share: of the groups of every stratum.
         seed: of the draw.
-        stratify: columns of the subject table whose groups are all to be held out from.
     """
 
-    held_out_share: float
-    train_share: float
     valid_share: float
-    purge_minutes: int
+    test_share: float
     seed: int
-    stratify: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stratify", tuple(self.stratify))
-        if not (0 < self.held_out_share < 1 and self.train_share > 0 and self.valid_share > 0):
-            raise ValueError("held_out_share, train_share and valid_share must lie within 0…1")
-        if self.train_share + self.valid_share >= 1:
-            raise ValueError(f"train_share + valid_share = {self.train_share + self.valid_share} leaves no test")
+        _check_shares(self.valid_share, self.test_share)
 
 
-def split(rows: pd.DataFrame, subjects: pd.DataFrame, config: SplitConfig) -> pd.DataFrame:
-    """Assign people and cut time.
+def split_groups(groups: "pd.Series[str]", strata: "pd.Series[str]", config: PartsConfig) -> "pd.Series[str]":
+    """Draw every group's part, stratum by stratum.
+
+    Args:
+        groups: of every row; what shares one stays together.
+        strata: of every row; a group has that of its first row.
+        config: how.
 
     Returns:
-        One row a subject: subject_id, group (seen, held_out), and the minutes since 1970 at which
-        train ends, valid starts and ends, and test starts.
+        The part of every row.
 
     Raises:
-        DataError: fewer than two people.
+        DataError: a part would be empty.
     """
-    people = sorted(subjects["subject_id"].astype(str))
-    if len(people) < 2:
-        raise DataError(
-            f"{len(people)} person is left (data): splitting by person needs at least 2, one to learn from and one "
-            "held out; add people or lower task.limits.minimum_days"
-        )
-    held = _draw(subjects, config)
-    times = rows.sort_values(["subject_id", "timestamp"]).groupby("subject_id", sort=True)["timestamp"]
-
-    def cut(share: float) -> Array:
-        at = times.apply(lambda t: t.iloc[min(int(len(t) * share), len(t) - 1)]).loc[people]
-        return at.to_numpy().astype("datetime64[m]").astype(np.int64)
-
-    train_end, valid_end = cut(config.train_share), cut(config.train_share + config.valid_share)
-    return pd.DataFrame(
-        {
-            "subject_id": people,
-            "group": [HELD_OUT if person in held else SEEN for person in people],
-            "train_end": train_end,
-            "valid_start": train_end + config.purge_minutes,
-            "valid_end": valid_end,
-            "test_start": valid_end + config.purge_minutes,
-        }
-    )
+    found = share_out(groups, strata, {"test": config.test_share, "valid": config.valid_share}, "train", config.seed)
+    for name in PARTS:
+        if not (found == name).any():
+            raise DataError(f"no row falls into {name}: {groups.nunique()} texts are too few for task.parts")
+    return found
 
 
-def _draw(subjects: pd.DataFrame, config: SplitConfig) -> set[str]:
-    """Draw the held-out people within each stratum, at least one in all."""
-    generator = np.random.default_rng(config.seed)
-    columns = [c for c in config.stratify if c in subjects.columns]
-    keys = (
-        subjects[columns].astype("string").fillna("unknown").agg("/".join, axis=1)
-        if columns
-        else pd.Series("", index=subjects.index)
-    )
-    people = subjects.assign(stratum=keys.astype(str), subject_id=subjects["subject_id"].astype(str)).sort_values(
-        "subject_id"
-    )
-    held: set[str] = set()
-    carry = 0.0  # a stratum's fraction goes to the next, so that small strata add up
-    for _, group in people.groupby("stratum", sort=True):
-        wanted = len(group) * config.held_out_share + carry
-        count = int(wanted + 0.5)
-        carry = wanted - count
-        held.update(generator.permutation(group["subject_id"].to_numpy())[:count])
-    if not held:
-        held.add(str(people["subject_id"].iloc[0]))
-    if len(held) == len(people):
-        held.discard(max(held))
-    return held
+def share_out(
+    groups: "pd.Series[str]", strata: "pd.Series[str]", shares: Mapping[str, float], rest: str, seed: int
+) -> "pd.Series[str]":
+    """Draw every group's part, stratum by stratum, without a check that none is empty.
+
+    Args:
+        groups: of every row; what shares one stays together.
+        strata: of every row; a group has that of its first row.
+        shares: part → share of every stratum's groups.
+        rest: the part of all others.
+        seed: of the draw.
+
+    Returns:
+        The part of every row.
+    """
+    first = pd.DataFrame({"group": groups, "stratum": strata}).drop_duplicates("group").sort_values("group")
+    rng = np.random.default_rng(seed)
+    part: dict[str, str] = {}
+    for _, names in first.groupby("stratum", sort=True)["group"]:
+        order = rng.permutation(names.to_numpy(dtype=object))
+        drawn = [name for name, share in shares.items() for _ in range(round(len(order) * share))]
+        part |= dict(zip(order, [*drawn, *[rest] * len(order)], strict=False))
+    return groups.map(part)
+
+
+def check_parts(groups: "pd.Series[str]", part: "pd.Series[str]") -> dict[str, int]:
+    """Check that no group lies in two parts.
+
+    Returns:
+        How many rows lie in each.
+
+    Raises:
+        LeakageError: how many do.
+    """
+    torn = int((part.groupby(groups.to_numpy()).nunique() > 1).sum())
+    if torn:
+        raise LeakageError(f"{torn} texts lie in two of {', '.join(PARTS)}: split anew with `dvc repro prepare`")
+    return {name: int((part == name).sum()) for name in PARTS}
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A panel with its splits: which origins belong where, and until when targets may be seen.
+class TimesConfig:
+    """How time is cut.
 
     Attributes:
-        panel: the readings.
-        splits: the splits table.
+        valid_share: of the rows, before the test's.
+        test_share: of the rows, the last.
+        purge_s: seconds before valid and before test whose rows are left out.
     """
 
-    panel: Panel
-    splits: pd.DataFrame
+    valid_share: float
+    test_share: float
+    purge_s: float
 
-    def _aligned(self, column: str) -> Array:
-        table = self.splits.set_index("subject_id")[column]
-        return table.loc[list(self.panel.subjects)].to_numpy()
+    def __post_init__(self) -> None:
+        _check_shares(self.valid_share, self.test_share)
+        if self.purge_s < 0:
+            raise ValueError(f"purge_s={self.purge_s} must not be negative")
 
-    def minute_of(self, column: str, code: int) -> int:
-        """Look up where one subject's time is cut, minutes since 1970."""
-        return int(self._aligned(column)[code])
 
-    @property
-    def held_out(self) -> Array:
-        """Whether each subject is held out, (S,)."""
-        return np.asarray(self._aligned("group") == HELD_OUT)
+def split_times(time_ms: "pd.Series[int]", config: TimesConfig) -> "pd.Series[str]":
+    """Cut at two times, so that rows of one time stay together, and leave out what comes right before each.
 
-    def origins(self, part: str, group: str | None = None) -> Integers:
-        """Origins of `train`, `valid` or `test`, of everybody or of one group."""
-        panel = self.panel
-        subject, minute = panel.subject[panel.origins], panel.minute[panel.origins]
-        low, high = self._bounds(part)
-        keep = (minute >= low[subject]) & (minute < high[subject])
-        if group is not None:
-            keep &= self.held_out[subject] == (group == HELD_OUT)
-        return panel.origins[keep]
+    Raises:
+        DataError: a part would be empty.
+    """
+    ordered = np.sort(time_ms.to_numpy())
+    test = ordered[int(len(ordered) * (1 - config.test_share))]
+    valid = ordered[int(len(ordered) * (1 - config.test_share - config.valid_share))]
+    gap = config.purge_s * 1000
+    part = pd.Series(PURGED, index=time_ms.index)
+    part[time_ms < valid - gap] = "train"
+    part[(time_ms >= valid) & (time_ms < test - gap)] = "valid"
+    part[time_ms >= test] = "test"
+    for name in PARTS:
+        if not (part == name).any():
+            raise DataError(f"no row falls into {name}: {len(part)} rows are too few for task.parts")
+    return part
 
-    def _bounds(self, part: str) -> tuple[Array, Array]:
-        never = np.iinfo(np.int64).max
-        count = len(self.panel.subjects)
-        if part == "train":
-            return np.zeros(count, dtype=np.int64), self._aligned("train_end")
-        if part == "valid":
-            return self._aligned("valid_start"), self._aligned("valid_end")
-        return self._aligned("test_start"), np.full(count, never)
 
-    def target(self, origins: Integers, part: str) -> Floats:
-        """Targets of some origins, NaN beyond the end of their part."""
-        until = self._bounds(part)[1][self.panel.subject[origins]]
-        ends = self.panel.minute[origins].astype(np.int64)[:, None] + np.asarray(self.panel.grid.horizons_minutes)
-        return np.where(ends < until[:, None], self.panel.target(origins), np.float32(np.nan)).astype(np.float32)
+def check_times(time_ms: "pd.Series[int]", part: "pd.Series[str]", config: TimesConfig) -> dict[str, int]:
+    """Check that parts follow each other in time with the gap between them.
+
+    Returns:
+        How many rows lie in each, the purged ones too.
+
+    Raises:
+        LeakageError: names the parts and their times.
+    """
+    spans = {name: (int(time_ms[part == name].min()), int(time_ms[part == name].max())) for name in PARTS}
+    for before, after in (("train", "valid"), ("valid", "test")):
+        gap = (spans[after][0] - spans[before][1]) / 1000
+        if gap <= 0 or gap < config.purge_s:
+            raise LeakageError(
+                f"{before} ends {gap:.3f} s before {after} begins, task.parts.purge_s asks for {config.purge_s:g}: "
+                "split by time"
+            )
+    return {name: int((part == name).sum()) for name in (*PARTS, PURGED)}

@@ -12,10 +12,11 @@ from hallmark.errors import BundleError, ConfigError, GateError
 from hallmark.files import FileRef, read_json, replacing, write_json
 from hallmark.judge.gates import judge_drift
 from hallmark.judge.report import model_card
+from hallmark.learn.export import REQUIREMENT
 from hallmark.learn.trainer import quiet
-from hallmark.models.exported import REQUIREMENT
 from hallmark.prove.bundle import Hallmark, make_bundle, open_bundle
-from hallmark.prove.provenance import code_closure, describe_machine, digest_of
+from hallmark.prove.code import SourceTree
+from hallmark.prove.provenance import describe_machine, digest_of
 from hallmark.prove.versions import released
 from hallmark.stages.prepare import TABLES, open_prepared
 
@@ -46,7 +47,7 @@ def package(
     provenance = {
         "data": {name: FileRef.to(prepared / f"{name}.parquet").sha256 for name in TABLES},
         "origin": read_json(prepared / "origin.json"),
-        "code": digest_of(code_closure(sorted(targets(dict(params))))),
+        "code": digest_of(dict(SourceTree().imported_by(targets(dict(params))).files)),
         "params": digest_of({k: params[k] for k in ("task", "data", "model", "train", "personalise", "calibrate")}),
         "lock": FileRef.to(lock).sha256,
         "machine": describe_machine(),

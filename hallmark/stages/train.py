@@ -10,7 +10,8 @@ from hallmark.contracts import Progress, Task, silent
 from hallmark.files import FileRef, read_json
 from hallmark.learn.processes import own, rank, run
 from hallmark.progress import bars
-from hallmark.prove.provenance import code_closure, describe_machine, digest_of
+from hallmark.prove.code import SourceTree
+from hallmark.prove.provenance import describe_machine, digest_of
 from hallmark.stages.prepare import open_prepared
 
 CHECKPOINTS = Path(".work/checkpoints")
@@ -70,8 +71,8 @@ def _mine() -> Progress:
 
 def _checkpoints(task: Task, prepared: Path, settings: list[Any], built: Sequence[Any]) -> Path:
     """Name a directory after all that its checkpoints depend on: those of another content must never be resumed."""
-    code = code_closure(sorted({type(x).__module__ for x in (task, *built)}))
-    key = digest_of([settings, repr(task), describe_machine(), asdict(FileRef.to(prepared)), code])
+    code = SourceTree().imported_by({type(x).__module__ for x in (task, *built)})
+    key = digest_of([settings, repr(task), describe_machine(), asdict(FileRef.to(prepared)), str(code)])
     return CHECKPOINTS / key[:16]
 
 

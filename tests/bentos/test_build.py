@@ -8,7 +8,7 @@ import yaml
 from bentos.build import NEEDS, build_bento, pins
 from hallmark.errors import BundleError
 from hallmark.prove.bundle import open_bundle
-from tests.conftest import ROOT
+from tests.toys import ROOT
 
 LOCK = ROOT / "requirements.lock"
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from hallmark.prove.bundle import open_bundle
-from tests.conftest import ROOT
-from tests.tasks.test_predictor import request_of
+from tests.tasks.glucose.test_predictor import request_of
+from tests.toys import ROOT
 
 CANARY = "CANARY-55021"
 

@@ -15,7 +15,7 @@ import torch
 
 from hallmark.errors import ConfigError, HallmarkError
 from hallmark.learn.side_by_side import Report, shared_out, side_by_side
-from tests.conftest import ROOT
+from tests.toys import ROOT
 
 
 def quiet(name: str, step: int, steps: int, loss: float) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hallmark.learn.trainer import Averaged, TrainConfig, fit, quiet
-from tests.conftest import ROOT
+from tests.toys import ROOT
 
 
 def config(**changes: object) -> TrainConfig:

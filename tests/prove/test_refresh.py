@@ -12,7 +12,7 @@ from hallmark.errors import BundleError, ConfigError, DataError
 from hallmark.files import read_json, write_json
 from hallmark.prove.bundle import open_bundle
 from hallmark.stages.refresh import refresh
-from tests.conftest import run
+from tests.workspace import run
 
 
 def write(rows: pd.DataFrame, file: Path) -> Path:

@@ -7,7 +7,7 @@ import pytest
 
 from hallmark.errors import SourceError
 from hallmark.read.pointers import check_pointer
-from tests.conftest import ROOT
+from tests.toys import ROOT
 
 
 def pinned(where: Path, content: bytes, named: bytes) -> Path:

@@ -6,14 +6,12 @@ the four-fifths rule of the US Uniform Guidelines on Employee Selection Procedur
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from hallmark.arrays import Array
 from hallmark.judge.bootstrap import DRAWS
 
-Array = npt.NDArray[Any]
 Score = Callable[[str, str], float]
 """(CV, job) → points."""
 

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from hallmark.arrays import Array
 from hallmark.contracts import Better, Evaluation, Metric, Prepared, Progress, Shown
+from hallmark.families.language.cleaning import tidy
+from hallmark.families.language.encoder import Encoder, Tokens, vectors
+from hallmark.families.language.perturbations import with_spaces, with_typos
+from hallmark.families.language.retrieval import counted_letters, retrieval_metrics, score_ranking
+from hallmark.families.language.retriever import Retriever, load_retriever
 from hallmark.judge.bootstrap import DRAWS, interval
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_changes
 from hallmark.judge.report import training_notes
-from hallmark.judge.retrieval import counted_letters, retrieval_metrics, score_ranking
-from hallmark.judge.wording import with_spaces, with_typos
-from hallmark.learn.retriever import Retriever, load_retriever
-from hallmark.models.encoder import Encoder, Tokens, vectors
-from hallmark.read.texts import tidy
 from hallmark.tasks.cv.audit import Audit, swap_names
 from hallmark.tasks.cv.matching import read_sentences
 from hallmark.tasks.cv.messages import CvRequest
@@ -29,8 +29,6 @@ from hallmark.tasks.cv.redaction import plain
 from hallmark.tasks.cv.rewriting import invented
 from hallmark.tasks.cv.sources import CV, JOB, SLOT, WHOLE_NAME
 from hallmark.tasks.cv.task import CvTask
-
-Array = npt.NDArray[Any]
 
 AT = "test"
 UNREDACTED, TYPOS, SPACES = "not redacted", "typos", "double spaces"

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from hallmark.errors import ConfigError
+from hallmark.families.language.adaptation import LanguageModel, load_language_model
 from hallmark.files import sha256
-from hallmark.learn.language_model import LanguageModel, load_language_model
 from hallmark.tasks.cv.matching import Part
 
 HEADING = "Profile"

@@ -5,16 +5,14 @@ Legend of shapes: U units of a document, K skills, D width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from hallmark.learn.match_curves import Curves
+from hallmark.arrays import Array
+from hallmark.families.language.match_curves import Curves
 from hallmark.tasks.cv.documents import Unit, clauses, denies, units
 from hallmark.tasks.cv.redaction import legible, plain
-
-Array = npt.NDArray[Any]
 
 SHOWN = 0.5  # coverage from which a skill counts as shown
 WHOLE_SHARE = 0.5  # of a unit's similarity; the rest is its best clause's

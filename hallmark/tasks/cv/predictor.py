@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hallmark.judge.screen import Screen, harms
-from hallmark.learn.match_curves import Curves
-from hallmark.learn.retriever import Retriever
-from hallmark.read.texts import normal, tidy, unreadable
+from hallmark.families.language.cleaning import normal, tidy, unreadable
+from hallmark.families.language.match_curves import Curves
+from hallmark.families.language.retriever import Retriever
+from hallmark.families.language.screens import Screen, harms
 from hallmark.tasks.cv import messages as m
 from hallmark.tasks.cv.documents import Unit, units
 from hallmark.tasks.cv.matching import SHOWN, Matcher, Part, Reading, Wanted, read_sentences, total

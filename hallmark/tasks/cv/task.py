@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from hallmark.arrays import Array
 from hallmark.contracts import Clean, Prepared, Progress, Raw
 from hallmark.errors import DataError
+from hallmark.families.language.bi_encoder import BiEncoderConfig
+from hallmark.families.language.cleaning import key_of, normal, text_features
+from hallmark.families.language.match_curves import MatchConfig, fit_curves, load_curves, save_curves
+from hallmark.families.language.retriever import Retriever, fit_retriever, load_retriever, save_retriever
+from hallmark.families.language.screens import Screen
 from hallmark.files import read_json, readable, write_json
-from hallmark.judge.screen import Screen
 from hallmark.learn.candidates import Follow, distinct, fit_candidates
+from hallmark.learn.export import Onnx, export_encoder
 from hallmark.learn.impersonal import Impersonal, write_nobody
-from hallmark.learn.match_curves import MatchConfig, fit_curves, load_curves, save_curves
-from hallmark.learn.retriever import Retriever, fit_retriever, load_retriever, save_retriever
 from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
-from hallmark.models.bi_encoder import BiEncoderConfig
-from hallmark.models.exported import Onnx, export_encoder
-from hallmark.read.parts import PARTS, PURGED, check_parts, share_out
-from hallmark.read.texts import key_of, normal, text_features
+from hallmark.read.splits import PARTS, PURGED, check_parts, share_out
 from hallmark.read.validation import Ledger, Limits, require_columns
 from hallmark.tasks.cv.documents import FEWEST_LETTERS
 from hallmark.tasks.cv.matching import read_sentences
@@ -44,7 +44,6 @@ from hallmark.tasks.cv.sources import (
     WHOLE_NAME,
 )  # fmt: skip
 
-Array = npt.NDArray[Any]
 NAMES = "names.json"
 COMPARED = 200  # sentences of test that another form of the model is compared on
 

@@ -11,8 +11,8 @@ import pandas as pd
 
 from hallmark.contracts import Clean, Raw
 from hallmark.errors import DataError
+from hallmark.families.forecasting.panel import means_of_runs, nearest_slots
 from hallmark.files import directory_of
-from hallmark.read.panel import means_of_runs, nearest_slots
 from hallmark.read.validation import Ledger, ValidationLimits, require_columns
 from hallmark.tasks.glucose.messages import HIGHEST_MG_DL, LOWEST_MG_DL, SUSPECT_MMOL
 

@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from hallmark.arrays import Array, Floats, Integers
 from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
-from hallmark.judge.baselines import Baselines, fit_baselines
+from hallmark.families.forecasting.base_forecaster import Base, load_base
+from hallmark.families.forecasting.baselines import Baselines, fit_baselines
+from hallmark.families.forecasting.intervals import pairs
+from hallmark.families.forecasting.lightgbm import Trees
+from hallmark.families.forecasting.scores import Row, forecast_metrics, score_events, score_points, score_quantiles
+from hallmark.families.forecasting.splits import HELD_OUT, SEEN, Parts
 from hallmark.judge.bootstrap import summarise
-from hallmark.judge.forecasts import Row, forecast_metrics, score_events, score_points, score_quantiles
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_calibration, draw_errors, draw_fans, draw_gains, draw_grid
 from hallmark.judge.report import training_notes
-from hallmark.judge.trees import Trees
-from hallmark.learn.base_forecaster import Base, load_base
-from hallmark.learn.intervals import pairs
 from hallmark.learn.side_by_side import shared_out
 from hallmark.learn.trainer import seed_everything
-from hallmark.read.panel import Floats, Integers
-from hallmark.read.splits import HELD_OUT, SEEN, Parts
 from hallmark.tasks.glucose.cleaning import GROUPS
 from hallmark.tasks.glucose.error_grids import ZONES, clarke_zone, parkes_zone
 from hallmark.tasks.glucose.predictor import GlucosePredictor
@@ -31,7 +30,6 @@ from hallmark.tasks.glucose.predictor import GlucosePredictor
 if TYPE_CHECKING:
     from hallmark.tasks.glucose.task import GlucoseTask
 
-Array = npt.NDArray[Any]
 
 HYPO_MG_DL, HYPER_MG_DL = 70.0, 180.0
 TIMES = ("night", "morning", "afternoon", "evening")

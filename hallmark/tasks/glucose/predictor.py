@@ -12,17 +12,18 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
+from hallmark.adapters.bank import AdapterSpec
+from hallmark.arrays import Floats, Integers
 from hallmark.errors import BundleError
+from hallmark.families.forecasting.assemble import Assembler
+from hallmark.families.forecasting.base_forecaster import Base, load_base
+from hallmark.families.forecasting.diary import Diary
+from hallmark.families.forecasting.history import History, row_sizes
+from hallmark.families.forecasting.intervals import Calibration, pairs, widen
+from hallmark.families.forecasting.linear_bank import HistoryFiles, LinearBank, Past, Pasts, ResidentPasts
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, build_panel, means_of_runs, nearest_slots
+from hallmark.families.forecasting.personal import SEATS, WAYS, People
 from hallmark.files import directory_of, read_json, readable, write_json
-from hallmark.learn.assemble import Assembler
-from hallmark.learn.bank import AdapterSpec
-from hallmark.learn.base_forecaster import Base, load_base
-from hallmark.learn.diary import Diary
-from hallmark.learn.history import History, row_sizes
-from hallmark.learn.intervals import Calibration, pairs, widen
-from hallmark.learn.linear_bank import HistoryFiles, LinearBank, Past, Pasts, ResidentPasts
-from hallmark.learn.personal import SEATS, WAYS, People
-from hallmark.read.panel import MINUTES_A_DAY, Floats, Integers, Panel, build_panel, means_of_runs, nearest_slots
 from hallmark.tasks.glucose.messages import (
     DISCLAIMER,
     HIGHEST_MG_DL,

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
+from hallmark.arrays import Floats, Integers
 from hallmark.contracts import Clean, Prepared, Progress, Raw
 from hallmark.errors import BundleError, ConfigError, DataError, LeakageError
-from hallmark.files import sha256
-from hallmark.learn.assemble import Assembler
-from hallmark.learn.base_forecaster import (
+from hallmark.families.forecasting.assemble import Assembler
+from hallmark.families.forecasting.base_forecaster import (
     Base,
     ForecastConfig,
     as_tensors,
@@ -28,21 +28,22 @@ from hallmark.learn.base_forecaster import (
     population_forecast,
     save_base,
 )
+from hallmark.families.forecasting.diary import begin, read_diary, take_up, write_diary
+from hallmark.families.forecasting.ensemble import EnsembleConfig
+from hallmark.families.forecasting.history import History, HistoryConfig, build_history
+from hallmark.families.forecasting.inputs import Scale
+from hallmark.families.forecasting.intervals import CalibrateConfig, Calibration, nightly, offsets, scores
+from hallmark.families.forecasting.leakage import check_leakage
+from hallmark.families.forecasting.linear_bank import WholePasts
+from hallmark.families.forecasting.network import BodyConfig
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid, Panel, build_panel, describe
+from hallmark.families.forecasting.personal import PersonaliseConfig, personalise
+from hallmark.families.forecasting.splits import HELD_OUT, SEEN, Parts, SplitConfig, split
+from hallmark.files import sha256
 from hallmark.learn.candidates import Follow, distinct, fit_candidates
-from hallmark.learn.diary import begin, read_diary, take_up, write_diary
-from hallmark.learn.history import History, HistoryConfig, build_history
-from hallmark.learn.inputs import Scale
-from hallmark.learn.intervals import CalibrateConfig, Calibration, nightly, offsets, scores
-from hallmark.learn.linear_bank import WholePasts
-from hallmark.learn.personal import PersonaliseConfig, personalise
+from hallmark.learn.export import Onnx
 from hallmark.learn.side_by_side import shared_out
 from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
-from hallmark.models.ensemble import EnsembleConfig
-from hallmark.models.exported import Onnx
-from hallmark.models.forecaster import BodyConfig
-from hallmark.read.leakage import check_leakage
-from hallmark.read.panel import MINUTES_A_DAY, Floats, Grid, Integers, Panel, build_panel, describe
-from hallmark.read.splits import HELD_OUT, SEEN, Parts, SplitConfig, split
 from hallmark.read.validation import ValidationLimits
 from hallmark.tasks.glucose.cleaning import GROUPS, clean
 from hallmark.tasks.glucose.messages import DISCLAIMER, GlucoseRequest, GlucoseResponse
@@ -118,7 +119,7 @@ class GlucoseTask:
         return clean(raw, self.limits, self.sensor_text, self.grid.step_minutes)
 
     def split(self, clean: Clean) -> pd.DataFrame:
-        """Split people and time; see hallmark/read/splits.py."""
+        """Split people and time; see hallmark/families/forecasting/splits.py."""
         return split(clean.rows, clean.subjects, self.split_config)
 
     def parts(self, prepared: Prepared) -> Parts:
@@ -130,7 +131,7 @@ class GlucoseTask:
         return parts.origins("train", SEEN), parts.origins("valid", SEEN)[:: self.forecast.valid_stride]
 
     def check_leakage(self, prepared: Prepared) -> dict[str, int]:
-        """Check people, times, inputs, targets and twins; see hallmark/read/leakage.py."""
+        """Check people, times, inputs, targets and twins; see hallmark/families/forecasting/leakage.py."""
         return check_leakage(prepared, self.parts(prepared), VALUE, self.split_config.purge_minutes)
 
     def fit(
@@ -219,7 +220,7 @@ class GlucoseTask:
         return table.load()
 
     def refresh(self, raw: Raw, model: Path, diary: Path, out: Path) -> Mapping[str, Any]:
-        """Let new readings teach everybody's linear adapter; see hallmark/learn/diary.py. LoRA stays as it was."""
+        """Let new readings teach everybody's linear adapter; see forecasting/diary.py. LoRA stays as it was."""
         limits = dataclasses.replace(self.limits, minimum_days=0)
         cleaned = clean(raw, limits, self.sensor_text, self.grid.step_minutes, "--set unit")
         base = load_base(model / "base")

@@ -4,14 +4,12 @@ Source: Ribeiro et al., Beyond Accuracy: Behavioral Testing of NLP Models with C
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from hallmark.judge.wording import with_typo
+from hallmark.arrays import Array
+from hallmark.families.language.perturbations import with_typo
 
-Array = npt.NDArray[Any]
 Classify = Callable[[Sequence[str]], Array]
 """Texts → probabilities (B, labels)."""
 

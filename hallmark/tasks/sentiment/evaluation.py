@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hallmark.contracts import Better, Metric, Prepared
-from hallmark.judge.class_evaluation import ClassEvaluation, Tested
+from hallmark.families.classification.evaluation import ClassEvaluation, Tested
+from hallmark.families.classification.task import ClassTask
 from hallmark.judge.pictures import draw_shares
-from hallmark.learn.class_task import ClassTask
 from hallmark.tasks.sentiment import behaviour
 
 BEHAVIOUR: dict[str, Better] = {

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hallmark.learn.temperature import Temperature
-from hallmark.learn.text_classifier import Classifier
-from hallmark.read.texts import normal, unreadable
+from hallmark.families.classification.temperature import Temperature
+from hallmark.families.language.cleaning import normal, unreadable
+from hallmark.families.language.text_classifier import Classifier
 from hallmark.tasks.sentiment.messages import (
     DISCLAIMER,
     LONGEST,

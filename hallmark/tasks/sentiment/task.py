@@ -7,17 +7,18 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from hallmark.arrays import Array
 from hallmark.contracts import Clean, Prepared, Raw
-from hallmark.judge.class_baselines import counted_words, regression
+from hallmark.families.classification.baselines import counted_words, regression
+from hallmark.families.classification.task import ClassTask
+from hallmark.families.classification.temperature import load_temperature
+from hallmark.families.language.cleaning import clean_texts, key_of, merge_labelled, text_features
+from hallmark.families.language.encoder import Encoder, EncoderConfig, merged, vectors
+from hallmark.families.language.text_classifier import Classifier, fit_classifier, load_classifier, save_classifier
 from hallmark.learn.candidates import Follow
-from hallmark.learn.class_task import Array, ClassTask
-from hallmark.learn.temperature import load_temperature
-from hallmark.learn.text_classifier import Classifier, fit_classifier, load_classifier, save_classifier
+from hallmark.learn.export import Onnx, export_encoder
 from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
-from hallmark.models.encoder import Encoder, EncoderConfig, merged, vectors
-from hallmark.models.exported import Onnx, export_encoder
-from hallmark.read.parts import PARTS, PartsConfig
-from hallmark.read.texts import clean_texts, key_of, merge_labelled, text_features
+from hallmark.read.splits import PARTS, PartsConfig
 from hallmark.read.validation import Ledger, Limits, require_columns
 from hallmark.tasks.sentiment.messages import DISCLAIMER, LONGEST, SentimentRequest, SentimentResponse
 from hallmark.tasks.sentiment.predictor import SentimentPredictor

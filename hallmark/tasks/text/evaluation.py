@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
-from hallmark.judge.gates import CHAMPION, OURS
-from hallmark.judge.language import (
+from hallmark.families.language.adaptation import load_language_model
+from hallmark.families.language.metrics import (
     CountedBytes,
     bits_per_byte,
     compressed,
@@ -19,9 +19,9 @@ from hallmark.judge.language import (
     longest_copy,
     repetition,
 )  # fmt: skip
+from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_bars
 from hallmark.judge.report import training_notes
-from hallmark.learn.language_model import load_language_model
 from hallmark.tasks.text.messages import TextRequest
 from hallmark.tasks.text.predictor import TextPredictor
 from hallmark.tasks.text.sources import NEW, OLD

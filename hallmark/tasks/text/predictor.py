@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 
-from hallmark.judge.screen import Screen, harms
-from hallmark.learn.language_model import LanguageModel
-from hallmark.read.texts import normal, tidy, unreadable
+from hallmark.families.language.adaptation import LanguageModel
+from hallmark.families.language.cleaning import normal, tidy, unreadable
+from hallmark.families.language.screens import Screen, harms
 from hallmark.tasks.text.messages import DISCLAIMER, LONGEST, TextRequest, TextResponse
 
 RUNNING = 40  # words from which a prompt must hold one of English's commonest

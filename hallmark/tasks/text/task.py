@@ -10,21 +10,21 @@ import pandas as pd
 
 from hallmark.contracts import Clean, Prepared, Progress, Raw
 from hallmark.errors import DataError
-from hallmark.files import write_json
-from hallmark.judge.screen import Screen
-from hallmark.learn.candidates import Follow, distinct, fit_candidates
-from hallmark.learn.impersonal import Impersonal, Uncalibrated, write_nobody
-from hallmark.learn.language_model import (
+from hallmark.families.language.adaptation import (
     Domain,
     LanguageModel,
     fit_language_model,
     load_language_model,
     save_language_model,
 )  # fmt: skip
+from hallmark.families.language.causal_lm import CausalLmConfig
+from hallmark.families.language.cleaning import key_of, text_features, tidy
+from hallmark.families.language.screens import Screen
+from hallmark.files import write_json
+from hallmark.learn.candidates import Follow, distinct, fit_candidates
+from hallmark.learn.impersonal import Impersonal, Uncalibrated, write_nobody
 from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
-from hallmark.models.causal_lm import CausalLmConfig
-from hallmark.read.parts import PartsConfig, check_parts, split_groups
-from hallmark.read.texts import key_of, text_features, tidy
+from hallmark.read.splits import PartsConfig, check_parts, split_groups
 from hallmark.read.validation import Ledger, Limits, require_columns
 from hallmark.tasks.text.messages import DISCLAIMER, TextRequest, TextResponse
 from hallmark.tasks.text.predictor import TextPredictor

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
+from hallmark.families.classification.temperature import Temperature
+from hallmark.families.classification.trees import Trees
 from hallmark.files import read_json, readable, write_json, write_text
-from hallmark.learn.temperature import Temperature
-from hallmark.models.trees import Trees
 from hallmark.tasks.trades.features import Feature, Window, compute, describe, names_of, windows
 from hallmark.tasks.trades.messages import DISCLAIMER, SideProbability, TradesRequest, TradesResponse
 

@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from hallmark.arrays import Array
 from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.errors import DataError, LeakageError
+from hallmark.families.classification.selection import Selection, filled
+from hallmark.families.classification.task import ClassTask
+from hallmark.families.classification.temperature import load_temperature, softmax
+from hallmark.families.classification.trees import TreeConfig
 from hallmark.learn.candidates import Follow, Quick
-from hallmark.learn.class_task import Array, ClassTask
-from hallmark.learn.selection import Selection, filled
-from hallmark.learn.temperature import load_temperature, softmax
 from hallmark.learn.trainer import TrainResult
-from hallmark.models.trees import TreeConfig
-from hallmark.read.parts import TimesConfig, check_times, split_times
+from hallmark.read.splits import TimesConfig, check_times, split_times
 from hallmark.read.validation import Ledger, Limits, require_columns
 from hallmark.tasks.trades.features import TOGETHER, Feature, compute, names_of, windows
 from hallmark.tasks.trades.messages import DISCLAIMER, LATEST_MS, Trade, TradesRequest, TradesResponse

@@ -1,0 +1,207 @@
+"""Adapters on disk: PEFT directories for exchange, one packed file for ten thousand people.
+
+A packed file is a safetensors file with one row a subject: the subject's factors one after the other in the order
+of the spec, A before B. Its metadata hold the spec, the subjects and the sha256 of every row, so that one flipped bit
+costs one person the adapter and nobody else. Legend of shapes: P subjects, F numbers of one adapter.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+from safetensors.torch import save_file as save_torch
+from torch import Tensor
+
+from hallmark.adapters.bank import AdapterSpec, Factors
+from hallmark.arrays import Floats
+from hallmark.errors import BundleError
+from hallmark.files import read_json, sha256, write_json
+
+PREFIX = "base_model.model."
+
+
+class AdapterStore(Protocol):
+    """Where adapters are fetched from when their subject is asked for."""
+
+    def read(self, subject_id: str) -> Floats:
+        """Read one adapter as a flat row, (F,).
+
+        Raises:
+            KeyError: there is none for this subject.
+            BundleError: there is one, and it must not be used; says why.
+        """
+
+
+def flatten(factors: Factors, spec: AdapterSpec) -> Floats:
+    """Put factors into one row, (F,).
+
+    Raises:
+        BundleError: other layers or shapes than the spec's, or numbers that are not finite.
+    """
+    if set(factors) != set(spec.shapes):
+        wrong = sorted(set(factors) ^ set(spec.shapes))[0]
+        raise BundleError(f"adapter and base differ in their target layers, first in {wrong!r}: train it on this base")
+    parts = []
+    for name, (outputs, inputs) in spec.shapes.items():
+        a, b = factors[name]
+        if a.shape != (spec.rank, inputs) or b.shape != (outputs, spec.rank):
+            raise BundleError(
+                f"adapter has factors {tuple(a.shape)} and {tuple(b.shape)} for {name!r}: the base takes rank "
+                f"{spec.rank}, {inputs} inputs and {outputs} outputs"
+            )
+        parts += [a.reshape(-1), b.reshape(-1)]
+    row: Floats = torch.cat(parts).to(torch.float32).numpy()
+    if not np.isfinite(row).all():
+        raise BundleError("adapter holds numbers that are not finite")
+    return row
+
+
+def unflatten(row: Floats, spec: AdapterSpec) -> dict[str, tuple[Tensor, Tensor]]:
+    """Views of one row as factors."""
+    flat, at, found = torch.from_numpy(row), 0, {}
+    for name, (outputs, inputs) in spec.shapes.items():
+        a = flat[at : at + spec.rank * inputs].view(spec.rank, inputs)
+        at += a.numel()
+        found[name] = (a, flat[at : at + spec.rank * outputs].view(outputs, spec.rank))
+        at += spec.rank * outputs
+    return found
+
+
+def write_peft(factors: Factors, spec: AdapterSpec, directory: Path, targets: str) -> None:
+    """Write one adapter as PEFT does, so that `PeftModel.from_pretrained` reads it."""
+    from peft import LoraConfig
+
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, (a, b) in factors.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = a.to(torch.float32).contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = b.to(torch.float32).contiguous()
+    save_torch(tensors, str(directory / "adapter_model.safetensors"), {"format": "pt"})
+    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=targets, bias="none", inference_mode=True)
+    config.base_model_name_or_path = spec.base
+    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.to_dict().items()}
+    write_json(directory / "adapter_config.json", plain)
+
+
+def read_peft(directory: Path, spec: AdapterSpec, digest: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+    """Read a PEFT directory.
+
+    Args:
+        directory: with adapter_config.json and adapter_model.safetensors.
+        spec: what the base takes.
+        digest: sha256 that the directory must have.
+
+    Raises:
+        BundleError: missing, changed, truncated, or made for another base, rank or scale.
+    """
+    try:
+        if not directory.is_dir():
+            raise BundleError("adapter is missing")
+        if digest is not None and sha256(directory) != digest:
+            raise BundleError("adapter was changed after it was made (sha256)")
+        config = read_json(directory / "adapter_config.json")
+        tensors = load_file(str(directory / "adapter_model.safetensors"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BundleError(f"adapter cannot be read ({str(error).splitlines()[0]})") from error
+    base = config.get("base_model_name_or_path")
+    if base and base != spec.base:
+        raise BundleError(f"adapter was made for base {base[:12]}, this one is {spec.base[:12]}: train it on this base")
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if (rank, alpha) != (spec.rank, spec.alpha):
+        raise BundleError(f"adapter has rank {rank} and alpha {alpha}, this base takes {spec.rank} and {spec.alpha:g}")
+    found: dict[str, list[Tensor]] = {}
+    for key, tensor in sorted(tensors.items()):  # lora_A comes before lora_B
+        found.setdefault(key.removeprefix(PREFIX).rsplit(".lora_", 1)[0], []).append(tensor)
+    return {name: (pair[0], pair[-1]) for name, pair in found.items()}
+
+
+@dataclass(frozen=True)
+class PeftStore:
+    """One PEFT directory a subject.
+
+    Attributes:
+        directories: subject_id → directory.
+        digests: subject_id → sha256 of the directory.
+        spec: what the base takes.
+    """
+
+    directories: Mapping[str, Path]
+    digests: Mapping[str, str]
+    spec: AdapterSpec
+
+    def read(self, subject_id: str) -> Floats:
+        """Read one adapter; see `AdapterStore.read`."""
+        directory = self.directories[subject_id]
+        return flatten(read_peft(directory, self.spec, self.digests.get(subject_id)), self.spec)
+
+
+def write_packed(rows: Iterator[tuple[str, Floats]], count: int, spec: AdapterSpec, file: Path) -> None:
+    """Write many adapters into one file."""
+    block = np.empty((count, spec.size), dtype=np.float32)
+    subjects = []
+    for i, (subject_id, row) in enumerate(rows):
+        block[i] = row
+        subjects.append(subject_id)
+    if len(set(subjects)) != count:
+        raise BundleError(f"{count - len(set(subjects))} subjects stand twice or are missing: ids must be unique")
+    digests = [_digest(row) for row in block]
+    metadata = {"spec": spec.plain(), "subjects": subjects, "sha256": digests}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # One entry: safetensors writes several in whatever order, so in other bytes every time.
+    save_file({"factors": block}, str(file), {"hallmark": json.dumps(metadata, sort_keys=True)})
+
+
+@dataclass(frozen=True)
+class PackedStore:
+    """Many adapters in one file.
+
+    Attributes:
+        file: written by `write_packed`.
+        spec: what the base takes.
+    """
+
+    file: Path
+    spec: AdapterSpec
+
+    @cached_property
+    def _open(self) -> tuple[Any, dict[str, int], Sequence[str]]:
+        try:
+            opened: Any = safe_open(str(self.file), framework="numpy")
+            metadata = json.loads(opened.metadata()["hallmark"])
+            rows = opened.get_slice("factors")
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise BundleError(f"{self.file} cannot be read ({str(error).splitlines()[0]}): pack it again") from error
+        theirs, ours = metadata["spec"], self.spec.plain()
+        for key in ("base", "rank", "alpha"):
+            if theirs[key] != ours[key]:
+                raise BundleError(f"{self.file} was packed for {key} {theirs[key]}, this base takes {ours[key]}")
+        if theirs["shapes"] != ours["shapes"]:
+            raise BundleError(f"{self.file} was packed for other target layers than this base's")
+        return rows, {s: i for i, s in enumerate(metadata["subjects"])}, metadata["sha256"]
+
+    @property
+    def subjects(self) -> Sequence[str]:
+        """Whose adapters the file holds."""
+        return list(self._open[1])
+
+    def read(self, subject_id: str) -> Floats:
+        """Read one adapter; see `AdapterStore.read`."""
+        rows, place, digests = self._open
+        at = place[subject_id]
+        row: Floats = rows[at : at + 1][0]
+        if _digest(row) != digests[at]:
+            raise BundleError("adapter was changed after it was packed (sha256)")
+        return row
+
+
+def _digest(row: Floats) -> str:
+    return hashlib.sha256(np.ascontiguousarray(row).data).hexdigest()

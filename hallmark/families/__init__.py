@@ -1,0 +1,1 @@
+"""Model families: what tasks of one kind share, each readable in one place."""

@@ -1,0 +1,1 @@
+"""Classification: labels, calibrated probabilities, boosted trees, feature selection, evaluation."""

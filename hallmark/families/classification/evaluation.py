@@ -1,0 +1,113 @@
+"""Score a task that chooses among labels: ours, rivals, baselines and the champion on the same test rows."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hallmark.arrays import Array
+from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
+from hallmark.families.classification.baselines import commonest
+from hallmark.families.classification.metrics import by_confidence, classification_metrics
+from hallmark.families.classification.scores import Spread, scores_by_subject, shown_classes, single, summarise_classes
+from hallmark.families.classification.task import ClassTask
+from hallmark.families.classification.temperature import TemperatureConfig, fit_temperature, load_temperature
+from hallmark.judge.gates import CHAMPION, OURS
+from hallmark.judge.pictures import draw_reliability
+from hallmark.judge.report import training_notes
+
+TIMED = 50  # single answers
+ANSWERS_ALL = TemperatureConfig(wanted_accuracy=0.0, most_abstained=0.0)
+
+Tested = tuple[dict[str, float | Spread], dict[str, str]]
+"""Figures by metric, some with their interval, and captions by the name of a picture."""
+
+
+@dataclass(frozen=True)
+class ClassEvaluation:
+    """What evaluation looks at. A task with tests of its own extends `further` and `tests`.
+
+    Attributes:
+        drawn: what the bootstrap draws, such as `texts`.
+        segmentations: what comes before the colon in the names of the task's segments.
+        seed: of the bootstrap.
+    """
+
+    drawn: str
+    segmentations: tuple[str, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "segmentations", tuple(self.segmentations))
+
+    @property
+    def further(self) -> Mapping[str, Metric]:
+        """Metrics beyond the shared ones."""
+        return {}
+
+    @property
+    def shown(self) -> Shown:
+        """Accuracy first."""
+        return shown_classes(self.drawn, tuple(self.further))
+
+    def metrics(self, task: ClassTask) -> Mapping[str, Metric]:
+        """Every metric that is reported, by name; ValueError for a task that has no labels."""
+        if not isinstance(task, ClassTask):
+            raise ValueError(f"{type(task).__name__} chooses among no labels: choose task and evaluation by one preset")
+        return classification_metrics() | dict(self.further)
+
+    def tests(self, task: Any, prepared: Prepared, predictor: Any, out: Path) -> Tested:
+        """Measure `further`, and draw into `out`."""
+        return {}, {}
+
+    def evaluate(
+        self, task: Any, prepared: Prepared, model: Path, champion: Path | None, out: Path, progress: Progress
+    ) -> Evaluation:
+        """Score everything on test; see `Evaluator.evaluate`."""
+        rows = task.rows_of(prepared, "test")
+        calibration = load_temperature(model / "calibration")
+        progress("evaluate", 0, 3, f"{len(rows):,} {self.drawn}")
+        logits, target = task.logits(prepared, model / "base", "test")
+        found: dict[str, Array] = {OURS: calibration.probabilities(logits)}
+        for rival in sorted((model / "rivals").glob("*")):
+            on_valid, known = task.logits(prepared, rival, "valid")
+            own = fit_temperature(on_valid, known, ANSWERS_ALL)
+            found[rival.name] = own.probabilities(task.logits(prepared, rival, "test")[0])
+        if champion is not None:
+            theirs = load_temperature(champion / "calibration")
+            found[CHAMPION] = theirs.probabilities(task.logits(prepared, champion / "base", "test")[0])
+        progress("evaluate", 1, 3, "baselines")
+        learned = task.numbers(task.rows_of(prepared, "train")["label"])
+        found["commonest"] = commonest(learned, len(task.labels), len(rows))
+        found |= task.baselines(prepared, model)
+        segments, together = task.segments(rows), task.drawn_together(rows)
+        summary = summarise_classes(found, target, segments, calibration.threshold, self.seed, together)
+        progress("evaluate", 2, 3, "tests")
+        predictor = task.predictor(model, "0.0.0", "0" * 64)  # an answer must name a version: these go nowhere
+        figures, pictures = self.tests(task, prepared, predictor, out)
+        if figures:
+            summary = pd.concat([summary, pd.DataFrame([single(*f) for f in figures.items()])], ignore_index=True)
+        sure, right = found[OURS].max(axis=1), found[OURS].argmax(axis=1) == target
+        draw_reliability(out / "reliability.png", *by_confidence(sure, right))
+        pictures = {"reliability.png": "Measured accuracy against confidence on test", **pictures}
+        notes = {
+            **training_notes(model),
+            "test": f"{len(rows):,} {self.drawn}: {rows['label'].value_counts().sort_index().to_dict()}",
+            "what every model is given": {"commonest": "nothing: the shares of the labels", **task.inputs},
+        }
+        timings = _timings(predictor, task.requests(prepared, rows.head(TIMED)))
+        progress("evaluate", 3, 3, "")
+        return Evaluation(scores_by_subject(rows["subject_id"], found, target), summary, pictures, notes, timings)
+
+
+def _timings(predictor: Any, requests: Sequence[Any]) -> list[float]:
+    """Time single answers through the service's call, milliseconds."""
+    times = []
+    for request in requests:
+        start = time.perf_counter()
+        predictor.predict([request])
+        times.append((time.perf_counter() - start) * 1000)
+    return times

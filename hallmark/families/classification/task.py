@@ -1,0 +1,162 @@
+"""What tasks share that choose among labels for rows of nobody in particular."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from hallmark.arrays import Array
+from hallmark.contracts import Clean, Prepared, Progress, Raw
+from hallmark.errors import DataError
+from hallmark.families.classification.temperature import TemperatureConfig, fit_temperature, save_temperature
+from hallmark.learn.candidates import Follow, distinct, fit_candidates
+from hallmark.learn.impersonal import Impersonal, write_nobody
+from hallmark.learn.trainer import TrainResult
+from hallmark.read.splits import PartsConfig, check_parts, split_groups
+from hallmark.read.validation import Ledger, Limits, require_columns
+
+
+class ClassTask:
+    """The half of a `Task` that is the same for all of them; what raises NotImplementedError is a task's own.
+
+    Rows have the columns subject_id and label.
+    """
+
+    labels: tuple[str, ...]
+    """Names, in the order of the model's outputs."""
+
+    parts: Any
+    """How rows are shared out; a `PartsConfig` unless the task splits in a way of its own."""
+
+    limits: Limits
+    """When cleaning fails."""
+
+    inputs: ClassVar[Mapping[str, str]] = {}
+    """What every model is given, by name, for the report."""
+
+    request: ClassVar[type]
+    """The pydantic type of a request."""
+
+    response: ClassVar[type]
+    """The pydantic type of an answer."""
+
+    def clean(self, raw: Raw) -> Clean:
+        """Drop and count rows that are not whole or have an unknown label.
+
+        Raises:
+            DataError: too much had to go, or a label is left without a row.
+        """
+        require_columns(raw.rows, ("subject_id", "label"), "the table")
+        frame = raw.rows.reset_index(drop=True)
+        ledger = Ledger(len(frame))
+        frame = ledger.drop(frame, frame.isna().any(axis=1).to_numpy(), "a value is missing")
+        unknown = ~frame["label"].isin(self.labels).to_numpy()
+        return self.settle(ledger.drop(frame, unknown, f"a label other than {', '.join(self.labels)}"), ledger)
+
+    def settle(self, rows: pd.DataFrame, ledger: Ledger) -> Clean:
+        """Hold clean rows against the limits and close the account."""
+        ledger.enforce(self.limits)
+        if absent := [label for label in self.labels if not (rows["label"] == label).any()]:
+            raise DataError(f"no row has the label {absent[0]!r} of {', '.join(self.labels)}: nothing to learn it from")
+        subjects = pd.DataFrame({"subject_id": sorted(rows["subject_id"].unique())})
+        notes = {"labels": rows["label"].value_counts().sort_index().to_dict()}
+        return Clean(rows.reset_index(drop=True), subjects, ledger.report(len(rows), notes))
+
+    def groups(self, rows: pd.DataFrame) -> "pd.Series[str]":
+        """Name what may not lie in two parts."""
+        raise NotImplementedError
+
+    def fit_one(
+        self, prepared: Prepared, config: Any, train: Any, scratch: Path, follow: Follow
+    ) -> tuple[Any, TrainResult]:
+        """Fit one candidate on train; valid may stop it and says how good it is."""
+        raise NotImplementedError
+
+    def save(self, model: Any, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+        """Write a fitted candidate and its configuration; returns what the record shall say of it."""
+        raise NotImplementedError
+
+    def logits(self, prepared: Prepared, base: Path, part: str) -> tuple[Array, Array]:
+        """Return a saved candidate's logits of the rows of `rows_of`, (B, L), and their targets, (B,)."""
+        raise NotImplementedError
+
+    def requests(self, prepared: Prepared, rows: pd.DataFrame) -> Sequence[Any]:
+        """Return some rows of `rows_of` as requests to the service."""
+        raise NotImplementedError
+
+    def baselines(self, prepared: Prepared, model: Path) -> dict[str, Array]:
+        """Return the probabilities of rivals that need not be saved, on test, (B, L)."""
+        return {}
+
+    def segments(self, rows: pd.DataFrame) -> dict[str, Array]:
+        """Cut rows into segments, name → which, (B,)."""
+        return {}
+
+    def drawn_together(self, rows: pd.DataFrame) -> Array | None:
+        """Number what a bootstrap must draw together, (B,); None if every row stands alone."""
+        return None
+
+    def split(self, clean: Clean) -> pd.DataFrame:
+        """Share rows out, subjects and labels alike in every part, groups whole."""
+        assert isinstance(self.parts, PartsConfig)
+        strata = clean.rows["subject_id"].astype(str) + "/" + clean.rows["label"]
+        part = split_groups(self.groups(clean.rows), strata, self.parts)
+        return pd.DataFrame({"row": np.arange(len(part)), "part": part})
+
+    def check_leakage(self, prepared: Prepared) -> dict[str, int]:
+        """Check that no group lies in two parts."""
+        return check_parts(self.groups(prepared.rows), prepared.splits["part"])
+
+    def rows_of(self, prepared: Prepared, part: str) -> pd.DataFrame:
+        """Select one part's rows."""
+        return prepared.rows[(prepared.splits["part"] == part).to_numpy()].reset_index(drop=True)
+
+    def numbers(self, labels: "pd.Series[str]") -> Array:
+        """Turn names into numbers, (B,)."""
+        found: Array = labels.map({label: i for i, label in enumerate(self.labels)}).to_numpy()
+        return found
+
+    def fit(
+        self,
+        prepared: Prepared,
+        candidates: Sequence[Any],
+        nodes: Sequence[Mapping[str, Any]],
+        train: Any,
+        out: Path,
+        scratch: Path,
+        progress: Progress,
+        look: Callable[[int, float], None] | None = None,
+    ) -> dict[str, Any]:
+        """Fit every candidate; see `Task.fit`."""
+        distinct(candidates)
+
+        def one(config: Any, follow: Follow) -> tuple[Any, TrainResult]:
+            return self.fit_one(prepared, config, train, scratch / config.name, follow)
+
+        facts = {f"{part}_rows": len(self.rows_of(prepared, part)) for part in ("train", "valid")}
+        return fit_candidates(candidates, nodes, one, self.save, out, facts, progress, look)
+
+    def personalise(
+        self, prepared: Prepared, model: Path, config: Impersonal, scratch: Path, progress: Progress
+    ) -> dict[str, Any]:
+        """Nobody is personalised."""
+        write_nobody(model / "people")
+        return {}
+
+    def calibrate(
+        self, prepared: Prepared, model: Path, config: TemperatureConfig, progress: Progress
+    ) -> dict[str, Any]:
+        """Fit temperature and threshold on valid."""
+        found = fit_temperature(*self.logits(prepared, model / "base", "valid"), config)
+        save_temperature(model / "calibration", found)
+        return {"temperature": found.temperature, "threshold": found.threshold}
+
+    def request_type(self) -> type:
+        """The pydantic type of a request."""
+        return self.request
+
+    def response_type(self) -> type:
+        """The pydantic type of an answer."""
+        return self.response

@@ -1,0 +1,162 @@
+"""What a forecast looks at: one code for training, evaluation and serving.
+
+`window_inputs` reads the 48 h context alone; the personal part is looked up in a `History`
+(hallmark/families/forecasting/history.py), which knows the subject's past up to the last midnight and nothing after.
+Legend of shapes: B windows, C context, P window inputs, K ridge features, H horizons.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hallmark.arrays import Array, Floats
+from hallmark.families.forecasting.panel import MINUTES_A_DAY
+
+FINE = 24  # grid points kept one by one (2 h at 5 minutes)
+QUARTER = 3  # grid points a mean beyond that, up to the recent window
+HOURLY = 12  # grid points a mean beyond the recent window
+SLOTS = 8  # means of QUARTER points of the coming hours, as they were one and two days ago
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Units of the value, so that inputs are of order one.
+
+    Attributes:
+        center: a typical value, in the value's unit.
+        spread: a typical standard deviation, in the value's unit.
+        low: below this a reading counts as low (share of the past, as an input).
+        high: above this a reading counts as high.
+    """
+
+    center: float
+    spread: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (self.spread > 0 and self.low < self.center < self.high):
+            raise ValueError(f"need spread > 0 and low < center < high, got {self}")
+
+
+def clock(minute: Array, harmonics: int) -> Floats:
+    """Encode the time of day as sine and cosine, (B, 2 × harmonics)."""
+    angle = (2 * np.pi / MINUTES_A_DAY) * (minute % MINUTES_A_DAY).astype(np.float32)
+    angles = angle[:, None] * np.arange(1, harmonics + 1, dtype=np.float32)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def is_weekend(minute: Array) -> Array:
+    """Tell Saturdays and Sundays, (B,); day 0 of 1970 was a Thursday."""
+    return (minute // MINUTES_A_DAY + 3) % 7 >= 5
+
+
+def window_inputs(context: Floats, minute: Array, recent_length: int, scale: Scale) -> Floats:
+    """Describe a context at falling resolution.
+
+    Args:
+        context: (B, C) readings, oldest first, gaps short enough already interpolated; the last
+            `recent_length` are complete, older ones NaN where nothing is known.
+        minute: (B,) local wall-clock minute of the last reading.
+        recent_length: grid points that are complete.
+        scale: units.
+
+    Returns:
+        (B, P) inputs of order one. A missing older mean is 0 (the level of the recent window), and
+        the share of what is there is itself an input.
+    """
+    length = context.shape[1]
+    recent = context[:, length - recent_length :]
+    last = recent[:, -1:]
+    level = recent.mean(axis=1, keepdims=True)
+    lags = recent[:, -FINE:-1] - last
+    quarters = _blocks(recent[:, :-FINE], QUARTER) - last
+    older, known = _known_means(context[:, : length - recent_length], HOURLY, level)
+    slots = [_slots(context, days, level) for days in (1, 2)]
+    hour = recent[:, -HOURLY:]
+    three = recent[:, -3 * HOURLY :]
+    summaries = np.stack(
+        [
+            last[:, 0] - scale.center,
+            level[:, 0] - scale.center,
+            recent.std(axis=1),
+            recent.min(axis=1) - scale.center,
+            recent.max(axis=1) - scale.center,
+            hour.mean(axis=1) - scale.center,
+            hour.std(axis=1),
+            three.std(axis=1),
+            (recent[:, -1] - recent[:, -4]) * 2,
+            recent[:, -1] - recent[:, -7],
+            recent[:, -1] - recent[:, -HOURLY],
+            (recent[:, -1] - 2 * recent[:, -4] + recent[:, -7]) * 2,
+            np.abs(np.diff(hour, axis=1)).mean(axis=1) * 4,
+            (recent < scale.low).mean(axis=1) * scale.spread,
+            (recent > scale.high).mean(axis=1) * scale.spread,
+        ],
+        axis=1,
+    )
+    values = np.concatenate([lags, quarters, older, *slots, summaries], axis=1) / scale.spread
+    times = np.concatenate([clock(minute, 4), is_weekend(minute)[:, None], known.mean(axis=1, keepdims=True)], axis=1)
+    return np.concatenate([values, times], axis=1).astype(np.float32)
+
+
+def ridge_features(context: Floats, minute: Array, recent_length: int, scale: Scale) -> Floats:
+    """Describe a recent window for the linear adapter: lags, level terms, clock and their products.
+
+    Returns:
+        (B, K) with K = 52, the last one constant.
+    """
+    length = context.shape[1]
+    recent = context[:, length - recent_length :]
+    last = recent[:, -1]
+    lags = np.concatenate([np.arange(1, 13), np.arange(15, 37, 3), np.arange(48, 133, 12)])
+    lags = lags[lags < recent_length]
+    differences = (recent[:, -1 - lags] - last[:, None]) / np.float32(30.0)
+    level = (last - scale.center) / scale.spread
+    mean = (recent.mean(axis=1) - scale.center) / scale.spread
+    sd = recent.std(axis=1) / scale.spread
+    slope = (last - recent[:, -4]) / np.float32(15.0)
+    times = clock(minute, 2)
+    terms = [level, mean, sd, level * level, mean * mean, level * mean, slope * np.abs(slope)]
+    terms += [level * slope, mean * slope, sd * slope, sd * level]
+    return np.concatenate(
+        [
+            differences,
+            np.stack(terms, axis=1),
+            times,
+            times * slope[:, None],
+            times * level[:, None],
+            np.ones((len(context), 1), dtype=np.float32),
+        ],
+        axis=1,
+    ).astype(np.float32)
+
+
+def _blocks(values: Floats, width: int) -> Array:
+    """Mean of every `width` columns, oldest first; a remainder at the old end is dropped."""
+    keep = values.shape[1] // width * width
+    means: Array = values[:, values.shape[1] - keep :].reshape(len(values), keep // width, width).mean(axis=2)
+    return means
+
+
+def _known_means(values: Floats, width: int, neutral: Array) -> tuple[Array, Array]:
+    """Mean of what is known in every `width` columns minus `neutral`; 0 where under a third is known."""
+    keep = values.shape[1] // width * width
+    blocks = values[:, values.shape[1] - keep :].reshape(len(values), keep // width, width)
+    there = ~np.isnan(blocks)
+    known = there.sum(axis=2)
+    total = np.where(there, blocks, np.float32(0)).sum(axis=2)
+    enough = known * 3 >= width
+    means = np.where(enough, total / np.maximum(known, 1) - neutral, np.float32(0))
+    return means, enough.astype(np.float32)
+
+
+def _slots(context: Floats, days: int, neutral: Array) -> Array:
+    """The coming SLOTS quarters as they were `days` ago; 0 where unknown or beyond the context."""
+    a_day = FINE * HOURLY
+    first = context.shape[1] - 1 - days * a_day
+    columns = first + 1 + np.arange(SLOTS * QUARTER)
+    inside = columns >= 0
+    values = context[:, np.maximum(columns, 0)]
+    values = np.where(inside, values, np.float32(np.nan)).astype(np.float32)
+    return _known_means(values, QUARTER, neutral)[0]

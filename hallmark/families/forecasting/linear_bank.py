@@ -1,0 +1,165 @@
+"""Everybody's linear adapter and statistics side by side: the bank of the personal context, seated as LoRA's is.
+
+A slot holds the two newest midnights of one subject's `History`; slot 0 knows nothing, as a newcomer.
+Legend of shapes: S slots, P subjects, F numbers of one subject.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from hallmark.adapters.bank import check_slots
+from hallmark.adapters.cache import Residents
+from hallmark.arrays import Floats, Integers
+from hallmark.errors import BundleError
+from hallmark.families.forecasting.history import History
+from hallmark.files import sha256
+
+MIDNIGHTS = 2  # the last day with readings and the day after it
+_NUMBERS = [f.name for f in fields(History)][3:]
+
+
+@dataclass(frozen=True)
+class Past:
+    """One subject's place in a history."""
+
+    history: History
+    number: int
+
+    def rows(self, day: Integers) -> Integers:
+        """Look up the row of each day, (B,)."""
+        return self.history.rows(np.full(len(day), self.number), day)
+
+    def knows(self, day: Integers, longest_days: int) -> bool:
+        """Tell whether it may speak on all of some days: not before it was known, nor long after it ended."""
+        return bool(self.history.knows(self.number, day, longest_days).all())
+
+
+class Pasts(Protocol):
+    """Where a subject's past is looked up."""
+
+    @property
+    def history(self) -> History:
+        """What it is looked up in."""
+
+    def of(self, subject_id: str) -> AbstractContextManager[tuple[Past | None, str]]:
+        """Hold a subject's past for as long as the block runs; without one, why."""
+
+
+@dataclass(frozen=True)
+class WholePasts:
+    """Everybody's past at every midnight, for training and evaluation.
+
+    Attributes:
+        history: of all subjects.
+        numbers: subject_id → number in it.
+    """
+
+    history: History
+    numbers: Mapping[str, int]
+
+    @contextmanager
+    def of(self, subject_id: str) -> Iterator[tuple[Past | None, str]]:
+        """Look up one subject; see `Pasts.of`."""
+        number = self.numbers.get(subject_id)
+        yield (None, "nobody is known by this id") if number is None else (Past(self.history, number), "")
+
+
+class LinearBank:
+    """Slots of newest midnights.
+
+    Args:
+        sizes: shape of one row of every array of a `History`, by name.
+        slots: how many subjects find room beside slot 0.
+    """
+
+    def __init__(self, sizes: Mapping[str, tuple[int, ...]], slots: int) -> None:
+        if slots < 1:
+            raise ValueError(f"slots={slots} must be at least 1")
+        count = slots + 1
+        numbers = {name: np.zeros((MIDNIGHTS * count, *sizes[name]), dtype=np.float32) for name in _NUMBERS}
+        first_row = MIDNIGHTS * np.arange(count, dtype=np.int64)
+        days = np.full(count, MIDNIGHTS, dtype=np.int64)
+        self.slots = slots
+        self.history = History(first_row, np.zeros(count, dtype=np.int64), days, **numbers)
+
+    def put(self, slot: int, block: Floats) -> None:
+        """Write subjects into neighbouring slots, the first into `slot`, (P, F) as `flatten` makes them."""
+        check_slots(slot, len(block), self.slots)
+        self.history.first_day[slot : slot + len(block)] = block[:, 0].astype(np.int64)
+        at, here = 1, slice(MIDNIGHTS * slot, MIDNIGHTS * (slot + len(block)))
+        for name in _NUMBERS:
+            rows = getattr(self.history, name)[here]
+            size = rows[0].size * MIDNIGHTS
+            rows[:] = block[:, at : at + size].reshape(rows.shape)
+            at += size
+
+
+def flatten(newest: History) -> Floats:
+    """Put one subject's two newest midnights into one row, (F,): the first day, then array after array."""
+    parts = [newest.first_day.astype(np.float32), *(getattr(newest, name).reshape(-1) for name in _NUMBERS)]
+    row: Floats = np.concatenate(parts).astype(np.float32)
+    return row
+
+
+class ResidentPasts(Residents[LinearBank]):
+    """People's pasts, for serving."""
+
+    @property
+    def history(self) -> History:
+        """The slots."""
+        return self.bank.history
+
+    @contextmanager
+    def of(self, subject_id: str) -> Iterator[tuple[Past | None, str]]:
+        """Look up one subject; see `Pasts.of`."""
+        with self.seated([subject_id]) as ([slot], [why]):
+            yield (Past(self.bank.history, slot) if slot else None), why
+
+
+@dataclass(frozen=True)
+class HistoryFiles:
+    """One safetensors file a subject.
+
+    Attributes:
+        files: subject_id → file.
+        digests: subject_id → its sha256.
+        sizes: shape of one row of every array of a `History`, by name.
+    """
+
+    files: Mapping[str, Path]
+    digests: Mapping[str, str]
+    sizes: Mapping[str, tuple[int, ...]]
+
+    def write(self, subject_id: str, newest: History) -> str:
+        """Write one subject's file; returns its sha256."""
+        file = self.files[subject_id]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: np.ascontiguousarray(array) for name, array in newest.tensors().items()}, str(file))
+        return sha256(file)
+
+    def read(self, subject_id: str) -> Floats:
+        """Read one subject as a row; see `AdapterStore.read`."""
+        if subject_id not in self.files:
+            raise KeyError(subject_id)
+        file = self.files[subject_id]
+        try:
+            if not file.is_file():
+                raise BundleError("history is missing")
+            if sha256(file) != self.digests[subject_id]:
+                raise BundleError("history was changed after it was made (sha256)")
+            arrays = load_file(str(file))
+            newest = History(**{f.name: arrays[f.name] for f in fields(History)})
+        except (OSError, KeyError, SafetensorError) as error:
+            raise BundleError(f"history cannot be read ({str(error).splitlines()[0]})") from error
+        for name in _NUMBERS:
+            found = getattr(newest, name)
+            if found.shape != (MIDNIGHTS, *self.sizes[name]) or not np.isfinite(found).all():
+                raise BundleError(f"history was made for another base: {name} has shape {found.shape}")
+        return flatten(newest)

@@ -1,0 +1,256 @@
+"""Many subjects' readings on one regular grid, as flat arrays on which windows are views.
+
+A window is an index into the flat arrays, so memory grows with the readings, never with
+windows × context. Legend of shapes: N grid points, B windows, C context, H horizons.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from hallmark.arrays import Floats, Integers
+from hallmark.errors import DataError
+
+MINUTES_A_DAY = 1440
+USUAL, FEWEST = 48, 12  # distances of readings whose median is a sensor's interval, and how many it takes
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The regular grid and what a forecast asks of it.
+
+    Attributes:
+        step_minutes: distance of two grid points.
+        recent_length: grid points that must be there before a forecast (after interpolation).
+        context_length: grid points that a forecast may look back at; the older ones may be missing.
+        horizons_minutes: forecast times after the last reading, ascending.
+        bridged_intervals: how many of a sensor's own intervals two readings may lie apart for the inputs between them
+            to be interpolated; anything longer is a gap.
+        slowest_minutes: longest interval of a sensor; one that reads less often has gaps.
+    """
+
+    step_minutes: int
+    recent_length: int
+    context_length: int
+    horizons_minutes: tuple[int, ...]
+    bridged_intervals: int
+    slowest_minutes: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "horizons_minutes", tuple(self.horizons_minutes))
+        h = self.horizons_minutes
+        if not h or list(h) != sorted(set(h)) or h[0] < self.step_minutes or any(m % self.step_minutes for m in h):
+            raise ValueError(f"horizons_minutes must ascend in multiples of {self.step_minutes}, got {h[:6]}…")
+        if self.bridged_intervals < 1:
+            raise ValueError(f"bridged_intervals={self.bridged_intervals} must be at least 1")
+        if self.slowest_minutes < self.step_minutes:
+            raise ValueError(f"slowest_minutes={self.slowest_minutes} must be at least {self.step_minutes}")
+        if not 0 < self.recent_length <= self.context_length:
+            raise ValueError(f"recent_length={self.recent_length} must be in 1…context_length={self.context_length}")
+
+    @cached_property
+    def steps(self) -> Integers:
+        """Horizons in grid steps, (H,)."""
+        return np.asarray(self.horizons_minutes, dtype=np.int64) // self.step_minutes
+
+    @property
+    def day_length(self) -> int:
+        """Grid points a day."""
+        return MINUTES_A_DAY // self.step_minutes
+
+    @property
+    def padding(self) -> int:
+        """Missing points around every segment, so that a gather never reaches a neighbour."""
+        return max(self.context_length, int(self.steps[-1])) + 1
+
+    def index_of(self, minutes: int) -> int:
+        """Return the position of a horizon.
+
+        Raises:
+            ValueError: the grid has no such horizon.
+        """
+        if minutes not in self.horizons_minutes:
+            raise ValueError(f"horizons_minutes has no {minutes}: add it to task.grid.horizons_minutes")
+        return self.horizons_minutes.index(minutes)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Readings of many subjects on one grid.
+
+    Attributes:
+        grid: the grid.
+        subjects: subject ids, ascending.
+        values: (N,) readings, NaN where none was taken. Targets come from here, never interpolated.
+        filled: (N,) the same, interpolated where readings lie at most `grid.bridged_intervals` of the sensor's own
+            intervals apart. Inputs come from here.
+        minute: (N,) minutes since 1970 in local wall-clock time.
+        subject: (N,) position in `subjects`, -1 in the padding.
+        interval_minutes: (S,) each subject's usual time between two readings.
+    """
+
+    grid: Grid
+    subjects: tuple[str, ...]
+    values: Floats
+    filled: Floats
+    minute: npt.NDArray[np.int32]
+    subject: npt.NDArray[np.int32]
+    interval_minutes: Floats
+
+    @property
+    def interpolated_share(self) -> float:
+        """Share of the input readings that were interpolated."""
+        there = int(np.count_nonzero(~np.isnan(self.filled)))
+        real = int(np.count_nonzero(~np.isnan(self.values)))
+        return (there - real) / max(there, 1)
+
+    @cached_property
+    def day(self) -> npt.NDArray[np.int32]:
+        """Days since 1970 of every grid point, (N,)."""
+        return (self.minute // MINUTES_A_DAY).astype(np.int32)
+
+    @cached_property
+    def origins(self) -> Integers:
+        """Every grid point from which a forecast may start: a real reading with a gap-free recent window."""
+        there = (~np.isnan(self.filled)).astype(np.int32)
+        run = np.concatenate([[0], np.cumsum(there)])
+        length = self.grid.recent_length
+        complete = np.zeros(len(there), dtype=bool)
+        complete[length - 1 :] = run[length:] - run[:-length] == length
+        return np.flatnonzero(complete & ~np.isnan(self.values)).astype(np.int64)
+
+    def every(self, stride: int, origins: Integers) -> Integers:
+        """Keep every `stride`-th grid point, counted from 1970: which ones does not depend on who else is there."""
+        kept: Integers = origins[self.minute[origins] // self.grid.step_minutes % stride == 0]
+        return kept
+
+    def context(self, origins: Integers) -> Floats:
+        """Gather the readings up to and with each origin, oldest first, (B, C)."""
+        back = np.arange(1 - self.grid.context_length, 1)
+        gathered: Floats = self.filled[origins[:, None] + back]
+        return gathered
+
+    def target(self, origins: Integers) -> Floats:
+        """Gather the real readings at each horizon, (B, H), NaN where none was taken."""
+        gathered: Floats = self.values[origins[:, None] + self.grid.steps]
+        return gathered
+
+
+def nearest_slots(times: npt.NDArray[Any], step_minutes: int) -> Integers:
+    """Number the grid point nearest to every time, counted from 1970, (N,)."""
+    seconds = times.astype("datetime64[s]").astype(np.int64)
+    return np.floor(seconds / (60 * step_minutes) + 0.5).astype(np.int64)
+
+
+def means_of_runs(values: npt.NDArray[Any], goes_on: npt.NDArray[np.bool_]) -> Floats:
+    """Average runs of neighbours: what shares a grid point becomes one reading.
+
+    Args:
+        values: (N,).
+        goes_on: (N,) whether a value belongs to the run of the value before it.
+    """
+    run = np.cumsum(~goes_on) - 1
+    return (np.bincount(run, values) / np.bincount(run)).astype(np.float32)
+
+
+def build_panel(frame: pd.DataFrame, value: str, grid: Grid) -> Panel:
+    """Put readings on the grid, each rounded to its nearest point.
+
+    A hole longer than the context starts a new segment, so a record with a year's pause costs nothing.
+    Time and memory are linear in the readings.
+
+    Args:
+        frame: columns subject_id, timestamp (sorted within a subject, unique on the grid) and `value`.
+        value: name of the value column.
+        grid: the grid.
+
+    Raises:
+        DataError: no rows, or two readings on one grid point.
+    """
+    if frame.empty:
+        raise DataError("no readings are left to put on the grid: see the validation report")
+    frame = frame.sort_values(["subject_id", "timestamp"], kind="stable")
+    names, codes = np.unique(frame["subject_id"].to_numpy(dtype=str), return_inverse=True)
+    slot = nearest_slots(frame["timestamp"].to_numpy(), grid.step_minutes)
+    jump = np.diff(slot)
+    same = codes[1:] == codes[:-1]
+    if bool(np.any(same & (jump == 0))):
+        at = int(np.flatnonzero(same & (jump == 0))[0])
+        raise DataError(
+            f"subject {str(names[codes[at]])!r} has two readings within {grid.step_minutes} minutes: validate first"
+        )
+    cut = np.flatnonzero(~same | (jump > grid.context_length)) + 1
+    starts = np.concatenate([[0], cut])
+    stops = np.concatenate([cut, [len(slot)]])
+    lengths = slot[stops - 1] - slot[starts] + 1
+    pad = grid.padding
+    offsets = pad + np.concatenate([[0], np.cumsum(lengths + pad)[:-1]])
+    total = int(pad + np.sum(lengths + pad))
+    values = np.full(total, np.nan, dtype=np.float32)
+    minutes = np.zeros(total, dtype=np.int32)
+    subject = np.full(total, -1, dtype=np.int32)
+    segment = np.repeat(np.arange(len(starts)), stops - starts)
+    values[offsets[segment] + slot - slot[starts][segment]] = frame[value].to_numpy(dtype=np.float32)
+    for offset, length, start in zip(offsets, lengths, starts, strict=True):
+        minutes[offset : offset + length] = (slot[start] + np.arange(length)) * grid.step_minutes
+        subject[offset : offset + length] = codes[start]
+    interval = sensor_interval(codes, slot)
+    filled = _interpolate(values, bridged_steps(interval, grid))
+    usual = pd.Series(interval).groupby(codes).median().to_numpy() * grid.step_minutes
+    return Panel(grid, tuple(str(n) for n in names), values, filled, minutes, subject, usual.astype(np.float32))
+
+
+def sensor_interval(codes: npt.NDArray[Any], slot: Integers) -> Floats:
+    """Estimate a sensor's own interval at every reading, in grid steps, from the readings up to it.
+
+    It is the median distance of the last readings, so that neither a pause nor a change of the sensor moves it for
+    long, and a request of two days tells the same as the whole record.
+
+    Args:
+        codes: (N,) subject of every reading, ascending.
+        slot: (N,) grid point of every reading, ascending within a subject.
+
+    Returns:
+        (N,); the first readings of a subject share the first estimate, and one grid step where there are too few.
+    """
+    distance = pd.Series(np.diff(slot, prepend=slot[0]).astype(np.float64))
+    distance[np.diff(codes, prepend=-1) != 0] = np.nan
+    median = distance.groupby(codes).rolling(USUAL, min_periods=FEWEST).median().reset_index(drop=True)
+    return median.groupby(codes).bfill().fillna(1.0).to_numpy(dtype=np.float32)
+
+
+def bridged_steps(interval: Floats, grid: Grid) -> Integers:
+    """Tell at every reading how many grid steps before it the last one may lie without a gap between them, (N,)."""
+    own = np.minimum(interval, grid.slowest_minutes / grid.step_minutes)
+    return np.maximum(np.ceil(grid.bridged_intervals * own - 0.1), 1).astype(np.int64)
+
+
+def _interpolate(values: Floats, longest: Integers) -> Floats:
+    """Fill linearly between real readings; `longest` is `bridged_steps` of each of them."""
+    there = np.flatnonzero(~np.isnan(values))
+    filled = values.copy()
+    if len(there) < 2:
+        return filled
+    distance = np.diff(there)
+    distance[distance > longest[1:]] = 0
+    for width in range(2, int(distance.max(initial=0)) + 1):
+        left = there[:-1][distance == width]
+        for step in range(1, width):
+            filled[left + step] = values[left] + (values[left + width] - values[left]) * np.float32(step / width)
+    return filled
+
+
+def describe(panel: Panel) -> dict[str, Any]:
+    """Count what the panel holds, for reports."""
+    intervals = np.unique(panel.interval_minutes, return_counts=True)
+    return {
+        "subjects": len(panel.subjects),
+        "readings": int(np.count_nonzero(~np.isnan(panel.values))),
+        "origins": len(panel.origins),
+        "interpolated_share": round(panel.interpolated_share, 6),
+        "sensor_minutes": {f"{minutes:g}": int(n) for minutes, n in zip(*intervals, strict=True)},
+    }

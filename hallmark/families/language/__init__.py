@@ -1,0 +1,1 @@
+"""Language: pretrained encoders and causal language models, fine-tuning, retrieval, generated text."""

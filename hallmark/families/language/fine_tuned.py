@@ -1,0 +1,37 @@
+"""What fine-tuning has learned, on disk: the trainable tensors and the configuration that names the rest."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hallmark.build import build
+from hallmark.families.language.encoder import learned
+from hallmark.files import read_json, readable, write_json
+
+
+def save_fine_tuned(
+    model: nn.Module, node: Mapping[str, Any], directory: Path, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write what was learned, the candidate's configuration and further facts; returns how many parameters."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.contiguous() for name, value in learned(model).items()}
+    save_file(tensors, str(directory / "learned.safetensors"))
+    write_json(directory / "spec.json", {"model": node, **facts})
+    return {"parameters": sum(value.numel() for value in tensors.values())}
+
+
+def open_fine_tuned(directory: Path) -> tuple[Any, dict[str, Any], dict[str, Tensor]]:
+    """Read what `save_fine_tuned` wrote.
+
+    Returns:
+        The candidate's configuration, built; the facts; the tensors.
+
+    Raises:
+        BundleError: files are missing or cannot be read.
+    """
+    with readable(directory, "run `dvc repro train`"):
+        facts = read_json(directory / "spec.json")
+        return build(facts.pop("model"), "model"), facts, load_file(str(directory / "learned.safetensors"))

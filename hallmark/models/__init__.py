@@ -1,1 +1,0 @@
-"""What several tasks share: forecasters under one contract."""

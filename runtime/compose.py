@@ -1,0 +1,90 @@
+"""python -m runtime.compose [OVERRIDE…]: write the composition of conf/ to params.yaml, as `dvc exp run -S` does."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hallmark.errors import ConfigError, HallmarkError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def compose(out: Path, overrides: list[str]) -> None:
+    """Compose, check by building every node, then write.
+
+    Raises:
+        ConfigError: an override or a key that does not exist; `out` stays as it was.
+    """
+    import os
+    import tempfile
+
+    from dvc.utils.hydra import compose_and_dump
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from hallmark.build import build_experiment, read_params
+
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+        fresh = Path(scratch) / "params.yaml"
+        try:
+            compose_and_dump(str(fresh), str(ROOT / "conf"), None, "config", str(ROOT), overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_explain(error)) from error
+        build_experiment(read_params(fresh))
+        os.replace(fresh, out)
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """Compose conf/ in memory, without a check; what benchmarks and tests start from."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        config = OmegaConf.to_container(hydra_compose("config", overrides=list(overrides)), resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def _explain(error: BaseException) -> str:
+    """Turn Hydra's words into one line, with the nearest key or option."""
+    import difflib
+    import re
+
+    import yaml
+
+    words = " ".join(str(error).split())
+    missing = re.search(r"Could not override '([^']+)'", words)
+    if missing:
+        wanted = missing[1].lstrip("+~")
+        known = _keys(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+        known += sorted(group.name for group in (ROOT / "conf").iterdir() if group.is_dir())
+        last = wanted.rpartition(".")[2]
+        near = difflib.get_close_matches(wanted, known, 1) or [k for k in known if k.rpartition(".")[2] == last][:1]
+        hint = f"did you mean {near[0]}?" if near else "known keys stand in params.yaml"
+        return f"{wanted} is no key of the configuration: {hint}"
+    option = re.search(r"Could not find '([^']+)'.*?Available options in '[^']+':(.*?)(?:Config search path|$)", words)
+    if option:
+        known = [name for name in option[2].split() if not name.startswith("_")]  # those are parts of others
+        near = difflib.get_close_matches(option[1].rpartition("/")[2], known, 1)
+        return f"{option[1]} is no option: {f'did you mean {near[0]}? ' if near else ''}known are {', '.join(known)}"
+    if without := re.search(r"Error parsing override '([^'=]+)'", words):
+        return f"{without[1]} is no setting: give KEY=VALUE, such as train.seed=1"
+    return f"conf/ does not compose: {words[:400]}"
+
+
+def _keys(node: Any, above: str = "") -> list[str]:
+    """List the dotted keys of a composition."""
+    if not isinstance(node, dict):
+        return [above] if above else []
+    return [above] * bool(above) + [
+        key for name, value in node.items() for key in _keys(value, f"{above}.{name}".lstrip("."))
+    ]
+
+
+if __name__ == "__main__":
+    try:
+        compose(ROOT / "params.yaml", sys.argv[1:])
+    except HallmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

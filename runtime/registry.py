@@ -1,0 +1,96 @@
+"""The ZenML model registry: one Model per task, one version per bundle, a stage for what is served."""
+
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hallmark.errors import HallmarkError
+from hallmark.prove.bundle import Hallmark, open_bundle
+from hallmark.stages.package import open_judged
+from hallmark.stages.package import promote as make_champion
+from pipelines.paths import BUNDLE, CHAMPIONS, RELEASES
+from runtime import store
+
+PRODUCTION = "production"
+
+
+def register(response: Any, facts: dict[str, Any]) -> Hallmark:
+    """Record the bundle's version with its metadata, and the run that made it."""
+    from zenml import log_metadata
+    from zenml.client import Client
+
+    hallmark, digest = open_bundle(Path(BUNDLE))
+    client = Client()
+    _ensure_version(client, hallmark)
+    log_metadata(
+        {
+            "hallmark_sha256": digest,
+            "digests": dict(hallmark.digests),
+            "metrics": dict(hallmark.metrics),
+            "gates_passed": sum(v["status"] == "passed" for v in hallmark.verdicts),
+            "run": str(response.id),
+            **facts,
+        },
+        model_name=hallmark.task,
+        model_version=hallmark.version,
+    )
+    _link(client, client.get_model_version(hallmark.task, hallmark.version), response)
+    return hallmark
+
+
+def _ensure_version(client: Any, hallmark: Hallmark) -> None:
+    """Make the model and its version where this store does not know them, as for a bundle that was pulled."""
+    from zenml.exceptions import EntityExistsError
+
+    with suppress(EntityExistsError):
+        client.create_model(name=hallmark.task, description=f"Hallmark bundles of the task {hallmark.task}")
+    with suppress(EntityExistsError):  # the same content packaged again is the same version
+        client.create_model_version(hallmark.task, name=hallmark.version, description=hallmark.reason)
+
+
+def _link(client: Any, version: Any, run: Any) -> None:
+    """Tie the run and what it made to the version: its name is known only now, so the run could not start with it."""
+    from zenml.models import ModelVersionArtifactRequest, ModelVersionPipelineRunRequest
+
+    request = ModelVersionPipelineRunRequest(model_version=version.id, pipeline_run=run.id)
+    client.zen_store.create_model_version_pipeline_run_link(request)
+    for made in (output for step in run.steps.values() for outputs in step.outputs.values() for output in outputs):
+        link = ModelVersionArtifactRequest(model_version=version.id, artifact_version=made.id)
+        client.zen_store.create_model_version_artifact_link(link)
+
+
+def promote(bundle: Path, releases: Path, champions: Path) -> Hallmark:
+    """Make a bundle the champion, here and in the registry; the version before it is archived.
+
+    Raises:
+        BundleError: no gate judged it, or one refused it; nothing is changed.
+    """
+    from zenml.client import Client
+
+    hallmark, _ = open_judged(bundle)
+    client = Client()
+    _ensure_version(client, hallmark)  # first, so that a store that fails leaves the champion as it was
+    make_champion(bundle, releases, champions)
+    client.update_model_version(hallmark.task, hallmark.version, stage=PRODUCTION, force=True)
+    return hallmark
+
+
+def main() -> int:
+    """python -m runtime.registry: promote the bundle."""
+    try:
+        store.start()
+        hallmark = promote(Path(BUNDLE), Path(RELEASES), Path(CHAMPIONS))
+    except HallmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    champion = f"{CHAMPIONS}/{hallmark.task}"
+    subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", champion], check=True)
+    print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: later models are held against it")
+    print(f"  git add {CHAMPIONS} {RELEASES} && git commit && dvc push {champion}   # so that others have it too")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

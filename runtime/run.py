@@ -1,0 +1,132 @@
+"""Run one pipeline from params.yaml, as `python -m pipelines NAME`.
+
+Exit status: 0, 1 (an error that the user can act on) or 130 (interrupted).
+"""
+
+import gc
+import os
+import signal
+import sys
+from typing import Any
+
+from hallmark import kernels
+from hallmark.errors import INTERRUPTED, GateError, HallmarkError, ProvenanceError
+
+NAMES = ("prepare", "train", "evaluate", "package")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the pipeline that was asked for; a failure is one line, and leaves what was there before."""
+    if len(arguments) != 1 or arguments[0] not in NAMES:
+        print(f"usage: python -m pipelines {{{','.join(NAMES)}}}", file=sys.stderr)
+        return 2
+    gc.disable()  # imports allocate much and free nothing
+    asked: list[int] = []
+
+    def heed(number: int, _: object) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, heed)  # libraries turn the exception into others on its way up
+    try:
+        kernels.pin()
+        return run(arguments[0])
+    except (Exception, KeyboardInterrupt) as error:
+        if not isinstance(error, ProvenanceError):
+            _leave_experiment()
+        if asked or isinstance(error, KeyboardInterrupt):
+            print(f"error: {INTERRUPTED}", file=sys.stderr)
+            return 130
+        print(f"error: {error if isinstance(error, HallmarkError) else _unexpected(error)}", file=sys.stderr)
+        return 1
+
+
+def run(name: str) -> int:
+    """Build the whole configuration, then run the pipeline on a snapshot of what it depends on."""
+    from importlib import import_module
+    from pathlib import Path
+
+    from hallmark.build import build_experiment, read_params
+    from runtime import experiment, facts, snapshot, store
+    from runtime.keep import earlier_kept, keep_bundle
+
+    written = Path("params.yaml").read_bytes() if Path("params.yaml").is_file() else b""
+    params = read_params()
+    built = build_experiment(params)
+    start = snapshot.take(name, params)
+    start.check_inputs()
+    print(f"[{NAMES.index(name) + 1}/{len(NAMES)}] {name}", file=sys.stderr, flush=True)
+    keep_bundle()
+    store.start()
+    pipeline = getattr(import_module(f"pipelines.{name}"), name)
+    found = facts.collect(params, start.deps)
+    gc.freeze()
+    gc.enable()
+    try:
+        with earlier_kept(name):
+            start.mark()
+            response = store.run(pipeline, params, facts=found)
+            start.check_unchanged()
+    except GateError:
+        _show(built, "figures")
+        raise
+    experiment.remember(written)
+    if name == "prepare":
+        _show(built, "account")
+    if name == "evaluate":
+        _show(built, "figures")
+    if name == "package":
+        from runtime.registry import register
+
+        register(response, found)
+        keep_bundle()
+        _show(built, "places")
+    return 0
+
+
+def _show(built: dict[str, Any], what: str) -> None:
+    """Print what was found: `dvc exp run` ends with the same words as `make repro`."""
+    from pathlib import Path
+
+    from hallmark.files import read_json
+    from hallmark.judge import terminal
+    from pipelines.paths import BUNDLE, EVALUATION, VALIDATION
+
+    evaluator = built["evaluate"]["evaluator"]
+    if what == "account":
+        terminal.show_account(read_json(Path(VALIDATION) / "validation.json"))
+    elif what == "figures":
+        terminal.show_figures(Path(EVALUATION), evaluator.shown, evaluator.metrics(built["task"]))
+    else:
+        terminal.show_places(Path(BUNDLE), Path(EVALUATION))
+
+
+def _leave_experiment() -> None:
+    """Put back the parameters that `dvc exp run` had written before a stage failed."""
+    from runtime import experiment
+
+    if "DVC_EXP_BASELINE_REV" in os.environ:
+        experiment.restore()
+
+
+def _unexpected(error: Exception) -> str:
+    """Say in one line what the system refused; the traceback of a defect goes into a file."""
+    import errno
+    import traceback
+    from contextlib import suppress
+    from pathlib import Path
+
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    full = ("No space left", "disk is full")  # the system's words, and SQLite's
+    if any(getattr(e, "errno", None) == errno.ENOSPC or any(words in str(e) for words in full) for e in causes):
+        return "the disk is full: free some space and run again; the earlier results are as they were"
+    if "HALLMARK_DEBUG" in os.environ:
+        traceback.print_exception(error)
+    log = Path(".work/traceback.txt")
+    with suppress(OSError):
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"{words}; the earlier results are as they were, the traceback is in {log}"

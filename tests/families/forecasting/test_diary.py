@@ -1,0 +1,144 @@
+"""The diary: readings taken up night by night say what a history of all readings says."""
+
+import dataclasses
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hallmark.errors import BundleError
+from hallmark.families.forecasting.base_forecaster import load_base, population_forecast
+from hallmark.families.forecasting.diary import Diary, TakenUp, begin, days_kept, read_diary, take_up, write_diary
+from hallmark.families.forecasting.history import History
+from hallmark.families.forecasting.panel import build_panel
+
+VALUE = "glucose_mg_dl"
+
+
+@pytest.fixture(scope="module")
+def assembler(trained: Path) -> Any:
+    """The toy model's, with statistics of so few days that the diary forgets within its 16."""
+    found = load_base(trained / "base").assembler
+    return dataclasses.replace(found, history=dataclasses.replace(found.history, days=5))
+
+
+def begun(rows: pd.DataFrame, assembler: Any) -> tuple[History, Diary]:
+    panel = build_panel(rows, VALUE, assembler.grid)
+    return begin(panel, assembler, "b" * 64, "online_ridge", population_forecast(assembler, panel))
+
+
+def taken(diary: Diary, rows: pd.DataFrame, assembler: Any) -> TakenUp:
+    return take_up(diary, rows, VALUE, assembler, partial(population_forecast, assembler))
+
+
+def agree(found: History, expected: History, subjects: int) -> None:
+    for code in range(subjects):
+        mine, theirs = found.newest(code), expected.newest(code)
+        for field in dataclasses.fields(History):
+            a, b = getattr(mine, field.name), getattr(theirs, field.name)
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=f"{field.name} of {code}")
+
+
+def test_readings_taken_up_in_parts_say_what_all_of_them_say(prepared: Any, assembler: Any) -> None:
+    rows = prepared.rows
+    whole, last = begun(rows, assembler)
+    assert whole.weights.any()
+    names = sorted(rows["subject_id"].unique())
+    end = rows["timestamp"].max()
+    # The second person joins in the middle; days end at midnight, at noon and in the small hours.
+    late = rows["subject_id"] == names[1]
+    cuts = [end - pd.Timedelta(days=days) for days in (9.3, 6.0, 5.9, 3.0, 0.7, 0.0)]
+    time = rows["timestamp"]
+    _, diary = begun(rows[(time <= cuts[0]) & ~late], assembler)
+    joined = readings = 0
+    for low, high in pairwise(cuts):
+        since = (time > low) | (late & (high == cuts[2]))
+        new = since & (time <= high) & ~(late & (high < cuts[2]))
+        result = taken(diary, rows[new], assembler)
+        diary = result.diary
+        joined, readings = joined + result.counts["joined"], readings + result.counts["readings"]
+    assert joined == 1
+    assert readings == len(rows) - len(rows[(time <= cuts[0]) & ~late])
+    assert diary.subjects == tuple(names)
+    agree(result.history, whole, len(names))
+    np.testing.assert_allclose(diary.so_far.ridge.gram, last.so_far.ridge.gram, rtol=1e-9)
+    np.testing.assert_array_equal(diary.so_far.seen, last.so_far.seen)
+    pd.testing.assert_frame_equal(diary.readings, last.readings)
+
+
+def test_the_same_readings_again_change_nothing(prepared: Any, assembler: Any) -> None:
+    rows = prepared.rows
+    history, diary = begun(rows, assembler)
+    again = taken(diary, rows, assembler)
+    first = diary.readings["timestamp"].min().normalize()
+    assert again.counts["readings"] == 0
+    assert again.counts["known"] == len(diary.readings)
+    assert again.counts["late"] == len(rows) - len(diary.readings)
+    assert (rows["timestamp"] < first).any()
+    agree(again.history, history, len(diary.subjects))
+    np.testing.assert_array_equal(again.diary.so_far.ridge.gram, diary.so_far.ridge.gram)
+
+
+def test_a_diary_is_as_long_as_what_is_looked_at(prepared: Any, assembler: Any) -> None:
+    _, diary = begun(prepared.rows, assembler)
+    kept = days_kept(assembler.grid, assembler.history.days)
+    span = diary.readings.groupby("subject_id")["timestamp"].agg(lambda t: t.max().normalize() - t.min())
+    assert span.max() <= pd.Timedelta(days=kept)
+    assert (diary.so_far.seen > 0).all()
+    days = prepared.rows.groupby("subject_id")["timestamp"].agg(lambda t: t.dt.normalize().nunique())
+    still = diary.readings.groupby("subject_id")["timestamp"].agg(lambda t: t.dt.normalize().nunique())
+    assert (days.to_numpy() == still.to_numpy() + diary.so_far.seen).all()
+
+
+def test_a_diary_is_stored_and_bound_to_its_base(prepared: Any, assembler: Any, tmp_path: Path) -> None:
+    _, diary = begun(prepared.rows, assembler)
+    write_diary(tmp_path / "diary", diary, "p" * 64)
+    back = read_diary(tmp_path / "diary", assembler, "b" * 64, "p" * 64)
+    for name, array in diary.so_far.ridge.tensors().items():
+        np.testing.assert_array_equal(array, back.so_far.ridge.tensors()[name], err_msg=name)
+    pd.testing.assert_frame_equal(back.readings, diary.readings)
+    assert (back.subjects, back.joining) == (diary.subjects, "online_ridge")
+    with pytest.raises(BundleError, match=r"belongs to base model bbbbbbbbbbbb, this is cccccccccccc: take the diary"):
+        read_diary(tmp_path / "diary", assembler, "c" * 64, "p" * 64)
+    with pytest.raises(BundleError, match=r"is of another night than the bundle's people"):
+        read_diary(tmp_path / "diary", assembler, "b" * 64, "q" * 64)
+    file = tmp_path / "diary" / "ridge.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(BundleError, match=r"ridge.safetensors was changed after it was written"):
+        read_diary(tmp_path / "diary", assembler, "b" * 64, "p" * 64)
+    with pytest.raises(BundleError, match=r"cannot be loaded .*`dvc repro train` writes a new one"):
+        read_diary(tmp_path / "nowhere", assembler, "b" * 64, "p" * 64)
+
+
+def test_a_day_that_comes_after_a_later_one_counts_and_is_named(prepared: Any, assembler: Any) -> None:
+    rows = prepared.rows
+    end = rows["timestamp"].max()
+    newer = rows["timestamp"] >= end.normalize()
+    late = (rows["timestamp"] >= end.normalize() - pd.Timedelta(days=1)) & ~newer
+    whole, _ = begun(rows, assembler)
+    _, diary = begun(rows[~newer & ~late], assembler)
+    first = taken(diary, rows[newer], assembler)
+    second = taken(first.diary, rows[late], assembler)
+    assert second.counts["readings"] == second.counts["untaught"] == int(late.sum())
+    assert second.counts["late"] == 0
+    for code in range(len(diary.subjects)):
+        np.testing.assert_allclose(second.history.newest(code).statistics, whole.newest(code).statistics, atol=1e-4)
+
+
+def test_one_wrong_date_ends_nobodys_history(prepared: Any, assembler: Any) -> None:
+    rows = prepared.rows
+    history, diary = begun(rows, assembler)
+    wrong = rows.tail(1).assign(timestamp=rows["timestamp"].max() + pd.Timedelta(days=300))
+    result = taken(diary, wrong, assembler)
+    assert (result.counts["readings"], result.counts["stray"]) == (0, 1)
+    agree(result.history, history, len(diary.subjects))
+    # After a real pause a day of readings is a day of readings.
+    back = rows[rows["timestamp"] > rows["timestamp"].max() - pd.Timedelta(hours=20)]
+    result = taken(diary, back.assign(timestamp=back["timestamp"] + pd.Timedelta(days=300)), assembler)
+    assert (result.counts["readings"], result.counts["stray"]) == (len(back), 0)

@@ -1,0 +1,273 @@
+"""Adapters: chosen by each person's gate, in PEFT's format, and equal to PEFT's own forward pass."""
+
+import copy
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+
+from hallmark.build import build
+from hallmark.contracts import silent
+from hallmark.errors import BundleError
+from hallmark.families.forecasting import linear_bank
+from hallmark.families.forecasting.base_forecaster import as_tensors, load_base
+from hallmark.families.forecasting.personal import lora_directory
+from hallmark.files import directory_of, read_json, sha256
+from hallmark.tasks.glucose.predictor import BLOCK, load_people
+from tests.tasks.glucose.test_predictor import request_of
+
+
+@pytest.fixture(scope="module")
+def table(trained: Path) -> pd.DataFrame:
+    return pd.DataFrame(read_json(trained / "people" / "people.json"))
+
+
+def test_every_person_has_a_way_and_a_reason(table: pd.DataFrame, prepared: Any) -> None:
+    assert set(table["subject_id"]) == set(prepared.subjects["subject_id"])
+    assert (table["reason"].str.len() > 10).all()
+    assert table["way"].isin(["none", "online_ridge", "lora"]).all()
+
+
+def test_a_gate_leaves_the_default_only_for_what_was_better(
+    task: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "base", tmp_path / "base")
+    node = {**params["personalise"], "default_way": "none", "sureness": 0.0, "margin": 0.01}
+    task.personalise(prepared, tmp_path, build(node), tmp_path / "scratch", silent)
+    rows = read_json(tmp_path / "people" / "people.json")
+    decided = [row for row in rows if row["days"] >= node["minimum_days"]]
+    assert decided
+    assert any(row["way"] != "none" for row in decided)
+    for row in decided:
+        assert "online_ridge against none" in row["reason"]
+        tried = [row[f"valid_{way}"] for way in ("none", "online_ridge", "lora")]
+        if row["way"] == "none":
+            assert tried[1] >= tried[0] * 0.99
+        else:
+            assert row[f"valid_{row['way']}"] < tried[0] * 0.99
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"), [("minimum_days", "days of history, a gate needs 99"), ("minimum_valid_days", "valid days, a")]
+)
+def test_without_enough_days_no_gate_decides(
+    key: str, reason: str, task: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(trained / "base", tmp_path / "base")
+    config = build({**params["personalise"], key: 99})
+    found = task.personalise(prepared, tmp_path, config, tmp_path / "scratch", silent)
+    assert found["ways"] == {"online_ridge": len(prepared.subjects)}
+    assert any(reason in row["reason"] for row in read_json(tmp_path / "people" / "people.json"))
+    assert not list((tmp_path / "people").glob("*/lora"))
+
+
+@pytest.fixture(scope="module")
+def everyone_has_lora(task: Any, prepared: Any, trained: Path, params: Any, tmp_path_factory: Any) -> Path:
+    where: Path = tmp_path_factory.mktemp("lora")
+    for part in ("base", "calibration"):
+        shutil.copytree(trained / part, where / part)
+    node = {**params["personalise"], "default_way": "none", "margin": -1.0, "sureness": -100.0}
+    assert task.personalise(prepared, where, build(node), where / "scratch", silent)["ways"]["lora"] > 1
+    return where
+
+
+def test_a_lora_adapter_speaks_as_peft_loads_it(task: Any, prepared: Any, everyone_has_lora: Path) -> None:
+    base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
+    people = load_people(everyone_has_lora / "people", base)
+    subject_id = next(s for s, way in people.ways.items() if way == "lora")
+    directory = lora_directory(everyone_has_lora / "people", subject_id)
+    assert {p.name for p in directory.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    oracle = PeftModel.from_pretrained(copy.deepcopy(base.forecaster), str(directory)).eval()
+    origins = parts.origins("train")[:64]
+    minute = parts.panel.minute[origins].astype(np.int64)
+    batch = base.assembler.batch(parts.panel.context(origins), minute, None, None)
+    _, quantiles, [why] = people.answer([subject_id], batch)
+    assert why == ""
+    with torch.no_grad():
+        theirs = oracle(**as_tensors(batch))["quantiles"].numpy()
+        plain = base.forecaster(**as_tensors(batch))["quantiles"].numpy()
+    np.testing.assert_allclose(quantiles, theirs, rtol=1e-5, atol=1e-3)
+    assert not np.array_equal(quantiles, plain)
+
+
+def test_people_of_one_batch_each_get_their_own_adapter(task: Any, prepared: Any, everyone_has_lora: Path) -> None:
+    base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
+    people = load_people(everyone_has_lora / "people", base)
+    subjects = [*(s for s, way in people.ways.items() if way == "lora"), None, "stranger"]
+    origins = np.repeat(parts.origins("train")[:1], len(subjects))
+    batch = base.assembler.batch(parts.panel.context(origins), parts.panel.minute[origins].astype(np.int64), None, None)
+    means, _, reasons = people.answer(subjects, batch)
+    assert not any(reasons)
+    for i, subject_id in enumerate(subjects):
+        alone = people.answer([subject_id], {name: array[i : i + 1] for name, array in batch.items()})[0]
+        np.testing.assert_allclose(means[i], alone[0], rtol=1e-5, atol=1e-3)
+    assert len({mean.tobytes() for mean in means}) == len(subjects) - 1  # newcomers share the base, nobody else does
+
+
+def test_a_row_of_a_full_block_has_the_same_bits_wherever_it_stands(
+    task: Any, prepared: Any, everyone_has_lora: Path
+) -> None:
+    base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
+    people = load_people(everyone_has_lora / "people", base)
+    subjects = [*people.ways, None]
+    origins = parts.origins("train")[:: len(parts.origins("train")) // BLOCK][:BLOCK]
+    batch = base.assembler.batch(parts.panel.context(origins), parts.panel.minute[origins].astype(np.int64), None, None)
+    who = [subjects[i % len(subjects)] for i in range(BLOCK)]
+    first = people.answer(who, batch)
+    generator = np.random.default_rng(0)
+    for _ in range(5):
+        order = generator.permutation(BLOCK)
+        moved = people.answer([who[i] for i in order], {name: array[order] for name, array in batch.items()})
+        np.testing.assert_array_equal(moved[0], first[0][order])
+        np.testing.assert_array_equal(moved[1], first[1][order])
+
+
+def test_the_bits_of_an_answer_depend_on_its_own_request_alone(
+    task: Any, prepared: Any, everyone_has_lora: Path
+) -> None:
+    predictor = task.predictor(everyone_has_lora, "1.0.0", "0" * 64)
+    panel = task.parts(prepared).panel
+    requests = []
+    for code, subject_id in enumerate(panel.subjects):
+        last = panel.origins[panel.subject[panel.origins] == code][-6:]
+        requests += [request_of(panel, int(o), subject_id=subject_id) for o in last]
+        requests += [request_of(panel, int(o), subject_id=None) for o in last[:1]]
+    assert {predictor.people.ways[s] for s in panel.subjects} >= {"lora"}
+    assert len(requests) > 2 * BLOCK
+    assert len(requests) % BLOCK
+    together = predictor.predict(requests)
+    assert {answer.spoke for answer in together} == {"adapter", "base"}
+    backwards = predictor.predict(requests[::-1])[::-1]
+    alone = [predictor.predict([request])[0] for request in requests]
+    assert together == backwards == alone
+
+
+def test_a_changed_adapter_is_refused_in_evaluation_and_named_in_service(
+    task: Any, prepared: Any, everyone_has_lora: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(everyone_has_lora, tmp_path / "model")
+    predictor = task.predictor(tmp_path / "model", "1.0.0", "0" * 64)
+    subject_id = next(s for s, way in predictor.people.ways.items() if way == "lora")
+    file = lora_directory(tmp_path / "model" / "people", subject_id) / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=f"subject '{subject_id}': adapter was changed after it was made"):
+        task.open_for_test(tmp_path / "model", task.parts(prepared)).forecast(
+            subject_id, *windows_of(task, prepared, subject_id)
+        )
+    panel = task.parts(prepared).panel
+    code = panel.subjects.index(subject_id)
+    origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
+    [answer] = predictor.predict([request_of(panel, origin, subject_id=subject_id)])
+    assert answer.spoke == "adapter"
+    assert answer.fallback == "the linear adapter spoke alone: adapter was changed after it was made (sha256)"
+
+
+def windows_of(task: Any, prepared: Any, subject_id: str) -> tuple[Any, Any]:
+    parts = task.parts(prepared)
+    panel = parts.panel
+    mine = parts.origins("test")
+    mine = mine[panel.subject[mine] == panel.subjects.index(subject_id)][-3:]
+    return panel.context(mine), panel.minute[mine].astype(np.int64)
+
+
+BROKEN: dict[str, Callable[[Path], Any]] = {
+    "people truncated": lambda p: (p / "people" / "people.json").write_text("[{"),
+    "people of another shape": lambda p: (p / "people" / "people.json").write_text("{}x"),
+    "no way": lambda p: (p / "people" / "people.json").write_text('[{"subject_id": "a", "sha256": ""}]'),
+    "unknown way": lambda p: (p / "people" / "people.json").write_text('[{"subject_id":"a","way":"LORA","sha256":""}]'),
+    "no digest": lambda p: (p / "people" / "people.json").write_text('[{"subject_id":"a","way":"lora","sha256":null}]'),
+    "adapters of another shape": lambda p: (p / "people" / "adapters.json").write_text('{"rank": 4}'),
+    "no intervals": lambda p: (p / "calibration" / "index.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_model_is_one_line(name: str, task: Any, everyone_has_lora: Path, tmp_path: Path) -> None:
+    shutil.copytree(everyone_has_lora, tmp_path / "model")
+    BROKEN[name](tmp_path / "model")
+    with pytest.raises(BundleError, match=r"cannot be loaded \(.*\): run `dvc repro train`") as caught:
+        task.predictor(tmp_path / "model", "1.0.0", "0" * 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_costs_its_person_alone(
+    task: Any, prepared: Any, everyone_has_lora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = task.predictor(everyone_has_lora, "1.0.0", "0" * 64)
+    panel = task.parts(prepared).panel
+    origins = [int(panel.origins[panel.subject[panel.origins] == code][-1]) for code in (0, 1)]
+    asked = [request_of(panel, o, subject_id=s) for o, s in zip(origins, panel.subjects, strict=False)]
+
+    def locked(path: Path) -> str:
+        if directory_of(panel.subjects[0]) in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return sha256(path)
+
+    monkeypatch.setattr(linear_bank, "sha256", locked)
+    first, second = predictor.predict(asked)
+    assert first.spoke == "base"
+    assert first.fallback.startswith("history cannot be read")
+    assert second.spoke == "adapter"
+
+
+def test_adapters_of_another_base_are_refused(everyone_has_lora: Path) -> None:
+    base = dataclasses.replace(load_base(everyone_has_lora / "base"), digest="f" * 64)
+    with pytest.raises(BundleError, match=r"holds adapters of base .* this is ffffffffffff"):
+        load_people(everyone_has_lora / "people", base)
+
+
+def test_a_run_killed_between_two_chunks_goes_on(
+    task: Any, prepared: Any, trained: Path, everyone_has_lora: Path, params: Any, tmp_path: Path
+) -> None:
+    node = {**params["personalise"], "default_way": "none", "margin": -1.0, "sureness": -100.0}
+    node["lora"] = {**node["lora"], "people": 2}
+    for where in (tmp_path / "killed", tmp_path / "whole"):
+        shutil.copytree(trained / "base", where / "base")
+
+    class Killed(Exception):
+        pass
+
+    def stop(name: str, done: int, total: int, text: str) -> None:
+        if done >= 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        task.personalise(prepared, tmp_path / "killed", build(node), tmp_path / "scratch", stop)
+    assert list((tmp_path / "scratch").rglob("*.safetensors"))
+    task.personalise(prepared, tmp_path / "killed", build(node), tmp_path / "scratch", silent)
+    task.personalise(prepared, tmp_path / "whole", build(node), tmp_path / "other", silent)
+    assert sha256(tmp_path / "killed" / "people") == sha256(tmp_path / "whole" / "people")
+
+
+@pytest.mark.parametrize("subject", ["../../etc", "a/b", "..", ".", "a\\b", "ü ö", "con:1"])
+def test_no_subject_id_leaves_its_folder(subject: str, tmp_path: Path) -> None:
+    name = directory_of(subject)
+    assert (tmp_path / name).resolve().parent == tmp_path.resolve()
+    assert name not in ("", ".", "..")
+
+
+def test_a_person_without_one_whole_window_is_carried_through(
+    task: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
+) -> None:
+    first = prepared.subjects["subject_id"].iloc[0]
+    mine = prepared.rows["subject_id"] == first
+    sparse = prepared.rows[~mine | (prepared.rows.groupby("subject_id").cumcount() % 12 == 0)]
+    holes = dataclasses.replace(prepared, rows=sparse)
+    shutil.copytree(trained / "base", tmp_path / "base")
+    ridge = build({**params["personalise"], "ways": ["none", "online_ridge"]})
+    task.personalise(holes, tmp_path, ridge, tmp_path / "scratch", silent)
+    task.calibrate(holes, tmp_path, build(params["calibrate"]), silent)
+    ways = {row["subject_id"]: row["way"] for row in read_json(tmp_path / "people" / "people.json")}
+    assert ways[first] == "online_ridge"
+    with task.predictor(tmp_path, "", "").pasts.of(first) as (past, why):
+        assert past is not None
+        assert why == ""

@@ -1,0 +1,73 @@
+"""Compositions of conf/ and small trained models, each made once in a process and shared by all tests that name it."""
+
+import functools
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hallmark.build import build
+from hallmark.contracts import Prepared, silent
+from runtime.compose import composed as compose
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+SMALL_TEXT = (
+    "experiment=text",
+    "data.reports=200",
+    "data.recipes=120",
+    "model.start.vocabulary=300",
+    "model.start.width=32",
+    "model.start.heads=2",
+    "model.start.layers=2",
+    "model.start.budget_tflop=0.05",
+    "train.budget_tflop=0.05",
+    "model.candidates.0.context_length=64",
+)
+"""A language model small enough to learn in seconds."""
+
+
+class Toy:
+    """What a composition leads to; every stage runs when its result is first asked for."""
+
+    def __init__(self, *overrides: str) -> None:
+        self.params = compose(*overrides)
+        self.task: Any = build(self.params["task"], "task")
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """Its rows, cleaned and split."""
+        return prepare(self.params, self.task)
+
+    @cached_property
+    def trained(self) -> Path:
+        """The directory of its model: base, adapters, calibration."""
+        self.scratch = tempfile.TemporaryDirectory(prefix="toy-")
+        return train(self.params, self.task, self.prepared, Path(self.scratch.name))
+
+    @cached_property
+    def predictor(self) -> Any:
+        """Its model behind one call."""
+        return self.task.predictor(self.trained, "1.2.3", "d" * 64)
+
+
+@functools.cache
+def trained_task(*overrides: str) -> Toy:
+    """Return the one toy of a composition; whoever changes its files works on a copy."""
+    return Toy(*overrides)
+
+
+def prepare(params: dict[str, Any], task: Any) -> Prepared:
+    """Load, clean and split, as the stage does."""
+    clean = task.clean(build(params["data"], "data").load())
+    return Prepared(clean.rows, clean.subjects, task.split(clean))
+
+
+def train(params: dict[str, Any], task: Any, prepared: Prepared, out: Path) -> Path:
+    """Fit, personalise and calibrate into a directory, as the stage does."""
+    nodes = params["model"]["candidates"]
+    task.fit(prepared, build(nodes), nodes, build(params["train"]), out, out / "scratch", silent)
+    task.personalise(prepared, out, build(params["personalise"]), out / "scratch", silent)
+    task.calibrate(prepared, out, build(params["calibrate"]), silent)
+    return out
