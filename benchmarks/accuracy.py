@@ -36,6 +36,7 @@ from hallmark.families.forecasting.lightgbm import Trees
 from hallmark.families.forecasting.splits import HELD_OUT, SEEN
 from hallmark.files import read_json, write_json
 from hallmark.judge.bootstrap import interval
+from hallmark.learn.candidates import fit_candidates
 from runtime.compose import composed as compose
 
 SETS = ("AZT1D", "T1D-UOM", "PhysioCGM", "Hall_2018")
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     params = compose("data=glucose_ml", *arguments.overrides)
-    task = build(params["task"])
+    task, learner = build(params["task"]), build(params["learner"])
     source = build({**params["data"], "directory": arguments.data, "sets": list(SETS)})
     clean = task.clean(source.load())
     splits = task.split(clean)
@@ -70,7 +71,7 @@ def main() -> None:
         held = fold_of[fold_of == fold].index
         mine = splits.assign(group=np.where(splits["subject_id"].isin(held), HELD_OUT, SEEN))
         found, cost = run_fold(
-            task, params, Prepared(clean.rows, clean.subjects, mine), not arguments.no_trees, arguments.part
+            task, learner, params, Prepared(clean.rows, clean.subjects, mine), not arguments.no_trees, arguments.part
         )
         rows += [{**row, "fold": fold, "set": sets[row["subject_id"]]} for row in found]
         costs.append({"fold": fold, **cost})
@@ -80,17 +81,17 @@ def main() -> None:
 
 
 def run_fold(
-    task: Any, params: dict[str, Any], prepared: Prepared, trees: bool, scored: str
+    task: Any, learner: Any, params: dict[str, Any], prepared: Prepared, trees: bool, scored: str
 ) -> tuple[list[Any], dict[str, Any]]:
     """Fit everything once and score the held-out people."""
     parts = task.parts(prepared)
     panel = parts.panel
-    train, valid = task.origins_to_fit(parts)
+    train, valid = learner.origins_to_fit(parts)
     test = parts.origins(scored, HELD_OUT)[::3]
     cost: dict[str, Any] = {"train_windows": len(train), "test_windows": len(test)}
     work = Path(tempfile.mkdtemp(prefix="accuracy-"))
-    model = fit_model(task, params, prepared, work / "model", cost)
-    predictor = task.open_for_test(model, parts)
+    model = fit_model(task, learner, params, prepared, work / "model", cost)
+    predictor = learner.open_for_test(task, model, parts)
     forecasts, quantiles = {"hallmark": []}, []
     for code in np.unique(panel.subject[test]):
         mine = test[panel.subject[test] == code]
@@ -102,13 +103,13 @@ def run_fold(
     forecasts = {"hallmark": np.concatenate(forecasts["hallmark"])}
     newcomer = -np.ones(len(test), dtype=np.int64)
     forecasts["cold"] = in_chunks(predictor.base, panel, test, None, newcomer)
-    plain_task = dataclasses.replace(task, forecast=dataclasses.replace(task.forecast, history_dropout=1.0))
+    no_past = dataclasses.replace(learner, forecast=dataclasses.replace(learner.forecast, history_dropout=1.0))
     chosen = read_json(model / "training.json")["chosen"]
     nodes = [node for node in params["model"]["candidates"] if build(node).name == chosen]
     same = {**params, "model": {"candidates": nodes}}
-    plain = fit_model(plain_task, same, prepared, work / "plain", cost, base_only=True)
+    plain = fit_model(task, no_past, same, prepared, work / "plain", cost, base_only=True)
     forecasts["plain"] = in_chunks(load_base(plain / "base"), panel, test, None, newcomer)
-    baselines = fit_baselines(parts, train, valid, task.scale, task.forecast.ridge_penalties)
+    baselines = fit_baselines(parts, train, valid, task.scale, learner.forecast.ridge_penalties)
     fitted = [
         baselines.forecast(parts, part, predictor.pasts.history, task.scale)
         for part in np.array_split(test, max(1, len(test) // 4096))
@@ -124,37 +125,44 @@ def run_fold(
         cost["trees_cpu_s"] = round(cpu_seconds() - clock, 1)
     cost["peak_gb"] = round(peak_gb(), 2)
     shutil.rmtree(work)
-    rows = score(panel, test, parts.target(test, scored), forecasts, np.concatenate(quantiles), task)
+    rows = score(panel, test, parts.target(test, scored), forecasts, np.concatenate(quantiles), learner)
     ways = predictor.people.ways
     return [{**row, "way": ways[row["subject_id"]]} for row in rows], {"chosen": chosen, **cost}
 
 
 def fit_model(
-    task: Any, params: dict[str, Any], prepared: Prepared, out: Path, cost: dict[str, Any], base_only: bool = False
+    task: Any,
+    learner: Any,
+    params: dict[str, Any],
+    prepared: Prepared,
+    out: Path,
+    cost: dict[str, Any],
+    base_only: bool = False,
 ) -> Path:
     """Train as the pipeline does; CPU seconds go into `cost`."""
     train = build(params["train"])
-    nodes = params["model"]["candidates"]
+    candidates = build(params["model"]["candidates"])
     clock = cpu_seconds()
-    record = task.fit(prepared, build(nodes), nodes, train, out, out / "scratch", silent)
+    record = fit_candidates(learner, task, prepared, candidates, train, out, out / "scratch", silent)
     cost[f"{out.name}_fit_cpu_s"] = round(cpu_seconds() - clock, 1)
     cost[f"{out.name}_valid"] = {name: c["valid_loss"] for name, c in record["candidates"].items()}
     if not base_only:
         clock = cpu_seconds()
-        cost["ways"] = task.personalise(prepared, out, build(params["personalise"]), out / "scratch", silent)["ways"]
+        config = build(params["personalise"])
+        cost["ways"] = learner.personalise(task, prepared, out, config, out / "scratch", silent)["ways"]
         cost["personalise_cpu_s"] = round(cpu_seconds() - clock, 1)
         clock = cpu_seconds()
-        task.calibrate(prepared, out, build(params["calibrate"]), silent)
+        learner.calibrate(task, prepared, out, build(params["calibrate"]), silent)
         cost["calibrate_cpu_s"] = round(cpu_seconds() - clock, 1)
     return out
 
 
 def score(
-    panel: Any, test: Any, target: Any, forecasts: dict[str, Any], quantiles: Any, task: Any
+    panel: Any, test: Any, target: Any, forecasts: dict[str, Any], quantiles: Any, learner: Any
 ) -> list[dict[str, Any]]:
     """RMSE of every model and coverage and width of our 90% interval, per person and mark."""
     rows = []
-    levels = task.forecast.quantile_levels
+    levels = learner.forecast.quantile_levels
     low, high = levels.index(0.05), levels.index(0.95)
     for code in np.unique(panel.subject[test]):
         inside = panel.subject[test] == code

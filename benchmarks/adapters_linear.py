@@ -19,7 +19,7 @@ from hallmark.contracts import Prepared
 from hallmark.families.forecasting.base_forecaster import fit_assembler, population_forecast
 from hallmark.families.forecasting.diary import VALUE, begin, readings_of, take_up
 from hallmark.families.forecasting.online_ridge import Lessons, OnlineRidge, lessons
-from hallmark.families.forecasting.panel import build_panel
+from hallmark.families.forecasting.panel import Grid, build_panel
 from runtime.compose import composed as compose
 
 SAMPLE = 20  # people of the peer
@@ -32,11 +32,12 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=14)
     arguments = parser.parse_args()
     params = compose(f"data.days={arguments.days}")
-    task = build(params["task"])
-    config, grid = task.history.ridge, task.grid
+    task, learner = build(params["task"]), build(params["learner"])
+    config, grid = learner.history.ridge, task.grid
     clean = task.clean(build(params["data"]).load())
     prepared = Prepared(clean.rows, clean.subjects, task.split(clean))
-    assembler = fit_assembler(task.parts(prepared), *_origins(task, prepared), task.scale, task.history, task.forecast)
+    parts = task.parts(prepared)
+    assembler = fit_assembler(parts, *learner.origins_to_fit(parts), task.scale, learner.history, learner.forecast)
     panel = build_panel(_repeated(clean.rows, arguments.people), "glucose_mg_dl", grid)
     population = population_forecast(assembler, panel)
     print(f"{arguments.people} people × {arguments.days} days, {np.count_nonzero(panel.values > 0):,} readings")
@@ -70,22 +71,18 @@ def main() -> None:
     )
     print("                      two midnights, statistics, everybody's newest rows")
 
-    _refit(task, taught, state, 0, today)  # imports
+    _refit(config, grid, taught, state, 0, today)  # imports
     clock = time.process_time()
-    difference = max(_refit(task, taught, state, person, today) for person in range(SAMPLE))
+    difference = max(_refit(config, grid, taught, state, person, today) for person in range(SAMPLE))
     last = (time.process_time() - clock) / SAMPLE * arguments.people
     clock = time.process_time()
     for day in np.unique(taught.day):
         for person in range(2):
-            _refit(task, taught, state, person, int(day))
+            _refit(config, grid, taught, state, person, int(day))
     every = (time.process_time() - clock) / 2 * arguments.people
     print(f"scikit-learn, one     {last:7.1f} CPU s  without features ({SAMPLE} people, scaled up)")
     print(f"scikit-learn, every   {every:7.1f} CPU s  without features (2 people, scaled up)")
     print(f"largest difference of a weight {difference:.1e} mg/dL, largest weight {np.abs(state.weights).max():.0f}")
-
-
-def _origins(task: Any, prepared: Prepared) -> Any:
-    return task.origins_to_fit(task.parts(prepared))
 
 
 def _repeated(rows: pd.DataFrame, people: int) -> pd.DataFrame:
@@ -102,13 +99,13 @@ def _repeated(rows: pd.DataFrame, people: int) -> pd.DataFrame:
     return pd.concat(copies, ignore_index=True)
 
 
-def _refit(task: Any, taught: Lessons, state: OnlineRidge, person: int, day: int) -> float:
+def _refit(config: Any, grid: Grid, taught: Lessons, state: OnlineRidge, person: int, day: int) -> float:
     """Fit everything anew for one person; returns the largest difference from the state's weights."""
     from sklearn.linear_model import Ridge
 
-    config, worst = task.history.ridge, 0.0
+    worst = 0.0
     mine = taught.subject == person
-    for group, part in enumerate(config.groups(task.grid)):
+    for group, part in enumerate(config.groups(grid)):
         past = mine & (taught.day[:, group] <= day)
         if not past.any():
             continue

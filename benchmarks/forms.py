@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.chain import prepare_rows, train_model
 from hallmark.build import build, build_experiment
-from hallmark.contracts import silent
 from hallmark.stages import package, prepare, train
 from runtime.compose import composed as compose
 
@@ -43,14 +43,10 @@ def measure(name: str, out: Path) -> None:
     """Take one task from its rows to a table of its forms."""
     params = compose(*PRESETS[name])
     built = build_experiment(params)
-    task = built["task"]
+    task, learner = built["task"], built["learner"]
     train.CHECKPOINTS = out / "checkpoints"
-    prepare.clean_rows(built["data"], task, out / "prepared", out / "validation", silent)
-    prepare.split_rows(task, out / "prepared")
-    candidates = built["model"]["candidates"]
-    train.fit_base(task, params["model"], candidates, built["train"], out / "prepared", out / "standard", silent)
-    train.personalise(task, out / "prepared", out / "standard", built["personalise"], silent)
-    train.calibrate(task, out / "prepared", out / "standard", built["calibrate"], silent)
+    prepare_rows(built, out / "prepared", out / "validation")
+    train_model(built, out / "prepared", out / "standard")
     request = task.request_type()(**json.loads(Path("examples", f"{name}.json").read_text(encoding="utf-8")))
     data = prepare.open_prepared(out / "prepared")
     print(f"\n{name}: CPU ms an answer, and the network's share of the bundle")
@@ -58,11 +54,12 @@ def measure(name: str, out: Path) -> None:
         shown = ""
         if form != "standard":
             how = build(compose(*PRESETS[name], f"package={form}")["package"]["form"])
-            verdict = package.export(task, out / "standard", out / form, out / "prepared", how)
-            largest = float(np.abs(task.compared(data, out / form) - task.compared(data, out / "standard")).max())
+            verdict = package.export(task, learner, out / "standard", out / form, out / "prepared", how)
+            here, there = (learner.compared(task, data, out / name) for name in ("standard", form))
+            largest = float(np.abs(there - here).max())
             size = (out / form / "base" / "network.onnx").stat().st_size / 2**20
             shown = f"  {size:6.1f} MiB  {verdict.figure:.3%} of the spread (99%), largest change {largest:.2g}"
-        print(f"  {form:10s} {answer_ms(task.predictor(out / form, '1.0.0', '0' * 64), request):8.2f}{shown}")
+        print(f"  {form:10s} {answer_ms(learner.open(task, out / form, '1.0.0', '0' * 64), request):8.2f}{shown}")
         if form != "standard":
             shutil.rmtree(out / form)
 

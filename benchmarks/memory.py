@@ -8,10 +8,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
+from benchmarks.chain import calibrate, fit_base, personalise, prepare_rows
 from benchmarks.spent import cpu_seconds, peak_gb
 from hallmark.build import build
 from hallmark.progress import bars
-from hallmark.stages import prepare, train
 from runtime.compose import composed as compose
 
 
@@ -28,23 +30,17 @@ def main() -> None:
         "personalise.ways=[none,online_ridge]",
     )
     built, show = build(params), bars()
-    task = built["task"]
     work = Path(tempfile.mkdtemp(prefix="memory-"))
     try:
         clock = cpu_seconds()
-        rows = prepare.clean_rows(built["data"], task, work / "prepared", work / "validation", show)
-        prepare.split_rows(task, work / "prepared")
-        prepare.check_leakage(task, work / "prepared", work / "validation")
+        prepared, model = work / "prepared", work / "model"
+        prepare_rows(built, prepared, work / "validation", show)
         _print("prepare", clock)
-        candidates = built["model"]["candidates"]
-        train.fit_base(task, params["model"], candidates, built["train"], work / "prepared", work / "model", show)
-        _print("fit", clock)
-        train.personalise(task, work / "prepared", work / "model", built["personalise"], show)
-        _print("personalise", clock)
-        train.calibrate(task, work / "prepared", work / "model", built["calibrate"], show)
-        _print("calibrate", clock)
+        for step in (fit_base, personalise, calibrate):
+            step(built, prepared, model, show)
+            _print(step.__name__, clock)
         peak = peak_gb()
-        print(f"{rows.rows:,} readings: peak {peak:.2f} GB (at most 3)")
+        print(f"{pq.read_metadata(prepared / 'rows.parquet').num_rows:,} readings: peak {peak:.2f} GB (at most 3)")
     finally:
         shutil.rmtree(work)
 

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import pipelines as paths
+from benchmarks.chain import prepare_rows, train_model
 from bentos.build import build_bento
 from hallmark.build import build_experiment, read_params
 from hallmark.progress import bars
-from hallmark.stages import evaluate, package, prepare, train
-from runtime import paths
+from hallmark.stages import evaluate, package
 
 PREPARED, MODEL, BUNDLE = Path(paths.PREPARED), Path(paths.MODEL), Path(paths.BUNDLE)
 VALIDATION, EVALUATION = Path(paths.VALIDATION), Path(paths.EVALUATION)
@@ -16,19 +17,15 @@ def main() -> None:
     """Run every stage in this process."""
     params = read_params()
     built = build_experiment(params)
-    task, show = built["task"], bars()
-    prepare.clean_rows(built["data"], task, PREPARED, VALIDATION, show)
-    prepare.split_rows(task, PREPARED)
-    prepare.check_leakage(task, PREPARED, VALIDATION)
-    candidates = built["model"]["candidates"]
-    train.fit_base(task, params["model"], candidates, built["train"], PREPARED, MODEL, show)
-    train.personalise(task, PREPARED, MODEL, built["personalise"], show)
-    train.calibrate(task, PREPARED, MODEL, built["calibrate"], show)
+    task, learner, show = built["task"], built["learner"], bars()
+    prepare_rows(built, PREPARED, VALIDATION, show)
+    train_model(built, PREPARED, MODEL, show)
     gates, evaluator = built["evaluate"]["gates"], built["evaluate"]["evaluator"]
-    evaluate.evaluate(task, evaluator, PREPARED, MODEL, None, gates, EVALUATION, show)
+    evaluate.evaluate(task, learner, evaluator, PREPARED, MODEL, None, gates, EVALUATION, show)
     evaluate.enforce_gates(EVALUATION)
-    lock, releases = Path(paths.LOCK), Path(paths.RELEASES)
-    package.package(task, params, PREPARED, MODEL, EVALUATION, lock, releases, BUNDLE)
+    lock, candidates = Path(paths.LOCK), built["model"]["candidates"]
+    made = PREPARED, MODEL, EVALUATION
+    package.package(task, learner, candidates, params, *made, lock, Path(paths.RELEASES), BUNDLE)
     if params["package"]["bento"]:
         build_bento(BUNDLE, lock, Path(".bentoml").resolve())
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.chain import prepare_rows, train_model
 from benchmarks.spent import cpu_seconds
 from hallmark.build import build_experiment
 from hallmark.contracts import silent
 from hallmark.judge.gates import OURS
-from hallmark.stages import evaluate, prepare, train
+from hallmark.stages import evaluate, train
 from runtime.compose import composed as compose
 
 TASKS = {
@@ -50,16 +51,12 @@ def run(params: dict[str, object], out: Path) -> None:
     """Take one task from its rows to its verdicts."""
     clock = cpu_seconds()
     built = build_experiment(params)
-    task, prepared, model = built["task"], out / "prepared", out / "model"
+    task, learner, prepared, model = built["task"], built["learner"], out / "prepared", out / "model"
     train.CHECKPOINTS = out / "checkpoints"
-    prepare.clean_rows(built["data"], task, prepared, out / "validation", silent)
-    prepare.split_rows(task, prepared)
-    counts = prepare.check_leakage(task, prepared, out / "validation")
-    train.fit_base(task, params["model"], built["model"]["candidates"], built["train"], prepared, model, silent)
-    train.personalise(task, prepared, model, built["personalise"], silent)
-    train.calibrate(task, prepared, model, built["calibrate"], silent)
+    counts = prepare_rows(built, prepared, out / "validation")
+    train_model(built, prepared, model)
     evaluator, gates = built["evaluate"]["evaluator"], built["evaluate"]["gates"]
-    verdicts = evaluate.evaluate(task, evaluator, prepared, model, None, gates, out / "evaluation", silent)
+    verdicts = evaluate.evaluate(task, learner, evaluator, prepared, model, None, gates, out / "evaluation", silent)
     spent = cpu_seconds() - clock
     summary = pd.read_csv(out / "evaluation" / "summary.csv")
     print(f"\n{task.name}: {counts['train']:,} rows to train, {counts['test']:,} to test, {spent:.0f} CPU s")
@@ -68,7 +65,7 @@ def run(params: dict[str, object], out: Path) -> None:
     summary["metric"] += "@" + summary["at"].astype(str)
     compared = summary[summary["metric"] == columns[0]]
     everybodys = compared.groupby("segment")["model"].nunique() == compared["model"].nunique()
-    lower = evaluator.metrics(task)[evaluator.shown.tables[0][0]].better == "lower"
+    lower = evaluator.metrics(task, learner)[evaluator.shown.tables[0][0]].better == "lower"
     for segment in ["all", *sorted(set(everybodys.index[everybodys]) - {"all"})]:
         show(summary[summary["segment"] == segment], segment, columns, lower)
     ours = summary[(summary["model"] == OURS) & (summary["segment"] == "all") & ~summary["metric"].isin(columns)]

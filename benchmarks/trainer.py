@@ -34,24 +34,24 @@ def main() -> None:
     parser.add_argument("--tflop", type=float, default=1.0)
     arguments = parser.parse_args()
     params = compose("model=residual_mlp")
-    task = build(params["task"])
+    task, learner = build(params["task"]), build(params["learner"])
     config = replace(build(params["train"]), budget_tflop=arguments.tflop, evaluate_every=10**6)
     quiet()
     seed_everything(0, 1)
     clean = task.clean(build(params["data"]).load())
     parts = task.parts(Prepared(clean.rows, clean.subjects, task.split(clean)))
-    train, valid = task.origins_to_fit(parts)
-    assembler = fit_assembler(parts, train, valid, task.scale, task.history, task.forecast)
-    history = build_history(parts.panel, task.history, task.scale, population_forecast(assembler, parts.panel))
+    train, valid = learner.origins_to_fit(parts)
+    assembler = fit_assembler(parts, train, valid, task.scale, learner.history, learner.forecast)
+    history = build_history(parts.panel, learner.history, task.scale, population_forecast(assembler, parts.panel))
     make = batches(assembler, parts, "train", history, train)
     shape = Shape(
         assembler.input_size,
         assembler.personal_size,
         task.grid.recent_length,
         len(task.grid.steps),
-        task.forecast.quantile_levels,
+        learner.forecast.quantile_levels,
     )
-    model = make_forecaster(build(params["model"]["candidates"][0]), shape, task.forecast)
+    model = make_forecaster(build(params["model"]["candidates"][0]), shape, learner.forecast)
     steps = steps_within(config, model, make)
     ours, bare = [], []
     for _ in range(arguments.repeats):

@@ -19,7 +19,7 @@ from typing import Any
 from bentos.settings import Settings, read_settings
 from hallmark import kernels
 from hallmark.errors import ConfigError, HallmarkError
-from hallmark.prove.bundle import Hallmark, open_bundle
+from hallmark.prove.bundle import Hallmark, open_accepted
 
 HOST = "127.0.0.1"
 READY_S = 120.0  # seconds within which the model must be loaded
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         port, settings = port_of(options.port), read_settings()
-        hallmark, _ = open_bundle(settings.bundle)
+        hallmark, _ = open_accepted(settings.bundle)
         environment = {**os.environ, **kernels.environment()}
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)

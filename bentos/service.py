@@ -13,18 +13,17 @@ import bentoml
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
+import hallmark
 from bentos import connection
 from bentos.boundary import Boundary, Error, install_error_handlers
 from bentos.settings import read_settings
 from hallmark import kernels
-from hallmark.build import build
 from hallmark.contracts import Streaming
-from hallmark.prove.bundle import open_bundle
 
 SETTINGS = read_settings()
 BUNDLE, PREDICT_TIMEOUT_S = SETTINGS.bundle, SETTINGS.predict_timeout_s
-HALLMARK, DIGEST = open_bundle(BUNDLE)
-TASK: Any = build(HALLMARK.spec, "task")
+MODEL = hallmark.open(BUNDLE)
+HALLMARK, DIGEST, TASK = MODEL.hallmark, MODEL.digest, MODEL.task
 app = FastAPI(title=f"hallmark {HALLMARK.task}", version=HALLMARK.version, docs_url=None, redoc_url=None)
 install_error_handlers(app, TASK.request_type())
 connection.install(SETTINGS.read_timeout_s)
@@ -47,7 +46,7 @@ class Service:
 
         quiet()
         seed_everything(0, 1)
-        self.predictor = TASK.predictor(BUNDLE, HALLMARK.version, DIGEST)
+        self.predictor = MODEL.predictor
         self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
         app.state.service = self
 
@@ -100,7 +99,7 @@ async def stream(request: Any) -> StreamingResponse:
     return StreamingResponse(given(), media_type="text/plain; charset=utf-8", headers=headers)
 
 
-async def hallmark() -> dict[str, Any]:
+async def proof() -> dict[str, Any]:
     """What is proven about the model that answers."""
     shown = ("task", "version", "reason", "provenance", "digests", "metrics", "verdicts")
     return {"hallmark_sha256": DIGEST, **{name: getattr(HALLMARK, name) for name in shown}}
@@ -112,7 +111,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status i
 app.post("/predict", response_model=TASK.response_type(), responses=ERRORS)(predict)
 stream.__annotations__ = {"request": TASK.request_type(), "return": StreamingResponse}
 app.post("/stream", response_class=StreamingResponse, responses={404: {"model": Error}, **ERRORS})(stream)
-app.get("/hallmark")(hallmark)
+app.get("/hallmark")(proof)
 cast("bentoml.Service[Any]", Service).add_asgi_middleware(
     Boundary,
     allowed_paths=frozenset({"/predict", "/stream", "/hallmark", "/openapi.json", "/livez", "/readyz", "/healthz"}),

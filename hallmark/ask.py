@@ -1,15 +1,15 @@
 """Answer a request from a file with the bundle that understands it, and show the answer in a terminal."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from hallmark.build import build
 from hallmark.errors import BundleError, RequestError
-from hallmark.prove.bundle import MANIFEST, open_bundle
+from hallmark.model import Model, explain
+from hallmark.prove.bundle import MANIFEST
 
 ROWS = 12  # of a long list that are shown
 
@@ -35,40 +35,21 @@ def answer(request: Path, bundles: Sequence[Path]) -> BaseModel:
     for bundle in bundles:
         if not (bundle / MANIFEST).is_file():
             continue
-        opened = _open(bundle)
-        hallmark, task = opened.hallmark, opened.task
+        model = _open(bundle)
+        task = model.hallmark.task
         try:
-            parsed = task.request_type().model_validate_json(data)
+            parsed = model.task.request_type().model_validate_json(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            # pydantic's words about a missing, extra or ill-typed field name the rule, never the value.
-            why = " ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
-            refused.append(f"is no request for {hallmark.task}: {why} (an example: examples/{hallmark.task}.json)")
+            refused.append(f"is no request for {task}: {explain(error)} (an example: examples/{task}.json)")
             continue
-        [response] = opened.predictor.predict([parsed])
-        found: BaseModel = response
-        return found
+        return model.predict([parsed])[0]
     if not refused:
         raise BundleError(f"{bundles[0]} is no bundle: it has no {MANIFEST}; run `make repro`")
     others = f"; so do the bundles of the other tasks ({len(refused) - 1})" if len(refused) > 1 else ""
     raise RequestError(f"{request} {refused[0]}{others}")
 
 
-class _Opened:
-    """A bundle whose files were checked, its task, and its predictor once it is asked for."""
-
-    def __init__(self, bundle: Path) -> None:
-        self.bundle = bundle
-        self.hallmark, self.digest = open_bundle(bundle)
-        self.task = build(self.hallmark.spec, "task")
-
-    @cached_property
-    def predictor(self) -> Any:
-        """The predictor."""
-        return self.task.predictor(self.bundle, self.hallmark.version, self.digest)
-
-
-_open = cache(_Opened)  # several requests share a bundle
+_open = cache(Model)  # several requests share a bundle
 
 
 def show(request: Path, response: BaseModel) -> None:

@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import typing_extensions
-
+from hallmark.contracts import Checking
 from hallmark.errors import ConfigError
 
 TARGET = "_target_"
-SECTIONS = ("task", "data", "model", "train", "personalise", "calibrate", "evaluate", "package", "tune")
+SECTIONS = ("task", "learner", "data", "model", "train", "personalise", "calibrate", "evaluate", "package", "tune")
 """What a composition consists of."""
 
 
@@ -48,23 +47,42 @@ def build(node: Any, key: str = "") -> Any:
         raise ConfigError(f"{key or 'configuration'}: {error}") from error
 
 
+def dump(value: Any) -> Any:
+    """Write an object as the configuration node that builds it: the inverse of `build`.
+
+    Args:
+        value: plain values, sequences and mappings of them, and dataclasses of `hallmark.*`.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        fields = {f.name: dump(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {TARGET: f"{kind.__module__}.{kind.__qualname__}", **fields}
+    if isinstance(value, Mapping):
+        return {str(key): dump(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [dump(item) for item in value]
+    return value
+
+
 def build_experiment(params: Mapping[str, Any]) -> dict[str, Any]:
     """Build the whole composition and hold its parts against each other, before anything runs.
 
     Raises:
-        ConfigError: as in `build`, or evaluation asks for what the task does not give.
+        ConfigError: as in `build`, or two parts do not belong together.
     """
     check_sections(params)
     built: dict[str, Any] = build(params)
-    evaluator = built["evaluate"]["evaluator"]
+    task, learner, evaluator = built["task"], built["learner"], built["evaluate"]["evaluator"]
+    _check_parts(built)
     try:
-        metrics = evaluator.metrics(built["task"])
+        if isinstance(learner, Checking):
+            learner.check(task)
+    except ValueError as error:
+        raise ConfigError(f"learner: {error}") from error
+    try:
+        metrics = evaluator.metrics(task, learner)
     except ValueError as error:
         raise ConfigError(f"evaluate.evaluator: {error}") from error
-    except AttributeError as error:  # it asked the task for what only another has
-        pair = f"{type(evaluator).__name__} does not belong to {type(built['task']).__name__}"
-        raise ConfigError(f"evaluate.evaluator: {pair}: choose both by one preset (conf/experiment)") from error
-    _check_parts(built)
     for gate in built["evaluate"]["gates"]:
         gate.check(metrics, evaluator.segmentations)
     return built
@@ -84,33 +102,36 @@ def check_sections(params: Mapping[str, Any]) -> None:
 
 
 def _check_parts(built: Mapping[str, Any]) -> None:
-    """Hold candidates, training, personalisation and calibration against the types that the task's methods take."""
-    task = built["task"]
-    fit = getattr(task, "fit_one", task.fit)
-    for key, method, parameter in (
-        ("train", fit, "train"),
-        ("personalise", task.personalise, "config"),
-        ("calibrate", task.calibrate, "config"),
-    ):
-        _check_part(key, built[key], typing.get_type_hints(method).get(parameter), task)
-    hints = typing.get_type_hints(fit)
-    wanted = hints.get("config") or next(iter(typing.get_args(hints.get("candidates"))), None)
-    for i, candidate in enumerate(built["model"]["candidates"]):
-        _check_part(f"model.candidates[{i}]", candidate, wanted, task)
-
-
-def _check_part(key: str, part: Any, wanted: Any, task: Any) -> None:
-    if not isinstance(wanted, type):
-        return
-    if getattr(wanted, "_is_protocol", False):
-        fits = all(hasattr(part, name) for name in typing_extensions.get_protocol_members(wanted))
-    else:
-        fits = isinstance(part, wanted)
-    if not fits:
+    """Hold every section against the types that the learner and the evaluator declare."""
+    learner, evaluator = built["learner"], built["evaluate"]["evaluator"]
+    accepts = learner.accepts
+    of_task, of_learner = evaluator.evaluates
+    table: list[tuple[str, Any, tuple[type | None, ...], Any]] = [
+        ("task", built["task"], (accepts.task,), learner),
+        *((f"model.candidates[{i}]", c, accepts.candidates, learner) for i, c in enumerate(_candidates(built))),
+        ("train", built["train"], (accepts.train,), learner),
+        ("personalise", built["personalise"], (accepts.personalise, None), learner),
+        ("calibrate", built["calibrate"], (accepts.calibrate, None), learner),
+        ("task", built["task"], (of_task,), evaluator),
+        ("learner", learner, (of_learner,), evaluator),
+    ]
+    for key, part, wanted, owner in table:
+        kinds = tuple(kind for kind in wanted if kind is not None)
+        if isinstance(part, kinds) or (part is None and None in wanted):
+            continue
+        names = " or ".join([kind.__name__ for kind in kinds] or ["null"])
+        found = "null" if part is None else type(part).__name__
         raise ConfigError(
-            f"{key}: {type(part).__name__} is not what {type(task).__name__} takes ({wanted.__name__}): "
-            "choose task and parts by one preset (conf/experiment)"
+            f"{key}: {found} does not belong to {type(owner).__name__}, which takes {names}: "
+            "choose parts that belong together by one preset (conf/experiment)"
         )
+
+
+def _candidates(built: Mapping[str, Any]) -> list[Any]:
+    candidates = built["model"].get("candidates") if isinstance(built["model"], Mapping) else None
+    if not isinstance(candidates, list) or not candidates:
+        raise ConfigError("model.candidates is empty: choose a model (conf/model), or list at least one candidate")
+    return candidates
 
 
 def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:

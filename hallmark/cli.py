@@ -29,7 +29,7 @@ def summary(bundle: Bundle = BUNDLE, evaluation: Path = EVALUATION) -> None:
 
     built = build_experiment(read_params())
     evaluator = built["evaluate"]["evaluator"]
-    show_figures(evaluation, evaluator.shown, evaluator.metrics(built["task"]))
+    show_figures(evaluation, evaluator.shown, evaluator.metrics(built["task"], built["learner"]))
     show_places(bundle, evaluation)
 
 

@@ -6,7 +6,7 @@ Pipelines and steps know these and nothing of a task's subject matter.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 
@@ -17,6 +17,16 @@ Better = Literal["lower", "higher", "nearer"]
 Status = Literal["passed", "failed", "skipped"]
 Progress = Callable[[str, int, int, str], None]
 """Called with (what, done, total, note) by long work."""
+
+
+Follow = Callable[[int, int, float], None]
+"""Called with step, steps and the latest loss on valid."""
+
+T = TypeVar("T", contravariant=True)
+E = TypeVar("E")
+C = TypeVar("C", contravariant=True)
+S = TypeVar("S", contravariant=True)
+M = TypeVar("M")
 
 
 def silent(what: str, done: int, total: int, note: str) -> None:
@@ -177,7 +187,7 @@ class Streaming(Protocol):
 
 
 class Task(Protocol):
-    """What is predicted; built from `conf/task/*.yaml`. A new task implements this and nothing else."""
+    """What is predicted; built from `conf/task/*.yaml`. Imports nothing that trains: a `Learner` learns it."""
 
     @property
     def name(self) -> str:
@@ -195,40 +205,13 @@ class Task(Protocol):
         """Check and clean what a source yielded."""
 
     def split(self, clean: Clean) -> pd.DataFrame:
-        """Assign every subject to a group and cut its time; returns the splits table."""
+        """Assign rows or subjects to train, valid and test; returns the splits table."""
 
     def check_leakage(self, prepared: Prepared) -> dict[str, int]:
         """Count what was checked; raise LeakageError on any leak."""
 
-    def fit(
-        self,
-        prepared: Prepared,
-        candidates: Sequence[Any],
-        nodes: Sequence[Mapping[str, Any]],
-        train: Any,
-        out: Path,
-        scratch: Path,
-        progress: Progress,
-        look: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Any]:
-        """Fit the candidates at equal cost; the better one on valid becomes `out/base`, the others `out/rivals`.
-
-        `look` is called with (step, loss) after every look at valid, and may raise to stop.
-        """
-
-    def personalise(
-        self, prepared: Prepared, model: Path, config: Any, scratch: Path, progress: Progress
-    ) -> dict[str, Any]:
-        """Fit what each subject's gate keeps into `model/people`, one directory a subject; `scratch` as in `fit`."""
-
-    def calibrate(self, prepared: Prepared, model: Path, config: Any, progress: Progress) -> dict[str, Any]:
-        """Learn honest intervals into `model/calibration`."""
-
     def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return train and test tables for the data report: numbers and groups, no ids and no text."""
-
-    def predictor(self, model: Path, version: str, digest: str) -> Predictor:
-        """Open a model directory for prediction; version and hallmark digest go into every answer."""
 
     def request_type(self) -> type["BaseModel"]:
         """The pydantic type of a request."""
@@ -238,19 +221,154 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Refreshing(Protocol):
-    """A task whose adapters take up new rows without training: they are updated in closed form."""
+class OwnRows(Protocol):
+    """A task whose users bring rows in a table of their own, for a learner that is `Refreshing`."""
 
-    def own_rows(self, path: Path, settings: Mapping[str, str]) -> Raw:
-        """Read a table of one's own rows; `settings` say how, dotted as in `conf/data`.
+    @property
+    def own_source(self) -> Mapping[str, Any]:
+        """The configuration node of the source that reads such a table; `path` is added."""
+
+
+class Candidate(Protocol):
+    """One model that is tried; built from `model.candidates`."""
+
+    @property
+    def name(self) -> str:
+        """Name, different from those of the other candidates."""
+
+
+@runtime_checkable
+class Requiring(Protocol):
+    """A candidate that rests on a pretrained model which is installed as a package."""
+
+    @property
+    def requirements(self) -> Sequence[str]:
+        """Distributions that a service of it needs beside the library's own."""
+
+
+class TrainSettings(Protocol):
+    """How candidates are trained; built from `conf/train/*.yaml`."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that share the training of one candidate."""
+
+    @property
+    def side_by_side(self) -> int:
+        """Candidates that are trained at the same time, on CPUs."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How the training of one candidate went.
+
+    Attributes:
+        valid_loss: the lowest loss on valid, of the averaged weights.
+        best_step: the step that it belongs to.
+        steps: how many were made.
+        curve: (step, loss on valid) of every evaluation.
+    """
+
+    valid_loss: float
+    best_step: int
+    steps: int
+    curve: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Accepts:
+    """Which types a learner takes, section by section of the configuration.
+
+    Attributes:
+        task: the tasks that it learns.
+        candidates: the models that it fits (`model.candidates`).
+        train: how it is trained (`train`).
+        personalise: how subjects are personalised; None where the section must be null.
+        calibrate: how its answers are calibrated; None where the section must be null.
+    """
+
+    task: type
+    candidates: tuple[type, ...]
+    train: type
+    personalise: type | None = None
+    calibrate: type | None = None
+
+
+class Learner(Protocol[T, E, C, S, M]):
+    """What learns a task; built from `conf/learner/*.yaml`.
+
+    Type variables: the task T, the examples E, a candidate C, training settings S, a fitted model M.
+    """
+
+    accepts: ClassVar[Accepts]
+    """What it can be combined with; `build_experiment` checks it before anything runs."""
+
+    def examples(self, task: T, prepared: Prepared, train: S, progress: Progress) -> E:
+        """Read what all candidates learn from, once for all of them."""
+
+    def describe(self, examples: E) -> Mapping[str, Any]:
+        """Return what the training record says of the examples, JSON values."""
+
+    def fit_one(self, examples: E, candidate: C, train: S, scratch: Path, follow: Follow) -> tuple[M, TrainResult]:
+        """Fit one candidate on train; valid may stop it early and measures it. `scratch` keeps its checkpoints."""
+
+    def save(self, model: M, candidate: C, directory: Path) -> Mapping[str, Any]:
+        """Write a fitted candidate; returns what the training record says of it, JSON values."""
+
+    def open(self, task: T, model: Path, version: str, digest: str) -> Predictor:
+        """Open a model directory for prediction; version and hallmark digest go into every answer."""
+
+
+AnyLearner = Learner[Any, Any, Any, Any, Any]
+"""A learner of whatever task."""
+
+
+@runtime_checkable
+class Checking(Protocol):
+    """A learner whose settings must fit those of the task."""
+
+    def check(self, task: Any) -> None:
+        """Hold both against each other.
 
         Raises:
-            SourceError: the table cannot be read.
-            ConfigError: a setting is unknown.
+            ValueError: names the setting of the learner, such as `history.ridge`, and what the task has.
         """
 
-    def refresh(self, raw: Raw, model: Path, diary: Path, out: Path) -> Mapping[str, Any]:
-        """Take up new rows: rewrite the adapters in `model/people` and write the diary to go on from into `out`.
+
+@runtime_checkable
+class Combining(Protocol):
+    """A learner that also makes a model of fitted ones, for candidates that have `members`."""
+
+    def combine(self, examples: Any, candidate: Any, members: Sequence[Any]) -> tuple[Any, TrainResult]:
+        """Combine the fitted members, in the candidate's order, without training."""
+
+
+@runtime_checkable
+class Calibrating(Protocol):
+    """A learner whose answers carry calibrated probabilities or intervals."""
+
+    def calibrate(
+        self, task: Any, prepared: Prepared, model: Path, config: Any, progress: Progress
+    ) -> Mapping[str, Any]:
+        """Fit the calibration on valid into `model/calibration`; returns figures of it, JSON values."""
+
+
+@runtime_checkable
+class Personalising(Protocol):
+    """A learner with adapters: each subject's own weights."""
+
+    def personalise(
+        self, task: Any, prepared: Prepared, model: Path, config: Any, scratch: Path, progress: Progress
+    ) -> Mapping[str, Any]:
+        """Fit what each subject's gate keeps into `model/people`, one directory each; `scratch` as in `fit_one`."""
+
+
+@runtime_checkable
+class Refreshing(Protocol):
+    """A learner whose adapters are updated with new rows in closed form, without training."""
+
+    def refresh(self, task: Any, raw: Raw, model: Path, diary: Path, out: Path) -> Mapping[str, Any]:
+        """Update the adapters in `model/people` with new rows, and write the diary to go on from into `out`.
 
         Returns:
             What became of the rows, JSON values.
@@ -262,17 +380,20 @@ class Refreshing(Protocol):
 
 @runtime_checkable
 class Exporting(Protocol):
-    """A task whose model can be packaged in another form than that of training."""
+    """A learner whose model can be packaged in another form than that of training."""
 
     def export(self, model: Path, form: Any) -> None:
-        """Write the network in that form beside its weights in `model/base`: `predictor` then uses it."""
+        """Write the network in that form beside its weights in `model/base`: `open` then uses it."""
 
-    def compared(self, prepared: Prepared, model: Path) -> Any:
+    def compared(self, task: Any, prepared: Prepared, model: Path) -> Any:
         """Return the numbers that answers rest on for rows of test, (B, K): what another form must not change."""
 
 
 class Evaluator(Protocol):
-    """What evaluation of one task looks at; built from `conf/evaluate/*.yaml`."""
+    """What is measured on test; built from `conf/evaluate/*.yaml`."""
+
+    evaluates: ClassVar[tuple[type, type]]
+    """The types of the task and the learner that it belongs to."""
 
     @property
     def shown(self) -> Shown:
@@ -282,7 +403,7 @@ class Evaluator(Protocol):
     def segmentations(self) -> Sequence[str]:
         """How scores are cut into segments: what comes before the colon in a segment's name."""
 
-    def metrics(self, task: Any) -> Mapping[str, Metric]:
+    def metrics(self, task: Any, learner: Any) -> Mapping[str, Metric]:
         """Every metric that is reported, by name.
 
         Raises:
@@ -290,6 +411,13 @@ class Evaluator(Protocol):
         """
 
     def evaluate(
-        self, task: Any, prepared: Prepared, model: Path, champion: Path | None, out: Path, progress: Progress
+        self,
+        task: Any,
+        learner: Any,
+        prepared: Prepared,
+        model: Path,
+        champion: Path | None,
+        out: Path,
+        progress: Progress,
     ) -> Evaluation:
-        """Score the model, its rivals, baselines and the champion on test; write pictures into `out`."""
+        """Score the model, the other candidates, baselines and the champion on test; write pictures into `out`."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from zenml import pipeline
 
-from pipelines.paths import CHAMPIONS, EVALUATION, MODEL, PREPARED, RELEASES
+from pipelines import CHAMPIONS, EVALUATION, MODEL, PREPARED, RELEASES
 from steps.enforce_gates import enforce_gates
 from steps.evaluate_model import evaluate_model
 
@@ -12,5 +12,6 @@ from steps.evaluate_model import evaluate_model
 @pipeline(enable_cache=False, execution_mode="fail_fast")
 def evaluate(params: dict[str, Any]) -> None:
     """Score against baselines and champion on test; a failed gate fails the stage, after its report is stored."""
-    report = evaluate_model(params["task"], params["evaluate"], PREPARED, MODEL, RELEASES, CHAMPIONS, EVALUATION)
+    built = params["task"], params["learner"], params["evaluate"]
+    report = evaluate_model(*built, PREPARED, MODEL, RELEASES, CHAMPIONS, EVALUATION)
     enforce_gates(report)

@@ -4,7 +4,7 @@ from typing import Any
 
 from zenml import pipeline
 
-from pipelines.paths import BUNDLE, EVALUATION, LOCK, MODEL, PREPARED, RELEASES
+from pipelines import BUNDLE, EVALUATION, LOCK, MODEL, PREPARED, RELEASES
 from steps.build_bento import build_bento
 from steps.make_bundle import make_bundle
 

@@ -4,15 +4,13 @@ from typing import Any
 
 from zenml import pipeline
 
-from pipelines.paths import PREPARED, VALIDATION
+from pipelines import PREPARED, VALIDATION
 from steps.clean_rows import clean_rows
-from steps.show_validation import show_validation
 from steps.split_rows import split_rows
 
 
 @pipeline(enable_cache=False, execution_mode="fail_fast")
 def prepare(params: dict[str, Any]) -> None:
     """Load, validate and clean, then split by person and by time and check for leaks."""
-    rows = clean_rows(params["data"], params["task"], PREPARED, VALIDATION)
-    show_validation(rows, VALIDATION)
+    rows, _ = clean_rows(params["data"], params["task"], PREPARED, VALIDATION)
     split_rows(rows, params["task"], VALIDATION)

@@ -4,7 +4,7 @@ from typing import Any
 
 from zenml import pipeline
 
-from pipelines.paths import MODEL, PREPARED
+from pipelines import MODEL, PREPARED
 from steps.calibrate import calibrate
 from steps.fit_base import fit_base
 from steps.personalise import personalise
@@ -12,7 +12,10 @@ from steps.personalise import personalise
 
 @pipeline(enable_cache=False, execution_mode="fail_fast")
 def train(params: dict[str, Any]) -> None:
-    """Fit the base model, then one adapter a subject where its gate keeps one, then honest intervals."""
-    base = fit_base(params["task"], params["model"], params["train"], PREPARED, MODEL)
-    people = personalise(base, params["task"], params["personalise"], PREPARED)
-    calibrate(people, params["task"], params["calibrate"], PREPARED)
+    """Fit the base model; then, where configured, one adapter a subject and calibrated intervals or probabilities."""
+    built = params["task"], params["learner"]
+    model = fit_base(*built, params["model"], params["train"], PREPARED, MODEL)
+    if params["personalise"] is not None:
+        model = personalise(model, *built, params["personalise"], PREPARED)
+    if params["calibrate"] is not None:
+        calibrate(model, *built, params["calibrate"], PREPARED)

@@ -14,7 +14,7 @@ from hallmark.build import read_params, targets
 from hallmark.errors import HallmarkError
 from hallmark.files import write_text
 from hallmark.prove.code import CACHE, ROOT, CodeList, SourceTree
-from pipelines.paths import code_of
+from pipelines import code_of
 from runtime.facts import STAGES, sections_of
 
 PACKAGES = ("hallmark", "steps", "pipelines", "bentos")

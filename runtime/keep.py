@@ -10,7 +10,7 @@ from pathlib import Path
 from hallmark.errors import GateError
 from hallmark.files import read_json, replacing, sha256
 from hallmark.prove.bundle import MANIFEST
-from pipelines.paths import BUNDLE, BUNDLES, EVALUATION, MODEL, PREPARED, VALIDATION
+from pipelines import BUNDLE, BUNDLES, EVALUATION, MODEL, PREPARED, VALIDATION
 
 ASIDE = Path(".work/earlier")
 OUTS: dict[str, Sequence[str]] = {

@@ -10,7 +10,7 @@ from hallmark.errors import HallmarkError
 from hallmark.prove.bundle import Hallmark, open_bundle
 from hallmark.stages.package import open_judged
 from hallmark.stages.package import promote as make_champion
-from pipelines.paths import BUNDLE, CHAMPIONS, RELEASES
+from pipelines import BUNDLE, CHAMPIONS, RELEASES
 from runtime import store
 
 PRODUCTION = "production"

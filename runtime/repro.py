@@ -227,13 +227,13 @@ def _finish(ran: set[str]) -> None:
     from bentos.build import build_bento, is_built
     from hallmark.build import build_experiment, read_params
     from hallmark.judge import terminal
-    from pipelines.paths import BUNDLE, EVALUATION, LOCK
+    from pipelines import BUNDLE, EVALUATION, LOCK
     from runtime.keep import keep_bundle
 
     built = build_experiment(read_params())
     evaluator = built["evaluate"]["evaluator"]
     if "evaluate" not in ran:
-        terminal.show_figures(Path(EVALUATION), evaluator.shown, evaluator.metrics(built["task"]))
+        terminal.show_figures(Path(EVALUATION), evaluator.shown, evaluator.metrics(built["task"], built["learner"]))
     keep_bundle()
     if "package" not in ran:
         if built["package"]["bento"] and not is_built(Path(BUNDLE)):

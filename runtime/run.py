@@ -71,6 +71,10 @@ def run(name: str) -> int:
         _show(built, "figures")
         raise
     experiment.remember(written)
+    if name == "train":
+        from hallmark.stages.train import forget_checkpoints
+
+        forget_checkpoints()
     if name == "prepare":
         _show(built, "account")
     if name == "evaluate":
@@ -90,13 +94,13 @@ def _show(built: dict[str, Any], what: str) -> None:
 
     from hallmark.files import read_json
     from hallmark.judge import terminal
-    from pipelines.paths import BUNDLE, EVALUATION, VALIDATION
+    from pipelines import BUNDLE, EVALUATION, VALIDATION
 
     evaluator = built["evaluate"]["evaluator"]
     if what == "account":
         terminal.show_account(read_json(Path(VALIDATION) / "validation.json"))
     elif what == "figures":
-        terminal.show_figures(Path(EVALUATION), evaluator.shown, evaluator.metrics(built["task"]))
+        terminal.show_figures(Path(EVALUATION), evaluator.shown, evaluator.metrics(built["task"], built["learner"]))
     else:
         terminal.show_places(Path(BUNDLE), Path(EVALUATION))
 

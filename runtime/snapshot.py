@@ -20,7 +20,7 @@ from hallmark.errors import ProvenanceError
 from hallmark.files import read_json, write_json
 from hallmark.prove.code import CodeList
 from hallmark.prove.provenance import digest_of
-from pipelines.paths import EVALUATION, MODEL, PREPARED, code_of
+from pipelines import EVALUATION, MODEL, PREPARED, code_of
 from runtime.code import code_list, source_tree
 from runtime.facts import dependencies, sections_of
 

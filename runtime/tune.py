@@ -13,7 +13,7 @@ from hallmark.build import build, build_experiment, read_params
 from hallmark.errors import DataError, HallmarkError
 from hallmark.files import write_text
 from hallmark.learn.search import Pruned, open_study, search
-from pipelines.paths import PREPARED
+from pipelines import PREPARED
 from runtime import store
 
 

@@ -1,4 +1,4 @@
-"""Learn honest intervals."""
+"""Calibrate probabilities or intervals on valid."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +15,8 @@ from steps import references  # noqa: F401, registers FileRef
 
 @step
 def calibrate(
-    people: FileRef, task: dict[str, Any], config: dict[str, Any], prepared: str
+    model: FileRef, task: dict[str, Any], learner: dict[str, Any], config: dict[str, Any], prepared: str
 ) -> Annotated[FileRef, ArtifactConfig(name="calibration", artifact_type=ArtifactType.MODEL)]:
-    """The directory of the intervals' offsets."""
-    model = Path(people.path).parent
-    return stage.calibrate(build(task, "task"), Path(prepared), model, build(config, "calibrate"), bars())
+    """The directory of the calibration, beside the model's other parts."""
+    built = build(task, "task"), build(learner, "learner")
+    return stage.calibrate(*built, Path(prepared), Path(model.path).parent, build(config, "calibrate"), bars())

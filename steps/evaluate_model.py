@@ -14,13 +14,20 @@ from steps import references  # noqa: F401, registers FileRef
 
 @step
 def evaluate_model(
-    task: dict[str, Any], evaluate: dict[str, Any], prepared: str, model: str, releases: str, champions: str, out: str
+    task: dict[str, Any],
+    learner: dict[str, Any],
+    evaluate: dict[str, Any],
+    prepared: str,
+    model: str,
+    releases: str,
+    champions: str,
+    out: str,
 ) -> Annotated[FileRef, "report"]:
     """The report's directory; whether the gates passed is decided after it is stored."""
     gates = build(evaluate["gates"], "evaluate.gates")
     evaluator = build(evaluate["evaluator"], "evaluate.evaluator")
-    built = build(task, "task")
-    rival = stage.find_champion(built.name, Path(releases), Path(champions))
-    stage.evaluate(built, evaluator, Path(prepared), Path(model), rival, gates, Path(out), bars())
+    built, learned = build(task, "task"), build(learner, "learner")
+    champion = stage.find_champion(built.name, Path(releases), Path(champions))
+    stage.evaluate(built, learned, evaluator, Path(prepared), Path(model), champion, gates, Path(out), bars())
     log_metadata(stage.headline_of(Path(out)))
     return FileRef.to(Path(out))

@@ -15,11 +15,15 @@ from steps import references  # noqa: F401, registers FileRef
 
 @step
 def fit_base(
-    task: dict[str, Any], model: dict[str, Any], train: dict[str, Any], prepared: str, out: str
+    task: dict[str, Any],
+    learner: dict[str, Any],
+    model: dict[str, Any],
+    train: dict[str, Any],
+    prepared: str,
+    out: str,
 ) -> Annotated[FileRef, ArtifactConfig(name="base", artifact_type=ArtifactType.MODEL)]:
     """The base model's directory."""
-    candidates = build(model["candidates"], "model.candidates")
-    settings = build(train, "train")
-    base = stage.fit_base(build(task, "task"), model, candidates, settings, Path(prepared), Path(out), bars())
+    built = build(task, "task"), build(learner, "learner"), build(model["candidates"], "model.candidates")
+    base = stage.fit_base(*built, build(train, "train"), Path(prepared), Path(out), bars())
     log_metadata(stage.training_facts(Path(out)))
     return base

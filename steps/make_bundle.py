@@ -17,10 +17,10 @@ def make_bundle(
     params: dict[str, Any], prepared: str, model: str, report: str, lock: str, releases: str, out: str
 ) -> Annotated[FileRef, ArtifactConfig(name="bundle", artifact_type=ArtifactType.MODEL)]:
     """The bundle's directory."""
-    task = build(params["task"], "task")
+    task, learner = build(params["task"], "task"), build(params["learner"], "learner")
+    candidates = build(params["model"]["candidates"], "model.candidates")
     form = build(params["package"]["form"], "package.form")
-    hallmark = stage.package(
-        task, params, Path(prepared), Path(model), Path(report), Path(lock), Path(releases), Path(out), form
-    )
+    made = Path(prepared), Path(model), Path(report)
+    hallmark = stage.package(task, learner, candidates, params, *made, Path(lock), Path(releases), Path(out), form)
     log_metadata({"version": hallmark.version, "reason": hallmark.reason, "digests": dict(hallmark.digests)})
     return FileRef.to(Path(out))

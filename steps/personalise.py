@@ -15,8 +15,8 @@ from steps import references  # noqa: F401, registers FileRef
 
 @step
 def personalise(
-    base: FileRef, task: dict[str, Any], config: dict[str, Any], prepared: str
+    base: FileRef, task: dict[str, Any], learner: dict[str, Any], config: dict[str, Any], prepared: str
 ) -> Annotated[FileRef, ArtifactConfig(name="people", artifact_type=ArtifactType.MODEL)]:
-    """The directory of everybody's adapters."""
-    model = Path(base.path).parent
-    return stage.personalise(build(task, "task"), Path(prepared), model, build(config, "personalise"), bars())
+    """The directory of everybody's adapters, beside the base."""
+    built = build(task, "task"), build(learner, "learner")
+    return stage.personalise(*built, Path(prepared), Path(base.path).parent, build(config, "personalise"), bars())

@@ -35,6 +35,12 @@ def task(toy: Toy) -> Any:
 
 
 @pytest.fixture(scope="module")
+def learner(toy: Toy) -> Any:
+    """What learns the task."""
+    return toy.learner
+
+
+@pytest.fixture(scope="module")
 def prepared(toy: Toy) -> Any:
     """Its rows, cleaned and split."""
     return toy.prepared
@@ -55,12 +61,26 @@ def predictor(toy: Toy) -> Any:
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the toy cohort's model."""
-    from hallmark.prove.bundle import make_bundle
+    from hallmark.build import dump
+    from hallmark.prove.bundle import Contents, make_bundle
 
     toy, out = trained_task("experiment=toy"), tmp_path_factory.mktemp("bundle") / "bundle"
-    task, node = toy.task, toy.params["task"]
-    schema = {"request": task.request_type().model_json_schema(), "response": task.response_type().model_json_schema()}
-    make_bundle(toy.trained, out, task.name, node, [], schema, {"data": "toy"}, {}, [], "# toy\n", None)
+    task = toy.task
+    contents = Contents(
+        task=task.name,
+        spec={"task": dump(task), "learner": dump(toy.learner)},
+        requirements=[],
+        schema={
+            "request": task.request_type().model_json_schema(),
+            "response": task.response_type().model_json_schema(),
+        },
+        provenance={"data": "toy"},
+        metrics={},
+        verdicts=[],
+        card="# toy\n",
+        release=None,
+    )
+    make_bundle(toy.trained, contents, out)
     return out
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from pipelines import paths
+import pipelines as paths
 from runtime.code import code_list, source_tree
 from runtime.facts import STAGES as PIPELINES
 from tests.toys import ROOT

@@ -8,6 +8,7 @@ from typing import Any
 
 from hallmark.build import build
 from hallmark.contracts import Prepared, silent
+from hallmark.learn.candidates import fit_candidates
 from runtime.compose import composed as compose
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,7 @@ class Toy:
     def __init__(self, *overrides: str) -> None:
         self.params = compose(*overrides)
         self.task: Any = build(self.params["task"], "task")
+        self.learner: Any = build(self.params["learner"], "learner")
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -44,12 +46,12 @@ class Toy:
     def trained(self) -> Path:
         """The directory of its model: base, adapters, calibration."""
         self.scratch = tempfile.TemporaryDirectory(prefix="toy-")
-        return train(self.params, self.task, self.prepared, Path(self.scratch.name))
+        return train(self.params, self.task, self.learner, self.prepared, Path(self.scratch.name))
 
     @cached_property
     def predictor(self) -> Any:
         """Its model behind one call."""
-        return self.task.predictor(self.trained, "1.2.3", "d" * 64)
+        return self.learner.open(self.task, self.trained, "1.2.3", "d" * 64)
 
 
 @functools.cache
@@ -64,10 +66,17 @@ def prepare(params: dict[str, Any], task: Any) -> Prepared:
     return Prepared(clean.rows, clean.subjects, task.split(clean))
 
 
-def train(params: dict[str, Any], task: Any, prepared: Prepared, out: Path) -> Path:
+def fit(params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, out: Path) -> dict[str, Any]:
+    """Fit the candidates into a directory, as the stage does; returns the training record."""
+    candidates, settings = build(params["model"]["candidates"]), build(params["train"])
+    return fit_candidates(learner, task, prepared, candidates, settings, out, out / "scratch", silent)
+
+
+def train(params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, out: Path) -> Path:
     """Fit, personalise and calibrate into a directory, as the stage does."""
-    nodes = params["model"]["candidates"]
-    task.fit(prepared, build(nodes), nodes, build(params["train"]), out, out / "scratch", silent)
-    task.personalise(prepared, out, build(params["personalise"]), out / "scratch", silent)
-    task.calibrate(prepared, out, build(params["calibrate"]), silent)
+    fit(params, task, learner, prepared, out)
+    if params["personalise"] is not None:
+        learner.personalise(task, prepared, out, build(params["personalise"]), out / "scratch", silent)
+    if params["calibrate"] is not None:
+        learner.calibrate(task, prepared, out, build(params["calibrate"]), silent)
     return out

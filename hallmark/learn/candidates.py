@@ -1,18 +1,36 @@
-"""Candidates at equal cost: the best on valid becomes the base, the others its rivals in the report."""
+"""Fit all candidates of a learner at equal cost, and keep the best on valid: the only loop over candidates."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-from hallmark.contracts import Progress
+from hallmark.contracts import (
+    Candidate,
+    Combining,
+    Follow,
+    Learner,
+    Prepared,
+    Progress,
+    Task,
+    TrainResult,
+    TrainSettings,
+)
 from hallmark.errors import ConfigError
 from hallmark.files import write_json
-from hallmark.learn.trainer import TrainResult
+from hallmark.learn.processes import world
+from hallmark.learn.side_by_side import side_by_side
 
-Follow = Callable[[int, int, float], None]
-"""Called with step, steps and the latest loss on valid."""
+Evaluated = Callable[[int, float], None]
+"""Called with (step, loss on valid) after every evaluation of a network; may raise to stop."""
+
+T = TypeVar("T", bound=Task)
+E = TypeVar("E")
+C = TypeVar("C", bound=Candidate)
+S = TypeVar("S", bound=TrainSettings)
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -26,84 +44,122 @@ class Quick:
 
     seed: int
     processes: int
+    side_by_side: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.processes != 1:
             raise ValueError(f"processes={self.processes}: one is enough for what needs no trainer")
 
 
-def distinct(candidates: Sequence[Any]) -> None:
-    """Check that every candidate has a name of its own.
+@runtime_checkable
+class Composite(Protocol):
+    """A candidate that is made of fitted ones."""
+
+    @property
+    def members(self) -> Sequence[Candidate]:
+        """The candidates that are fitted first."""
+
+
+def fit_candidates(
+    learner: Learner[T, E, C, S, M],
+    task: T,
+    prepared: Prepared,
+    candidates: Sequence[C],
+    train: S,
+    out: Path,
+    scratch: Path,
+    progress: Progress,
+    evaluated: Evaluated | None = None,
+) -> dict[str, Any]:
+    """Fit every candidate and save them in the order of their loss on valid.
+
+    Candidates with `members` are combined from these, each of which is fitted once, whoever names it.
+
+    Args:
+        learner: fits and saves.
+        task: what is learned.
+        prepared: the rows and their splits.
+        candidates: each has a name of its own.
+        train: how they are trained.
+        out: the best goes into `base`, the others into `rivals`, the record into `training.json`.
+        scratch: a directory for checkpoints; the same one resumes a killed run.
+        progress: of the terminal.
+        evaluated: see `Evaluated`; it orders networks one after the other.
+
+    Returns:
+        The record: facts of the examples, candidates, the chosen one's name.
 
     Raises:
-        ConfigError: two share one.
+        ConfigError: two candidates share a name.
     """
+    _check_names(candidates)
+    examples = learner.examples(task, prepared, train, progress)
+    parts = _parts(candidates)
+    follow = {name: following(i, name, progress, evaluated) for i, name in enumerate(parts)}
+    jobs = {name: partial(learner.fit_one, examples, part, train, scratch / name) for name, part in parts.items()}
+    # torchrun's processes train every network together; a study must see one network's losses after the other's.
+    alone = world() > 1 or evaluated is not None
+    trained = side_by_side(jobs, 1 if alone else train.side_by_side, lambda name, *state: follow[name](*state))
+
+    def fitted(candidate: Any) -> tuple[M, TrainResult]:
+        if not isinstance(candidate, Composite):
+            return trained[next(name for name, part in parts.items() if part == candidate)]
+        assert isinstance(learner, Combining)  # what a learner accepts is checked when a composition is built
+        found: tuple[M, TrainResult] = learner.combine(examples, candidate, [fitted(m)[0] for m in candidate.members])
+        return found
+
+    models = [(candidate, *fitted(candidate)) for candidate in candidates]
+    models.sort(key=lambda model: model[2].valid_loss)
+    said: dict[str, dict[str, Any]] = {}
+    for place, (candidate, model, result) in enumerate(models):
+        said[candidate.name] = {
+            "valid_loss": round(result.valid_loss, 6),
+            "best_step": result.best_step,
+            "steps": result.steps,
+            "curve": [[step, round(loss, 6)] for step, loss in result.curve],
+            **learner.save(model, candidate, out / "base" if place == 0 else out / "rivals" / candidate.name),
+        }
+    record = {
+        **learner.describe(examples),
+        "candidates": {candidate.name: said[candidate.name] for candidate in candidates},
+        "chosen": models[0][0].name,
+    }
+    write_json(out / "training.json", record)
+    return record
+
+
+def _check_names(candidates: Sequence[Candidate]) -> None:
     names = [candidate.name for candidate in candidates]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two of model.candidates are named {twice.pop()!r}: give one another `name`")
 
 
-def following(place: int, name: str, progress: Progress, look: Callable[[int, float], None] | None) -> Follow:
+def _parts(candidates: Sequence[Any]) -> dict[str, Any]:
+    """Name every candidate that is fitted: those without members, and the members of the others."""
+    found: dict[str, Any] = {}
+    for candidate in candidates:
+        for part in candidate.members if isinstance(candidate, Composite) else (candidate,):
+            if part not in found.values():
+                twice = sum(other.name == part.name for other in found.values())
+                found[f"{part.name}-{twice + 1}" if twice else part.name] = part
+    return found
+
+
+def following(place: int, name: str, progress: Progress, evaluated: Evaluated | None) -> Follow:
     """Return what follows one network's training.
 
     Args:
         place: of the network among all that are trained; later ones report later steps.
         name: of the network.
         progress: of the terminal.
-        look: see `Task.fit`; called once for every new loss.
+        evaluated: called once for every new loss.
     """
     seen: list[float] = []
 
     def follow(step: int, steps: int, loss: float) -> None:
-        if look is not None and not math.isnan(loss) and seen[-1:] != [loss]:
+        if evaluated is not None and not math.isnan(loss) and seen[-1:] != [loss]:
             seen.append(loss)
-            look(place * 10**6 + step, loss)
+            evaluated(place * 10**6 + step, loss)
         progress(f"fit {name}", step, steps, "" if math.isnan(loss) else f"valid {loss:.4f}")
 
     return follow
-
-
-def fit_candidates(
-    candidates: Sequence[Any],
-    nodes: Sequence[Mapping[str, Any]],
-    fit: Callable[[Any, Follow], tuple[Any, TrainResult]],
-    save: Callable[[Any, Mapping[str, Any], Path], dict[str, Any]],
-    out: Path,
-    facts: Mapping[str, Any],
-    progress: Progress,
-    look: Callable[[int, float], None] | None = None,
-) -> dict[str, Any]:
-    """Fit every candidate and save them in the order of their loss on valid.
-
-    Args:
-        candidates: each has a `name`.
-        nodes: their configuration.
-        fit: fits one, following its training.
-        save: writes one with its node into a directory; returns what the record shall say of it.
-        out: the best goes into `base`, the others into `rivals`, the record into `training.json`.
-        facts: further values of the record.
-        progress: of the terminal.
-        look: see `Task.fit`.
-
-    Returns:
-        The record: facts, candidates, chosen.
-    """
-    fitted: list[tuple[float, int, Any, TrainResult]] = []
-    for i, candidate in enumerate(candidates):
-        model, result = fit(candidate, following(i, candidate.name, progress, look))
-        fitted.append((result.valid_loss, i, model, result))
-    said: dict[str, dict[str, Any]] = {}
-    fitted.sort(key=lambda f: f[:2])
-    for place, (_, i, model, result) in enumerate(fitted):
-        name = candidates[i].name
-        said[name] = {
-            "valid_loss": round(result.valid_loss, 6),
-            "best_step": result.best_step,
-            "steps": result.steps,
-            "curve": [[step, round(loss, 6)] for step, loss in result.curve],
-            **save(model, nodes[i], out / "base" if place == 0 else out / "rivals" / name),
-        }
-    chosen = candidates[fitted[0][1]].name
-    record = {**facts, "candidates": {c.name: said[c.name] for c in candidates}, "chosen": chosen}
-    write_json(out / "training.json", record)
-    return record

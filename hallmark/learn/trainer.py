@@ -20,12 +20,12 @@ from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils import deterministic
 from torch.utils.data import Dataset
 
+from hallmark.contracts import Follow, TrainResult
 from hallmark.errors import BundleError
 from hallmark.files import read_json
 from hallmark.learn.precision import CHOICES, resolve
 from hallmark.learn.processes import world
 
-Progress = Callable[[int, int, float], None]
 LOOKED_AT = 4  # batches of valid that share a pass: no gradients are kept, but memory must stay that of training
 
 
@@ -86,23 +86,6 @@ class TrainConfig:
             raise ValueError(f"precision={self.precision!r} must be one of {', '.join(CHOICES)}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} must be in 0…1, 1 excluded")
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What training did.
-
-    Attributes:
-        valid_loss: best loss on valid, of the averaged weights.
-        best_step: when it was reached.
-        steps: how many were made.
-        curve: (step, valid loss) of every look.
-    """
-
-    valid_loss: float
-    best_step: int
-    steps: int
-    curve: tuple[tuple[int, float], ...]
 
 
 class Averaged(nn.Module):
@@ -195,7 +178,7 @@ def fit(
     valid: tuple[int, Callable[[list[int]], dict[str, Tensor]]],
     config: TrainConfig,
     checkpoints: Path,
-    progress: Progress | None = None,
+    progress: Follow | None = None,
 ) -> tuple[nn.Module, TrainResult]:
     """Train a model and return its best averaged weights.
 

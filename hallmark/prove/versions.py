@@ -1,6 +1,7 @@
 """Semantic versions of models, derived from what changed since the release.
 
-Schema → major, weights → minor, anything else in the bundle → patch, nothing → the release's own version.
+Schema → major, anything else in the bundle → minor, nothing → the release's own version. A patch is a refresh: adapters
+updated without training, so that a refresh and a training never share a version.
 """
 
 from collections.abc import Mapping
@@ -24,12 +25,15 @@ def released(releases: Path, task: str) -> dict[str, Any] | None:
     return found
 
 
-def next_version(digests: Mapping[str, str], release: Mapping[str, Any] | None) -> tuple[str, str]:
+def next_version(
+    digests: Mapping[str, str], release: Mapping[str, Any] | None, refreshed: bool = False
+) -> tuple[str, str]:
     """Derive a version.
 
     Args:
         digests: sha256 of `schema`, `weights` and `bundle`.
-        release: the released model's `version` and the same `digests`, None before the first release.
+        release: the `version` and the same `digests` that the version counts from, None before the first release.
+        refreshed: whether adapters of that release were updated, without training.
 
     Returns:
         Version and the reason in words.
@@ -40,11 +44,14 @@ def next_version(digests: Mapping[str, str], release: Mapping[str, Any] | None) 
     was = release["digests"]
     if digests["schema"] != was["schema"]:
         return f"{major + 1}.0.0", "request, response or input schema changed"
-    if digests["weights"] != was["weights"]:
-        return f"{major}.{minor + 1}.0", "weights changed"
-    if digests["bundle"] != was["bundle"]:
-        return f"{major}.{minor}.{patch + 1}", "same weights, something around them changed"
-    return str(release["version"]), "nothing changed since the release"
+    if digests["weights"] == was["weights"] and digests["bundle"] == was["bundle"]:
+        return str(release["version"]), "nothing changed since the release"
+    if refreshed:
+        return f"{major}.{minor}.{patch + 1}", "adapters refreshed, nothing trained"
+    changed = (
+        "weights changed" if digests["weights"] != was["weights"] else "same weights, something around them changed"
+    )
+    return f"{major}.{minor + 1}.0", changed
 
 
 def parse(version: str) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from hallmark.contracts import Evaluator, Progress, Shown, Task, Verdict
+from hallmark.contracts import AnyLearner, Evaluator, Progress, Shown, Task, Verdict
 from hallmark.errors import BundleError
 from hallmark.files import read_json, write_json, write_text
 from hallmark.judge.drift import write_data_report
@@ -20,6 +20,7 @@ from hallmark.stages.prepare import open_prepared
 
 def evaluate(
     task: Task,
+    learner: AnyLearner,
     evaluator: Evaluator,
     prepared: Path,
     model: Path,
@@ -33,8 +34,8 @@ def evaluate(
     The report is written whether or not the gates pass; `enforce` fails the stage afterwards.
     """
     data = open_prepared(prepared)
-    metrics = evaluator.metrics(task)
-    evaluation = evaluator.evaluate(task, data, model, champion, out / "pictures", progress)
+    metrics = evaluator.metrics(task, learner)
+    evaluation = evaluator.evaluate(task, learner, data, model, champion, out / "pictures", progress)
     verdicts = judge(gates, evaluation, metrics)
     shown = evaluator.shown
     (out / "pictures").mkdir(parents=True, exist_ok=True)  # an evaluation may have drawn none

@@ -2,27 +2,32 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hallmark.build import build, targets
-from hallmark.contracts import Exporting, Task, Verdict
+from hallmark.build import dump, targets
+from hallmark.contracts import AnyLearner, Candidate, Exporting, Requiring, Task, Verdict
 from hallmark.errors import BundleError, ConfigError, GateError
 from hallmark.files import FileRef, read_json, replacing, write_json
 from hallmark.judge.gates import judge_drift
 from hallmark.judge.report import model_card
 from hallmark.learn.export import REQUIREMENT
 from hallmark.learn.trainer import quiet
-from hallmark.prove.bundle import Hallmark, make_bundle, open_bundle
+from hallmark.prove.bundle import Contents, Hallmark, make_bundle, open_accepted
 from hallmark.prove.code import SourceTree
 from hallmark.prove.provenance import describe_machine, digest_of
 from hallmark.prove.versions import released
 from hallmark.stages.prepare import TABLES, open_prepared
 
+MADE_BY = ("task", "learner", "data", "model", "train", "personalise", "calibrate")
+"""Sections of the parameters that decide about a model."""
+
 
 def package(
     task: Task,
+    learner: AnyLearner,
+    candidates: Sequence[Candidate],
     params: Mapping[str, Any],
     prepared: Path,
     model: Path,
@@ -37,57 +42,63 @@ def package(
     Raises:
         BundleError: a gate failed, or the verdicts are missing.
         GateError: the form changes the answers by more than it may.
-        ConfigError: the task knows no other form.
+        ConfigError: the learner knows no other form.
     """
     verdicts = [Verdict(**v) for v in read_json(evaluation / "verdicts.json")]
     if failed := [v for v in verdicts if v.status == "failed"]:
         raise BundleError(f"gate {failed[0].gate!r} failed ({failed[0].reason}): a failed model is not packaged")
-    metrics = read_json(evaluation / "metrics.json")
-    before = released(releases, task.name)
+    metrics, origin = read_json(evaluation / "metrics.json"), read_json(prepared / "origin.json")
+    facts = {"task": task.name, "metrics (test)": metrics, "data": origin}
+    # Only what rests on a pretrained model has requirements.
+    needed = {name for candidate in candidates if isinstance(candidate, Requiring) for name in candidate.requirements}
     provenance = {
         "data": {name: FileRef.to(prepared / f"{name}.parquet").sha256 for name in TABLES},
-        "origin": read_json(prepared / "origin.json"),
+        "origin": origin,
         "code": digest_of(dict(SourceTree().imported_by(targets(dict(params))).files)),
-        "params": digest_of({k: params[k] for k in ("task", "data", "model", "train", "personalise", "calibrate")}),
+        "params": digest_of({name: params[name] for name in MADE_BY}),
         "lock": FileRef.to(lock).sha256,
         "machine": describe_machine(),
     }
-    schema = {"request": task.request_type().model_json_schema(), "response": task.response_type().model_json_schema()}
-    facts = {"task": task.name, "metrics (test)": metrics, "data": provenance["origin"]}
-    card = model_card(f"hallmark-{task.name}", facts, verdicts, task.purpose, task.card_limits)
-    candidates = build(params["model"]["candidates"], "model.candidates")
-    # Only what rests on a pretrained model has requirements.
-    needed = sorted({name for candidate in candidates for name in getattr(candidate, "requirements", ())})
-    if form is None:
-        return make_bundle(
-            model, out, task.name, params["task"], needed, schema, provenance, metrics, verdicts, card, before
-        )
     with tempfile.TemporaryDirectory(prefix="form-") as scratch:
-        exported = Path(scratch) / "model"
-        verdicts.append(export(task, model, exported, prepared, form))
-        provenance |= {"form": params["package"]["form"]}
-        facts |= {"form": f"{params['package']['form']}; the metrics are those of the model before it took this form"}
-        card = model_card(f"hallmark-{task.name}", facts, verdicts, task.purpose, task.card_limits)
-        needed = sorted({*needed, REQUIREMENT})
-        return make_bundle(
-            exported, out, task.name, params["task"], needed, schema, provenance, metrics, verdicts, card, before
+        if form is not None:
+            exported = Path(scratch) / "model"
+            verdicts.append(export(task, learner, model, exported, prepared, form))
+            model, needed = exported, needed | {REQUIREMENT}
+            provenance |= {"form": dump(form)}
+            facts |= {"form": f"{dump(form)}; the metrics are those of the model before it took this form"}
+        contents = Contents(
+            task=task.name,
+            spec={"task": dump(task), "learner": dump(learner)},
+            requirements=sorted(needed),
+            schema={
+                "request": task.request_type().model_json_schema(),
+                "response": task.response_type().model_json_schema(),
+            },
+            provenance=provenance,
+            metrics=metrics,
+            verdicts=verdicts,
+            card=model_card(f"hallmark-{task.name}", facts, verdicts, task.purpose, task.card_limits),
+            release=released(releases, task.name),
         )
+        return make_bundle(model, contents, out)
 
 
-def export(task: Task, model: Path, out: Path, prepared: Path, form: Any) -> Verdict:
+def export(task: Task, learner: AnyLearner, model: Path, out: Path, prepared: Path, form: Any) -> Verdict:
     """Copy a model with its network in another form, and judge what that changes.
 
     Raises:
         GateError: too much.
-        ConfigError: the task knows no other form.
+        ConfigError: the learner knows no other form.
     """
-    if not isinstance(task, Exporting):
-        raise ConfigError(f"package.form: {type(task).__name__} is packaged as it was trained: choose package=standard")
+    if not isinstance(learner, Exporting):
+        raise ConfigError(
+            f"package.form: what {type(learner).__name__} learns is packaged as it was trained: choose package=standard"
+        )
     quiet()
     shutil.copytree(model, out)
-    task.export(out, form)
+    learner.export(out, form)
     data = open_prepared(prepared)
-    verdict = judge_drift(task.compared(data, model), task.compared(data, out), form.most_drift)
+    verdict = judge_drift(learner.compared(task, data, model), learner.compared(task, data, out), form.most_drift)
     if verdict.status != "passed":
         raise GateError(f"package.form.most_drift: {verdict.reason}: choose package=onnx or package=standard")
     return verdict
@@ -99,13 +110,11 @@ def open_judged(bundle: Path) -> tuple[Hallmark, str]:
     Raises:
         BundleError: no gate judged it, or one refused it.
     """
-    hallmark, digest = open_bundle(bundle)
+    hallmark, digest = open_accepted(bundle)
     if all(v["status"] == "skipped" for v in hallmark.verdicts):
         raise BundleError(
             f"{bundle} was judged by no gate (evaluate.gates was empty, or all were skipped): it cannot be promoted"
         )
-    if refused := [v["gate"] for v in hallmark.verdicts if v["status"] == "failed"]:
-        raise BundleError(f"{bundle} was refused by gate {refused[0]!r}: it cannot be promoted")
     return hallmark, digest
 
 

@@ -2,28 +2,25 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hallmark.build import build
 from hallmark.contracts import Progress
+from hallmark.learn.candidates import Evaluated, fit_candidates
 from hallmark.stages.prepare import open_prepared
 
 
-def try_setting(
-    params: Mapping[str, Any], prepared: Path, look: Callable[[int, float], None], progress: Progress
-) -> float:
-    """Fit with some parameters; `look` sees every look at valid and may raise to stop."""
-    task = build(params["task"], "task")
+def try_setting(params: Mapping[str, Any], prepared: Path, evaluated: Evaluated, progress: Progress) -> float:
+    """Fit with some parameters; `evaluated` sees every loss on valid and may raise to stop."""
+    task, learner = build(params["task"], "task"), build(params["learner"], "learner")
     candidates = build(params["model"]["candidates"], "model.candidates")
+    train, rows = build(params["train"], "train"), open_prepared(prepared)
     scratch = Path(tempfile.mkdtemp(prefix="trial-"))
     try:
-        nodes = params["model"]["candidates"]
-        train = build(params["train"], "train")
-        record = task.fit(
-            open_prepared(prepared), candidates, nodes, train, scratch / "out", scratch / "work", progress, look
-        )
+        where = (scratch / "out", scratch / "work")
+        record = fit_candidates(learner, task, rows, candidates, train, *where, progress, evaluated)
         return float(record["candidates"][record["chosen"]]["valid_loss"])
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

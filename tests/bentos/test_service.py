@@ -86,11 +86,11 @@ def test_an_answer_names_its_model_and_its_hallmark(service: Service, question: 
 
 
 def test_the_service_and_the_library_give_the_same_answer(
-    service: Service, question: dict[str, Any], task: Any, bundle: Path
+    service: Service, question: dict[str, Any], task: Any, learner: Any, bundle: Path
 ) -> None:
     hallmark, digest = open_bundle(bundle)
     request = task.request_type()(**question)
-    [expected] = task.predictor(bundle, hallmark.version, digest).predict([request])
+    [expected] = learner.open(task, bundle, hallmark.version, digest).predict([request])
     assert service.predict(question)[1] == json.loads(expected.model_dump_json())
 
 
@@ -199,7 +199,7 @@ def test_what_no_sensor_reads_is_not_forecast(
 ) -> None:
     readings = [{**row, "glucose_mg_dl": values[i % 2]} for i, row in enumerate(question["readings"])]
     status, answer = service.predict({**question, "readings": readings})
-    assert (status, answer["status"], answer["spoke"]) == (200, "abstained", "nobody")
+    assert (status, answer["status"], answer["served_by"]) == (200, "abstained", "none")
     assert told in answer["reason"]
 
 
@@ -279,5 +279,5 @@ def test_a_corrupt_bundle_is_not_served(bundle: Path, tmp_path: Path) -> None:
 
 def test_the_example_of_the_readme_is_answered(service: Service) -> None:
     status, answer = service.predict(json.loads((ROOT / "examples" / "glucose.json").read_text()))
-    assert (status, answer["status"], answer["spoke"]) == (200, "forecast", "base")
+    assert (status, answer["status"], answer["served_by"]) == (200, "forecast", "base")
     assert answer["fallback"]  # the toy does not know this person

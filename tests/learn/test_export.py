@@ -93,15 +93,15 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     task, out = build(params["task"], "task"), tmp_path_factory.mktemp(request.param)
     stage.clean_rows(build(params["data"], "data"), task, out / "prepared", out / "report", lambda *_: None)
     stage.split_rows(task, out / "prepared")
-    train(params, task, prepare(params, task), out / "model")
-    return task, out
+    train(params, task, build(params["learner"]), prepare(params, task), out / "model")
+    return task, build(params["learner"]), out
 
 
 def test_a_text_model_in_another_form_passes_the_gate_and_answers_alike(made: Any, tmp_path: Path) -> None:
-    task, out = made
+    task, learner, out = made
     for form in (EXACT, EIGHT_BITS):
         there = tmp_path / str(form.int8)
-        verdict = package.export(task, out / "model", there, out / "prepared", form)
+        verdict = package.export(task, learner, out / "model", there, out / "prepared", form)
         assert verdict.status == "passed"
         assert verdict.figure is not None
         assert (verdict.figure > 0.001) == form.int8
@@ -111,29 +111,32 @@ def test_a_text_model_in_another_form_passes_the_gate_and_answers_alike(made: An
 
 
 def test_a_form_that_changes_too_much_is_refused(made: Any, tmp_path: Path) -> None:
-    task, out = made
+    task, learner, out = made
     strict = Onnx(int8=True, most_drift=1e-6)
     with pytest.raises(GateError, match=r"99% of .* numbers change by .* of their spread"):
-        package.export(task, out / "model", tmp_path / "there", out / "prepared", strict)
+        package.export(task, learner, out / "model", tmp_path / "there", out / "prepared", strict)
 
 
 def test_a_task_that_knows_no_other_form_says_so(tmp_path: Path) -> None:
-    task = build(compose("experiment=trades")["task"], "task")
-    with pytest.raises(ConfigError, match="TradesTask is packaged as it was trained: choose package=standard"):
-        package.export(task, tmp_path, tmp_path / "there", tmp_path, EXACT)
+    params = compose("experiment=trades")
+    task, learner = build(params["task"], "task"), build(params["learner"], "learner")
+    with pytest.raises(
+        ConfigError, match="TradesLearner learns is packaged as it was trained: choose package=standard"
+    ):
+        package.export(task, learner, tmp_path, tmp_path / "there", tmp_path, EXACT)
 
 
 def test_the_forecaster_in_another_form_forecasts_alike(
-    task: Any, prepared: Any, trained: Path, tmp_path: Path
+    task: Any, learner: Any, prepared: Any, trained: Path, tmp_path: Path
 ) -> None:
     import shutil
 
-    numbers = task.compared(prepared, trained)
+    numbers = learner.compared(task, prepared, trained)
     for form, within in ((EXACT, 0.01), (EIGHT_BITS, 5.0)):
         there = tmp_path / str(form.int8)
         shutil.copytree(trained, there)
-        task.export(there, form)
-        changed = np.abs(task.compared(prepared, there) - numbers).max()
+        learner.export(there, form)
+        changed = np.abs(learner.compared(task, prepared, there) - numbers).max()
         assert changed < within
         assert (there / "base" / NETWORK).is_file()
     assert json.loads((trained / "training.json").read_text())["chosen"]

@@ -40,21 +40,21 @@ def test_every_process_works_and_an_error_names_its_process(tmp_path: Path) -> N
 
 
 def test_a_base_trained_by_two_processes_is_one_base_and_the_same_again(
-    task: Any, params: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: Any, learner: Any, params: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    nodes = params["model"]["candidates"][:1]
+    candidates = build(params["model"]["candidates"][:1])
     config = dataclasses.replace(build(params["train"]), processes=2)
     found = []
     settings = build(params["personalise"])
     settings = dataclasses.replace(settings, lora=dataclasses.replace(settings.lora, people=2))
     for name in ("one", "two"):
         out = tmp_path / name
-        stage.fit_base(task, {"candidates": nodes}, build(nodes), config, files, out, silent)
+        stage.fit_base(task, learner, candidates, config, files, out, silent)
         assert {p.name for p in out.iterdir()} == {"base", "training.json"}
         found.append(sha256(out))
-    stage.personalise(task, files, tmp_path / "one", settings, silent)
+    stage.personalise(task, learner, files, tmp_path / "one", settings, silent)
     assert found[0] == found[1]
     both = dataclasses.replace(settings, processes=2)
-    stage.personalise(task, files, tmp_path / "two", both, silent)
+    stage.personalise(task, learner, files, tmp_path / "two", both, silent)
     assert tree_digests(tmp_path / "one" / "people") == tree_digests(tmp_path / "two" / "people")

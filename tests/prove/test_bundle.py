@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from hallmark.contracts import Verdict
 from hallmark.errors import BundleError
 from hallmark.files import read_json, write_json
-from hallmark.prove.bundle import make_bundle, open_bundle
+from hallmark.prove.bundle import Contents, make_bundle, open_accepted, open_bundle
+
+PASSED = Verdict("rmse", "passed", 20.0, 25.0, "mg/dL", "better")
 
 
 @pytest.fixture
@@ -59,6 +62,33 @@ def test_a_later_format_is_refused(copy: Path) -> None:
         open_bundle(copy)
 
 
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (lambda found: found["metrics"]["rmse"].update({"30": 10.0}), "metrics, verdicts or card"),
+        (lambda found: found["verdicts"][0].update({"status": "skipped"}), "metrics, verdicts or card"),
+        (lambda found: found["verdicts"].clear(), "metrics, verdicts or card"),
+        (lambda found: found["provenance"].update({"data": "other"}), "files, configuration or provenance"),
+        (lambda found: found["schema"].update({"request": {}}), "schemas"),
+    ],
+)
+def test_a_manifest_that_was_edited_is_refused(edit: Any, what: str, trained: Path, tmp_path: Path) -> None:
+    make(trained, tmp_path / "bundle", None)
+    manifest = read_json(tmp_path / "bundle" / "hallmark.json")
+    edit(manifest)
+    write_json(tmp_path / "bundle" / "hallmark.json", manifest)
+    with pytest.raises(BundleError, match=f"was edited: its {what} do not have the digest"):
+        open_bundle(tmp_path / "bundle")
+
+
+def test_a_bundle_that_a_gate_refused_opens_for_reading_but_does_not_answer(trained: Path, tmp_path: Path) -> None:
+    refused = Verdict("rmse against ridge", "failed", 30.0, 25.0, "mg/dL", "20% worse")
+    make(trained, tmp_path / "bundle", None, verdict=refused)
+    assert open_bundle(tmp_path / "bundle")[0].verdicts[0]["status"] == "failed"
+    with pytest.raises(BundleError, match=r"was refused by gate 'rmse against ridge' \(20% worse\): it may not answer"):
+        open_accepted(tmp_path / "bundle")
+
+
 def test_a_pickle_never_enters_a_bundle(trained: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(trained, tmp_path / "model"))
     (model / "base" / "weights.pt").write_bytes(b"")
@@ -77,7 +107,8 @@ def test_versions_follow_what_changed_in_a_real_bundle(trained: Path, tmp_path: 
     first = make(trained, tmp_path / "first", None)
     release = {"version": first.version, "digests": dict(first.digests)}
     assert make(trained, tmp_path / "same", release).version == "1.0.0"
-    assert make(trained, tmp_path / "patch", release, provenance={"data": "other"}).version == "1.0.1"
+    assert make(trained, tmp_path / "other", release, provenance={"data": "other"}).version == "1.1.0"
+    assert make(trained, tmp_path / "patch", release, {"data": "other"}, refreshed=True).version == "1.0.1"
     assert make(trained, tmp_path / "major", release, schema={"request": {}}).version == "2.0.0"
     model = Path(shutil.copytree(trained, tmp_path / "model"))
     file = model / "base" / "ridge.safetensors"
@@ -88,7 +119,25 @@ def test_versions_follow_what_changed_in_a_real_bundle(trained: Path, tmp_path: 
 
 
 def make(
-    model: Path, out: Path, release: Any, provenance: dict[str, Any] | None = None, schema: dict[str, Any] | None = None
+    model: Path,
+    out: Path,
+    release: Any,
+    provenance: dict[str, Any] | None = None,
+    schema: dict[str, Any] | None = None,
+    refreshed: bool = False,
+    verdict: Verdict = PASSED,
 ) -> Any:
     """Make a bundle with little in its manifest."""
-    return make_bundle(model, out, "toy", {}, [], schema or {}, provenance or {}, {}, [], "", release)
+    contents = Contents(
+        task="toy",
+        spec={},
+        requirements=[],
+        schema=schema or {},
+        provenance=provenance or {},
+        metrics={"rmse": {"30": 20.0}},
+        verdicts=[verdict],
+        card="",
+        release=release,
+        refreshed=refreshed,
+    )
+    return make_bundle(model, contents, out)

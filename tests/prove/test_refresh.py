@@ -31,7 +31,7 @@ def tomorrow(prepared: Any) -> pd.DataFrame:
 
 
 def test_a_day_of_readings_becomes_a_bundle_that_answers(
-    task: Any, trained: Path, bundle: Path, tomorrow: pd.DataFrame, tmp_path: Path
+    task: Any, learner: Any, trained: Path, bundle: Path, tomorrow: pd.DataFrame, tmp_path: Path
 ) -> None:
     rows = write(tomorrow, tmp_path / "day.csv")
     was, digest = open_bundle(bundle)
@@ -50,7 +50,7 @@ def test_a_day_of_readings_becomes_a_bundle_that_answers(
     assert ways["new/comer"] == "online_ridge"
     assert not [name for name in found.files if "diary" in name or name.endswith(".parquet")]
     # A request of tomorrow's evening is answered from the refreshed history, for the newcomer too.
-    predictor = task.predictor(tmp_path / "nightly" / "bundle", made.version, "d" * 64)
+    predictor = learner.open(task, tmp_path / "nightly" / "bundle", made.version, "d" * 64)
     mine = tomorrow[tomorrow["subject_id"] == "new/comer"]
     request = task.request_type().model_validate(
         {
@@ -64,7 +64,7 @@ def test_a_day_of_readings_becomes_a_bundle_that_answers(
     )
     [answer] = predictor.predict([request])
     assert (answer.status, answer.fallback) == ("forecast", "")
-    assert answer.spoke == "adapter"
+    assert answer.served_by == "adapter"
 
 
 def test_the_next_night_goes_on_where_the_last_ended(

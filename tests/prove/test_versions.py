@@ -8,7 +8,7 @@ import pytest
 
 from hallmark.contracts import Verdict
 from hallmark.errors import BundleError
-from hallmark.prove.bundle import make_bundle
+from hallmark.prove.bundle import Contents, make_bundle
 from hallmark.prove.versions import next_version, released
 from hallmark.stages.evaluate import find_champion
 from hallmark.stages.package import promote
@@ -20,13 +20,20 @@ WAS = {"schema": "a", "weights": "b", "bundle": "c"}
     ("change", "expected"),
     [
         ({}, "3.4.5"),
-        ({"bundle": "x"}, "3.4.6"),
+        ({"bundle": "x"}, "3.5.0"),
         ({"weights": "x", "bundle": "x"}, "3.5.0"),
         ({"schema": "x", "weights": "x", "bundle": "x"}, "4.0.0"),
     ],
 )
 def test_the_largest_change_decides(change: dict[str, str], expected: str) -> None:
     assert next_version({**WAS, **change}, {"version": "3.4.5", "digests": WAS})[0] == expected
+
+
+def test_a_refresh_is_a_patch_so_that_no_training_shares_its_version() -> None:
+    refreshed = {**WAS, "weights": "x", "bundle": "x"}
+    release = {"version": "3.4.5", "digests": WAS}
+    assert next_version(refreshed, release, refreshed=True) == ("3.4.6", "adapters refreshed, nothing trained")
+    assert next_version(refreshed, release)[0] == "3.5.0"
 
 
 def test_the_first_version_is_one() -> None:
@@ -43,11 +50,11 @@ def test_a_release_with_a_strange_version_is_refused() -> None:
     [(None, "was judged by no gate"), ("skipped", "was judged by no gate"), ("failed", "was refused by gate 'g'")],
 )
 def test_only_what_gates_passed_is_promoted(
-    status: Any, message: str, trained: Path, params: Any, task: Any, tmp_path: Path
+    status: Any, message: str, trained: Path, task: Any, tmp_path: Path
 ) -> None:
     verdicts = [] if status is None else [Verdict("g", status, 1.0, 2.0, "", "why")]
     made = tmp_path / "bundle"
-    make_bundle(trained, made, task.name, params["task"], [], {}, {"data": "toy"}, {}, verdicts, "# toy\n", None)
+    make_bundle(trained, contents(task.name, verdicts), made)
     (tmp_path / "champion").mkdir()
     with pytest.raises(BundleError, match=message):
         promote(made, tmp_path / "releases.json", tmp_path / "champions")
@@ -55,12 +62,17 @@ def test_only_what_gates_passed_is_promoted(
     assert not (tmp_path / "releases.json").exists()
 
 
-def test_every_task_has_its_own_champion(params: dict[str, Any], task: Any, trained: Path, tmp_path: Path) -> None:
+def contents(task: str, verdicts: list[Verdict]) -> Contents:
+    """Contents of a bundle that differ in task and verdicts alone."""
+    return Contents(task, {}, [], {}, {"data": "toy"}, {}, verdicts, "# toy\n", None)
+
+
+def test_every_task_has_its_own_champion(trained: Path, tmp_path: Path) -> None:
     releases, champions = tmp_path / "releases.json", tmp_path / "champions"
     verdicts = [Verdict("g", "passed", 1.0, 1.0, "", "fine")]
     for name in ("one", "two"):
         made = tmp_path / name
-        make_bundle(trained, made, name, params["task"], [], {}, {"data": "toy"}, {}, verdicts, "# toy\n", None)
+        make_bundle(trained, contents(name, verdicts), made)
         promote(made, releases, champions)
     assert find_champion("one", releases, champions) == champions / "one"
     assert find_champion("three", releases, champions) is None

@@ -4,13 +4,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from hallmark.arrays import Array
 from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
 from hallmark.families.classification.baselines import commonest
+from hallmark.families.classification.learner import ClassLearner
 from hallmark.families.classification.metrics import by_confidence, classification_metrics
 from hallmark.families.classification.scores import Spread, scores_by_subject, shown_classes, single, summarise_classes
 from hallmark.families.classification.task import ClassTask
@@ -22,6 +23,7 @@ from hallmark.judge.report import training_notes
 TIMED = 50  # single answers
 ANSWERS_ALL = TemperatureConfig(wanted_accuracy=0.0, most_abstained=0.0)
 
+AnyLearner = ClassLearner[Any, Any]
 Tested = tuple[dict[str, float | Spread], dict[str, str]]
 """Figures by metric, some with their interval, and captions by the name of a picture."""
 
@@ -35,6 +37,8 @@ class ClassEvaluation:
         segmentations: what comes before the colon in the names of the task's segments.
         seed: of the bootstrap.
     """
+
+    evaluates: ClassVar[tuple[type, type]] = (ClassTask, ClassLearner)
 
     drawn: str
     segmentations: tuple[str, ...]
@@ -53,10 +57,8 @@ class ClassEvaluation:
         """Accuracy first."""
         return shown_classes(self.drawn, tuple(self.further))
 
-    def metrics(self, task: ClassTask) -> Mapping[str, Metric]:
-        """Every metric that is reported, by name; ValueError for a task that has no labels."""
-        if not isinstance(task, ClassTask):
-            raise ValueError(f"{type(task).__name__} chooses among no labels: choose task and evaluation by one preset")
+    def metrics(self, task: ClassTask, learner: AnyLearner) -> Mapping[str, Metric]:
+        """Every metric that is reported, by name."""
         return classification_metrics() | dict(self.further)
 
     def tests(self, task: Any, prepared: Prepared, predictor: Any, out: Path) -> Tested:
@@ -64,29 +66,38 @@ class ClassEvaluation:
         return {}, {}
 
     def evaluate(
-        self, task: Any, prepared: Prepared, model: Path, champion: Path | None, out: Path, progress: Progress
+        self,
+        task: ClassTask,
+        learner: AnyLearner,
+        prepared: Prepared,
+        model: Path,
+        champion: Path | None,
+        out: Path,
+        progress: Progress,
     ) -> Evaluation:
-        """Score everything on test; see `Evaluator.evaluate`."""
+        """Score everything on test; see `Evaluator.evaluate`. Every model is opened once."""
         rows = task.rows_of(prepared, "test")
         calibration = load_temperature(model / "calibration")
         progress("evaluate", 0, 3, f"{len(rows):,} {self.drawn}")
-        logits, target = task.logits(prepared, model / "base", "test")
+        ours = learner.load(task, model / "base")
+        logits, target = learner.logits(task, ours, prepared, "test")
         found: dict[str, Array] = {OURS: calibration.probabilities(logits)}
-        for rival in sorted((model / "rivals").glob("*")):
-            on_valid, known = task.logits(prepared, rival, "valid")
-            own = fit_temperature(on_valid, known, ANSWERS_ALL)
-            found[rival.name] = own.probabilities(task.logits(prepared, rival, "test")[0])
+        for directory in sorted((model / "rivals").glob("*")):
+            other = learner.load(task, directory)
+            own = fit_temperature(*learner.logits(task, other, prepared, "valid"), ANSWERS_ALL)
+            found[directory.name] = own.probabilities(learner.logits(task, other, prepared, "test")[0])
         if champion is not None:
-            theirs = load_temperature(champion / "calibration")
-            found[CHAMPION] = theirs.probabilities(task.logits(prepared, champion / "base", "test")[0])
+            theirs, other = load_temperature(champion / "calibration"), learner.load(task, champion / "base")
+            found[CHAMPION] = theirs.probabilities(learner.logits(task, other, prepared, "test")[0])
         progress("evaluate", 1, 3, "baselines")
         learned = task.numbers(task.rows_of(prepared, "train")["label"])
         found["commonest"] = commonest(learned, len(task.labels), len(rows))
-        found |= task.baselines(prepared, model)
+        found |= learner.baselines(task, ours, prepared)
         segments, together = task.segments(rows), task.drawn_together(rows)
         summary = summarise_classes(found, target, segments, calibration.threshold, self.seed, together)
         progress("evaluate", 2, 3, "tests")
-        predictor = task.predictor(model, "0.0.0", "0" * 64)  # an answer must name a version: these go nowhere
+        # An answer must name a version: these go nowhere.
+        predictor = learner.predictor(task, ours, calibration, "0.0.0", "0" * 64)
         figures, pictures = self.tests(task, prepared, predictor, out)
         if figures:
             summary = pd.concat([summary, pd.DataFrame([single(*f) for f in figures.items()])], ignore_index=True)
@@ -96,7 +107,7 @@ class ClassEvaluation:
         notes = {
             **training_notes(model),
             "test": f"{len(rows):,} {self.drawn}: {rows['label'].value_counts().sort_index().to_dict()}",
-            "what every model is given": {"commonest": "nothing: the shares of the labels", **task.inputs},
+            "what every model is given": {"commonest": "nothing: the shares of the labels", **learner.inputs},
         }
         timings = _timings(predictor, task.requests(prepared, rows.head(TIMED)))
         progress("evaluate", 3, 3, "")

@@ -1,19 +1,14 @@
-"""What tasks share that choose among labels for rows of nobody in particular."""
+"""What tasks share that choose among labels, for rows that are personal to nobody."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from hallmark.arrays import Array
-from hallmark.contracts import Clean, Prepared, Progress, Raw
+from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.errors import DataError
-from hallmark.families.classification.temperature import TemperatureConfig, fit_temperature, save_temperature
-from hallmark.learn.candidates import Follow, distinct, fit_candidates
-from hallmark.learn.impersonal import Impersonal, write_nobody
-from hallmark.learn.trainer import TrainResult
 from hallmark.read.splits import PartsConfig, check_parts, split_groups
 from hallmark.read.validation import Ledger, Limits, require_columns
 
@@ -32,9 +27,6 @@ class ClassTask:
 
     limits: Limits
     """When cleaning fails."""
-
-    inputs: ClassVar[Mapping[str, str]] = {}
-    """What every model is given, by name, for the report."""
 
     request: ClassVar[type]
     """The pydantic type of a request."""
@@ -68,27 +60,9 @@ class ClassTask:
         """Name what may not lie in two parts."""
         raise NotImplementedError
 
-    def fit_one(
-        self, prepared: Prepared, config: Any, train: Any, scratch: Path, follow: Follow
-    ) -> tuple[Any, TrainResult]:
-        """Fit one candidate on train; valid may stop it and says how good it is."""
-        raise NotImplementedError
-
-    def save(self, model: Any, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-        """Write a fitted candidate and its configuration; returns what the record shall say of it."""
-        raise NotImplementedError
-
-    def logits(self, prepared: Prepared, base: Path, part: str) -> tuple[Array, Array]:
-        """Return a saved candidate's logits of the rows of `rows_of`, (B, L), and their targets, (B,)."""
-        raise NotImplementedError
-
     def requests(self, prepared: Prepared, rows: pd.DataFrame) -> Sequence[Any]:
         """Return some rows of `rows_of` as requests to the service."""
         raise NotImplementedError
-
-    def baselines(self, prepared: Prepared, model: Path) -> dict[str, Array]:
-        """Return the probabilities of rivals that need not be saved, on test, (B, L)."""
-        return {}
 
     def segments(self, rows: pd.DataFrame) -> dict[str, Array]:
         """Cut rows into segments, name → which, (B,)."""
@@ -117,41 +91,6 @@ class ClassTask:
         """Turn names into numbers, (B,)."""
         found: Array = labels.map({label: i for i, label in enumerate(self.labels)}).to_numpy()
         return found
-
-    def fit(
-        self,
-        prepared: Prepared,
-        candidates: Sequence[Any],
-        nodes: Sequence[Mapping[str, Any]],
-        train: Any,
-        out: Path,
-        scratch: Path,
-        progress: Progress,
-        look: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Any]:
-        """Fit every candidate; see `Task.fit`."""
-        distinct(candidates)
-
-        def one(config: Any, follow: Follow) -> tuple[Any, TrainResult]:
-            return self.fit_one(prepared, config, train, scratch / config.name, follow)
-
-        facts = {f"{part}_rows": len(self.rows_of(prepared, part)) for part in ("train", "valid")}
-        return fit_candidates(candidates, nodes, one, self.save, out, facts, progress, look)
-
-    def personalise(
-        self, prepared: Prepared, model: Path, config: Impersonal, scratch: Path, progress: Progress
-    ) -> dict[str, Any]:
-        """Nobody is personalised."""
-        write_nobody(model / "people")
-        return {}
-
-    def calibrate(
-        self, prepared: Prepared, model: Path, config: TemperatureConfig, progress: Progress
-    ) -> dict[str, Any]:
-        """Fit temperature and threshold on valid."""
-        found = fit_temperature(*self.logits(prepared, model / "base", "valid"), config)
-        save_temperature(model / "calibration", found)
-        return {"temperature": found.temperature, "threshold": found.threshold}
 
     def request_type(self) -> type:
         """The pydantic type of a request."""

@@ -12,8 +12,8 @@ import numpy as np
 from hallmark.arrays import Array, Floats, Integers
 from hallmark.errors import DataError
 from hallmark.families.forecasting.history import BINS, HOURS, STATISTICS, History, HistoryConfig
-from hallmark.families.forecasting.inputs import Scale, ridge_features, window_inputs
-from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid
+from hallmark.families.forecasting.inputs import ridge_features, window_inputs
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid, Scale
 from hallmark.families.forecasting.ridge import NormalEquations
 from hallmark.families.forecasting.splits import Parts
 

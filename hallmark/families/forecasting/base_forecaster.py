@@ -5,8 +5,7 @@ A base is a directory: `ridge.safetensors`, `model.safetensors`, `spec.json`. Lo
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,18 @@ from safetensors.torch import save_file as save_torch
 from torch import Tensor, nn
 
 from hallmark.arrays import Floats, Integers
-from hallmark.build import build
-from hallmark.contracts import Progress as TaskProgress
+from hallmark.build import build, dump
+from hallmark.contracts import Follow, TrainResult
 from hallmark.families.forecasting.assemble import Assembler, fit_population_ridge
 from hallmark.families.forecasting.ensemble import EnsembleConfig, average
 from hallmark.families.forecasting.history import History, HistoryConfig
-from hallmark.families.forecasting.inputs import Scale
 from hallmark.families.forecasting.network import BodyConfig, Forecaster, Shape
-from hallmark.families.forecasting.online_ridge import OnlineRidgeConfig
-from hallmark.families.forecasting.panel import Grid, Panel
+from hallmark.families.forecasting.panel import Grid, Panel, Scale
 from hallmark.families.forecasting.ridge import NormalEquations
 from hallmark.families.forecasting.splits import Parts
 from hallmark.files import read_json, readable, sha256, write_json
-from hallmark.learn.candidates import following
 from hallmark.learn.export import NETWORK, Exported, Onnx, export
-from hallmark.learn.processes import world
-from hallmark.learn.side_by_side import side_by_side
-from hallmark.learn.trainer import Progress, TrainConfig, TrainResult, fit
+from hallmark.learn.trainer import TrainConfig, fit
 
 BLEND_PRIOR = 0.02  # pulls the blend to the network alone, as a variance in units of the horizon's own
 
@@ -169,10 +163,6 @@ def batches(
     return make
 
 
-Shared = tuple[Assembler, Parts, History, Integers, Integers, ForecastConfig, TrainConfig]
-"""The arguments of `fit_base` that all networks of a run share."""
-
-
 def fit_base(
     body: BodyConfig,
     assembler: Assembler,
@@ -183,7 +173,7 @@ def fit_base(
     forecast: ForecastConfig,
     config: TrainConfig,
     checkpoints: Path,
-    progress: Progress | None = None,
+    progress: Follow | None = None,
 ) -> tuple[Base, TrainResult]:
     """Fit one candidate network.
 
@@ -218,37 +208,6 @@ def fit_base(
     assert isinstance(average, Forecaster)
     _fit_blend(average, _chunks(look, len(valid)))
     return Base(assembler, average), result
-
-
-def fit_networks(
-    candidates: Sequence[BodyConfig],
-    shared: Shared,
-    at_once: int,
-    scratch: Path,
-    progress: TaskProgress,
-    look: Callable[[int, float], None] | None,
-) -> dict[BodyConfig, tuple[Base, TrainResult]]:
-    """Train every network among the candidates once, the members of ensembles among them.
-
-    Args:
-        candidates: networks and ensembles of networks.
-        shared: what all of them are trained on, see `fit_base`.
-        at_once: how many are trained at the same time, on CPUs.
-        scratch: of the checkpoints.
-        progress: of the terminal.
-        look: see `Task.fit`.
-    """
-    networks: dict[BodyConfig, str] = {}
-    for candidate in candidates:
-        for body in candidate.members if isinstance(candidate, EnsembleConfig) else (candidate,):
-            twice = list(networks.values()).count(body.name) if body not in networks else 0
-            networks.setdefault(body, f"{body.name}-{twice + 1}" if twice else body.name)
-    follow = {n: following(i, n, progress, look) for i, n in enumerate(networks.values())}
-    jobs = {name: partial(fit_base, body, *shared, scratch / name) for body, name in networks.items()}
-    # torchrun's processes train every network together; a study must see one network's looks after the other's.
-    alone = world() > 1 or look is not None
-    trained = side_by_side(jobs, 1 if alone else at_once, lambda name, *state: follow[name](*state))
-    return {body: trained[name] for body, name in networks.items()}
 
 
 def average_bases(
@@ -388,29 +347,16 @@ def _horizon_weight(grid: Grid, forecast: ForecastConfig) -> Tensor:
     return weight * len(short)
 
 
-def save_base(base: Base, directory: Path, spec: Mapping[str, Any]) -> None:
-    """Write a base; `spec` holds the configuration nodes of body and forecast."""
+def save_base(base: Base, directory: Path, body: BodyConfig, forecast: ForecastConfig) -> None:
+    """Write a base with the configuration that its network is made from."""
     directory.mkdir(parents=True, exist_ok=True)
     assembler = base.assembler
     save_file({"weights": assembler.weights, "intercept": assembler.intercept}, str(directory / "ridge.safetensors"))
     state = {name: tensor.contiguous() for name, tensor in base.forecaster.state_dict().items()}
     save_torch(state, str(directory / "model.safetensors"))
-    write_json(
-        directory / "spec.json",
-        {
-            "body": spec["body"],
-            "forecast": asdict_plain(spec["forecast"]),
-            "shape": asdict_plain(base.forecaster.shape),
-            "grid": asdict_plain(assembler.grid),
-            "scale": asdict_plain(assembler.scale),
-            "history": asdict_plain(assembler.history),
-        },
-    )
-
-
-def asdict_plain(value: Any) -> dict[str, Any]:
-    """A frozen dataclass as JSON values."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(value).items()}
+    parts = {"body": body, "forecast": forecast, "shape": base.forecaster.shape}
+    parts |= {"grid": assembler.grid, "scale": assembler.scale, "history": assembler.history}
+    write_json(directory / "spec.json", dump(parts))
 
 
 def load_base(directory: Path) -> Base:
@@ -424,17 +370,10 @@ def load_base(directory: Path) -> Base:
 
 
 def _load(directory: Path) -> Base:
-    spec = read_json(directory / "spec.json")
-    past = {**spec["history"], "ridge": OnlineRidgeConfig(**spec["history"]["ridge"])}
+    spec = build(read_json(directory / "spec.json"))
     arrays = load_file(str(directory / "ridge.safetensors"))
-    assembler = Assembler(
-        Grid(**spec["grid"]),
-        Scale(**spec["scale"]),
-        HistoryConfig(**past),
-        arrays["weights"],
-        arrays["intercept"],
-    )
-    model = make_forecaster(build(spec["body"], "model"), Shape(**spec["shape"]), ForecastConfig(**spec["forecast"]))
+    assembler = Assembler(spec["grid"], spec["scale"], spec["history"], arrays["weights"], arrays["intercept"])
+    model = make_forecaster(spec["body"], spec["shape"], spec["forecast"])
     model.load_state_dict(load_torch(str(directory / "model.safetensors")))
     exported = Exported(directory) if (directory / NETWORK).is_file() else None
     return Base(assembler, model.eval(), sha256(directory / "model.safetensors"), exported)

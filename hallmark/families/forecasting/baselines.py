@@ -11,7 +11,7 @@ import numpy as np
 
 from hallmark.arrays import Array, Floats, Integers
 from hallmark.families.forecasting.history import History
-from hallmark.families.forecasting.inputs import Scale
+from hallmark.families.forecasting.panel import Scale
 from hallmark.families.forecasting.ridge import NormalEquations
 from hallmark.families.forecasting.splits import Parts
 

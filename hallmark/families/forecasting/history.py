@@ -13,9 +13,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from hallmark.arrays import Array, Floats, Integers
-from hallmark.families.forecasting.inputs import Scale
 from hallmark.families.forecasting.online_ridge import Forecast, OnlineRidge, OnlineRidgeConfig, lessons, ridge_size
-from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid, Panel
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid, Panel, Scale
 
 BINS = 48  # half hours of a day
 HOURS = 24

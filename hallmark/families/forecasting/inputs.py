@@ -5,38 +5,15 @@
 Legend of shapes: B windows, C context, P window inputs, K ridge features, H horizons.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from hallmark.arrays import Array, Floats
-from hallmark.families.forecasting.panel import MINUTES_A_DAY
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Scale
 
 FINE = 24  # grid points kept one by one (2 h at 5 minutes)
 QUARTER = 3  # grid points a mean beyond that, up to the recent window
 HOURLY = 12  # grid points a mean beyond the recent window
 SLOTS = 8  # means of QUARTER points of the coming hours, as they were one and two days ago
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Units of the value, so that inputs are of order one.
-
-    Attributes:
-        center: a typical value, in the value's unit.
-        spread: a typical standard deviation, in the value's unit.
-        low: below this a reading counts as low (share of the past, as an input).
-        high: above this a reading counts as high.
-    """
-
-    center: float
-    spread: float
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not (self.spread > 0 and self.low < self.center < self.high):
-            raise ValueError(f"need spread > 0 and low < center < high, got {self}")
 
 
 def clock(minute: Array, harmonics: int) -> Floats:

@@ -9,11 +9,15 @@ Legend of shapes: B windows, H horizons, Q quantiles, L pairs of quantiles, D da
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from hallmark.arrays import Floats, Integers
 from hallmark.families.forecasting.panel import Grid
+from hallmark.families.forecasting.task import pairs
+from hallmark.files import read_json, readable, write_json
 
 FORGOTTEN = 8  # half-lives after which a score no longer counts
 
@@ -37,16 +41,6 @@ class CalibrateConfig:
     def __post_init__(self) -> None:
         if self.pseudo_count <= 0 or self.stride < 1 or self.half_life_days <= 0 or self.side_by_side < 1:
             raise ValueError(f"pseudo_count, stride, half_life_days and side_by_side must be positive, got {self}")
-
-
-def pairs(levels: tuple[float, ...]) -> list[tuple[int, int, float]]:
-    """Pair the quantiles symmetric about the median: (low index, high index, nominal coverage), widest first."""
-    found = []
-    for low, level in enumerate(levels):
-        for high in range(len(levels) - 1, low, -1):
-            if abs(levels[high] + level - 1) < 1e-9:
-                found.append((low, high, levels[high] - level))
-    return found
 
 
 def scores(quantiles: Floats, target: Floats, levels: tuple[float, ...]) -> Floats:
@@ -149,3 +143,21 @@ def widen(quantiles: Floats, offset: Floats, levels: tuple[float, ...]) -> Float
     out[..., middle:] = np.maximum.accumulate(out[..., middle:], axis=-1)
     out[..., : middle + 1] = np.minimum.accumulate(out[..., middle::-1], axis=-1)[..., ::-1]
     return out
+
+
+def save_calibration(out: Path, calibration: Calibration) -> None:
+    """Write the offsets."""
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {"population": np.ascontiguousarray(calibration.population), "personal": calibration.personal},
+        str(out / "offsets.safetensors"),
+    )
+    write_json(out / "index.json", {k: list(v) for k, v in calibration.first_row.items()})
+
+
+def load_calibration(directory: Path) -> Calibration:
+    """Read the offsets."""
+    with readable(directory, "run `dvc repro train`"):
+        arrays = load_file(str(directory / "offsets.safetensors"))
+        index = {k: (v[0], v[1], v[2]) for k, v in read_json(directory / "index.json").items()}
+        return Calibration(arrays["population"], arrays["personal"], index)

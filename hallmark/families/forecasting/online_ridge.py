@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from hallmark.arrays import Array, Floats, Integers
-from hallmark.families.forecasting.inputs import Scale, ridge_features
-from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid, Panel
+from hallmark.families.forecasting.inputs import ridge_features
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid, Panel, Scale
 
 Forecast = Callable[[Integers], Floats]
 """Forecast of the population model at some origins, (B,) → (B, H): the change from the last reading."""

@@ -79,6 +79,27 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Units of the value, so that inputs are of order one.
+
+    Attributes:
+        center: a typical value, in the value's unit.
+        spread: a typical standard deviation, in the value's unit.
+        low: below this a reading counts as low (share of the past, as an input).
+        high: above this a reading counts as high.
+    """
+
+    center: float
+    spread: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (self.spread > 0 and self.low < self.center < self.high):
+            raise ValueError(f"need spread > 0 and low < center < high, got {self}")
+
+
+@dataclass(frozen=True)
 class Panel:
     """Readings of many subjects on one grid.
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from hallmark.arrays import Array, Floats
 from hallmark.contracts import Metric
-from hallmark.families.forecasting.intervals import pairs
 from hallmark.families.forecasting.panel import Grid
+from hallmark.families.forecasting.task import pairs
 
 Row = tuple[str, str, float, int]
 """(metric, at, value, windows)"""

@@ -1,7 +1,7 @@
 """A language model learns a new domain: from scratch it learns the old one first, then the strategy adapts it."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from hallmark.arrays import Array
-from hallmark.build import build
+from hallmark.contracts import Follow, TrainResult
 from hallmark.families.language.causal_lm import TOKENIZER, CausalLm, CausalLmConfig, FromScratch, Text, open_body
 from hallmark.families.language.encoder import take_up
 from hallmark.families.language.fine_tuned import open_fine_tuned, save_fine_tuned
 from hallmark.files import replacing
-from hallmark.learn.candidates import Follow
-from hallmark.learn.trainer import TrainConfig, TrainResult, fit
+from hallmark.learn.trainer import TrainConfig, fit
 
 START = "start"
 TOGETHER = 16  # windows of a batch that only looks
@@ -152,11 +151,11 @@ def _learn_old(
         best.body.save_pretrained(str(fresh))  # type: ignore[operator,union-attr]
 
 
-def save_language_model(made: LanguageModel, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+def save_language_model(made: LanguageModel, config: CausalLmConfig, directory: Path) -> dict[str, int]:
     """Write what was learned, and what it started from if nobody else keeps that; returns how many parameters."""
     facts: dict[str, Any] = {"context_length": made.context_length}
-    said = save_fine_tuned(made.model, node, directory, facts)
-    if isinstance(build(node["start"], "model.start"), FromScratch):
+    said = save_fine_tuned(made.model, config, directory, facts)
+    if isinstance(config.start, FromScratch):
         shutil.copytree(made.start, directory / START, dirs_exist_ok=True)
     return said
 

@@ -7,19 +7,17 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hallmark.build import build
+from hallmark.build import build, dump
 from hallmark.families.language.encoder import learned
 from hallmark.files import read_json, readable, write_json
 
 
-def save_fine_tuned(
-    model: nn.Module, node: Mapping[str, Any], directory: Path, facts: Mapping[str, Any]
-) -> dict[str, Any]:
+def save_fine_tuned(model: nn.Module, config: object, directory: Path, facts: Mapping[str, Any]) -> dict[str, int]:
     """Write what was learned, the candidate's configuration and further facts; returns how many parameters."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in learned(model).items()}
     save_file(tensors, str(directory / "learned.safetensors"))
-    write_json(directory / "spec.json", {"model": node, **facts})
+    write_json(directory / "spec.json", {"model": dump(config), **facts})
     return {"parameters": sum(value.numel() for value in tensors.values())}
 
 

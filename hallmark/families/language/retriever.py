@@ -3,10 +3,9 @@
 Legend of shapes: Q questions, A answers, D width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +13,14 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from hallmark.arrays import Array
+from hallmark.contracts import Follow, TrainResult
 from hallmark.errors import BundleError
 from hallmark.families.language.bi_encoder import BiEncoder, BiEncoderConfig
 from hallmark.families.language.encoder import Encoder, Tokens, merged, take_up, vectors
 from hallmark.families.language.fine_tuned import open_fine_tuned, save_fine_tuned
 from hallmark.files import readable
-from hallmark.learn.candidates import Follow
 from hallmark.learn.export import NETWORK, ExportedEncoder
-from hallmark.learn.trainer import TrainConfig, TrainResult, fit
+from hallmark.learn.trainer import TrainConfig, fit
 
 Pairs = Sequence[tuple[str, str]]
 """(text, the answer that belongs to it); a text may have several."""
@@ -134,9 +133,9 @@ def _assemble(config: BiEncoderConfig, encoder: Encoder) -> BiEncoder:
     return model
 
 
-def save_retriever(retriever: Retriever, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+def save_retriever(retriever: Retriever, config: BiEncoderConfig, directory: Path) -> dict[str, int]:
     """Write what was learned and every answer; returns how many parameters were learned."""
-    said = save_fine_tuned(retriever.model, node, directory, {"answers": list(retriever.answers)})
+    said = save_fine_tuned(retriever.model, config, directory, {"answers": list(retriever.answers)})
     save_file({"answers": retriever.known.astype(np.float16)}, directory / "answers.safetensors")
     return said
 

@@ -1,20 +1,19 @@
 """A pretrained encoder becomes a classifier: the head starts from a regression on frozen vectors, then both learn."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hallmark.arrays import Array
+from hallmark.contracts import Follow, TrainResult
 from hallmark.families.language.encoder import Encoder, EncoderConfig, TextClassifier, Tokens, take_up, vectors
 from hallmark.families.language.fine_tuned import open_fine_tuned, save_fine_tuned
-from hallmark.learn.candidates import Follow
 from hallmark.learn.export import NETWORK, ExportedEncoder
-from hallmark.learn.trainer import TrainConfig, TrainResult, fit
+from hallmark.learn.trainer import TrainConfig, fit
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,9 @@ def _assemble(config: EncoderConfig, encoder: Encoder, labels: int) -> TextClass
     return model
 
 
-def save_classifier(classifier: Classifier, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+def save_classifier(classifier: Classifier, config: EncoderConfig, directory: Path) -> dict[str, int]:
     """Write what was learned and where the rest comes from; returns how many parameters that is."""
-    return save_fine_tuned(classifier.model, node, directory, {"labels": list(classifier.labels)})
+    return save_fine_tuned(classifier.model, config, directory, {"labels": list(classifier.labels)})
 
 
 def load_classifier(directory: Path) -> Classifier:

@@ -21,6 +21,7 @@ from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_changes
 from hallmark.judge.report import training_notes
 from hallmark.tasks.cv.audit import Audit, swap_names
+from hallmark.tasks.cv.learner import CvLearner
 from hallmark.tasks.cv.matching import read_sentences
 from hallmark.tasks.cv.messages import CvRequest
 from hallmark.tasks.cv.planted import CONTACTS, INVENTIONS, MENTIONS, recombined
@@ -56,6 +57,8 @@ class CvEvaluation:
         seed: of the bootstrap.
     """
 
+    evaluates = (CvTask, CvLearner)
+
     audited_cvs: int
     seed: int
 
@@ -72,20 +75,25 @@ class CvEvaluation:
             (AT,), "", (*ranking, *((name, "all") for name in OWN)), (*ranking, ("own_job_auc", "all")), "sentences"
         )
 
-    def metrics(self, task: CvTask) -> Mapping[str, Metric]:
-        """Every metric, by name; ValueError for another task."""
-        if not isinstance(task, CvTask):
-            raise ValueError(f"{type(task).__name__} compares no CVs: choose task and evaluation by one preset")
+    def metrics(self, task: CvTask, learner: CvLearner) -> Mapping[str, Metric]:
+        """Every metric, by name."""
         return retrieval_metrics() | {name: Metric(name, unit, better) for name, (unit, better) in OWN.items()}
 
     def evaluate(
-        self, task: CvTask, prepared: Prepared, model: Path, champion: Path | None, out: Path, progress: Progress
+        self,
+        task: CvTask,
+        learner: CvLearner,
+        prepared: Prepared,
+        model: Path,
+        champion: Path | None,
+        out: Path,
+        progress: Progress,
     ) -> Evaluation:
         """Score everything on test; see `Evaluator.evaluate`."""
         asked = task.questions(prepared, "test")
         right = asked["right"].tolist()
         progress("evaluate", 0, 4, f"{len(asked):,} sentences")
-        served = task.predictor(model, "0.0.0", "0" * 64)  # an answer must name a version: these go nowhere
+        served = learner.open(task, model, "0.0.0", "0" * 64)  # an answer must name a version: these go nowhere
         frozen = Encoder(served.retriever.tokens.directory).eval()
         rankings = {
             name: score_ranking(similarity, right)

@@ -1,34 +1,20 @@
 """The CV task: skills that a job asks for, found in a CV, with evidence, gap and suggestions, whoever wrote it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hallmark.arrays import Array
-from hallmark.contracts import Clean, Prepared, Progress, Raw
+from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.errors import DataError
-from hallmark.families.language.bi_encoder import BiEncoderConfig
 from hallmark.families.language.cleaning import key_of, normal, text_features
-from hallmark.families.language.match_curves import MatchConfig, fit_curves, load_curves, save_curves
-from hallmark.families.language.retriever import Retriever, fit_retriever, load_retriever, save_retriever
 from hallmark.families.language.screens import Screen
-from hallmark.files import read_json, readable, write_json
-from hallmark.learn.candidates import Follow, distinct, fit_candidates
-from hallmark.learn.export import Onnx, export_encoder
-from hallmark.learn.impersonal import Impersonal, write_nobody
-from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
 from hallmark.read.splits import PARTS, PURGED, check_parts, share_out
 from hallmark.read.validation import Ledger, Limits, require_columns
 from hallmark.tasks.cv.documents import FEWEST_LETTERS
-from hallmark.tasks.cv.matching import read_sentences
 from hallmark.tasks.cv.messages import DISCLAIMER, LONGEST, CvRequest, CvResponse
-from hallmark.tasks.cv.predictor import CvPredictor
-from hallmark.tasks.cv.redaction import Redactor, legible, redactor
-from hallmark.tasks.cv.rewriting import Rewriter
+from hallmark.tasks.cv.redaction import legible
 from hallmark.tasks.cv.sources import (
     COLUMNS,
     CV,
@@ -44,9 +30,6 @@ from hallmark.tasks.cv.sources import (
     WHOLE_NAME,
 )  # fmt: skip
 
-NAMES = "names.json"
-COMPARED = 200  # sentences of test that another form of the model is compared on
-
 
 @dataclass(frozen=True)
 class CvTask:
@@ -59,7 +42,6 @@ class CvTask:
         seed: of that draw.
         most_skills: of one job, at most.
         least_probability: from which a line of a job counts as asking for a skill.
-        rewriter: arranges a CV for a job.
         screens: look for harm in generated text.
     """
 
@@ -69,7 +51,6 @@ class CvTask:
     seed: int
     most_skills: int
     least_probability: float
-    rewriter: Rewriter
     screens: tuple[Screen, ...]
 
     def __post_init__(self) -> None:
@@ -190,89 +171,12 @@ class CvTask:
         grouped = [(*key, set(map(int, found))) for key, found in rows.groupby(["subject_id", "text"])["right"]]
         return pd.DataFrame(grouped, columns=["subject_id", "text", "right"])
 
-    def fit_one(
-        self, prepared: Prepared, config: BiEncoderConfig, train: TrainConfig, scratch: Path, follow: Follow
-    ) -> tuple[Retriever, TrainResult]:
-        """Train one candidate on train; valid stops it."""
-        quiet()
-        seed_everything(train.seed, train.threads)
-        learn, valid = self.pairs(prepared, "train"), self.pairs(prepared, "valid")
-        return fit_retriever(config, self.skills(prepared), learn, valid, train, scratch, follow)
-
-    def fit(
-        self,
-        prepared: Prepared,
-        candidates: Sequence[Any],
-        nodes: Sequence[Mapping[str, Any]],
-        train: Any,
-        out: Path,
-        scratch: Path,
-        progress: Progress,
-        look: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Any]:
-        """Fit every candidate; see `Task.fit`."""
-        distinct(candidates)
-
-        def one(config: Any, follow: Follow) -> tuple[Retriever, TrainResult]:
-            return self.fit_one(prepared, config, train, scratch / config.name, follow)
-
-        facts = {f"{part}_pairs": len(self.pairs(prepared, part)) for part in ("train", "valid")}
-        return fit_candidates(candidates, nodes, one, save_retriever, out, facts, progress, look)
-
-    def personalise(
-        self, prepared: Prepared, model: Path, config: Impersonal, scratch: Path, progress: Progress
-    ) -> dict[str, Any]:
-        """Nobody is personalised: a score must not depend on who asks."""
-        write_nobody(model / "people")
-        return {}
-
-    def calibrate(self, prepared: Prepared, model: Path, config: MatchConfig, progress: Progress) -> dict[str, Any]:
-        """Turn cosines into probabilities on valid, and keep the names by which people are recognised."""
-        quiet()
-        retriever = load_retriever(model / "base")
-        asked = self.questions(prepared, "valid")
-        reading = read_sentences(asked["text"].tolist(), retriever.vectors)
-        found = fit_curves(reading.similarity(retriever.known), asked["right"].tolist(), config)
-        save_curves(model / "calibration", found)
-        listed = {kind: sorted(set(self.of_kind(prepared, kind)["text"].str.lower())) for kind in (GIVEN, FAMILY)}
-        write_json(model / "calibration" / NAMES, listed)
-        return {"asks": found.asks.slope, "shows": found.shows.slope}
-
     def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Lengths, signs and sources of the sentences of train and test; no text."""
         part = prepared.splits["part"]
         table = text_features(prepared.rows["text"]).assign(source=prepared.rows["subject_id"].astype(object))
         sentence = (prepared.rows["kind"] == SENTENCE).to_numpy()
         return tuple(table[(part == name).to_numpy() & sentence] for name in ("train", "test"))  # type: ignore[return-value]
-
-    def predictor(self, model: Path, version: str = "", digest: str = "") -> CvPredictor:
-        """Open a model directory."""
-        quiet()
-        return CvPredictor(
-            load_retriever(model / "base"),
-            load_curves(model / "calibration"),
-            load_redactor(model / "calibration"),
-            self.rewriter,
-            self.screens,
-            self.most_skills,
-            self.least_probability,
-            version,
-            digest,
-        )
-
-    def export(self, model: Path, form: Onnx) -> None:
-        """Write the encoder; see `Exporting`. The skills' vectors stay as they are."""
-        export_encoder(load_retriever(model / "base").model.encoder, model / "base", form)
-
-    def compared(self, prepared: Prepared, model: Path) -> Array:
-        """Probabilities that sentences of test show skills of test, and ask for any; see `Exporting`."""
-        asked = self.questions(prepared, "test").head(COMPARED)
-        retriever, curves = load_retriever(model / "base"), load_curves(model / "calibration")
-        skills = sorted({skill for right in asked["right"] for skill in right})
-        reading = read_sentences(asked["text"].tolist(), retriever.vectors)
-        shown = curves.shows.probability(reading.similarity(retriever.known[skills]))
-        asked_for = curves.asks.probability(reading.similarity(retriever.known).max(axis=1, keepdims=True))
-        return np.concatenate([shown, asked_for], axis=1)
 
     def request_type(self) -> type:
         """The pydantic type of a request."""
@@ -281,9 +185,3 @@ class CvTask:
     def response_type(self) -> type:
         """The pydantic type of an answer."""
         return CvResponse
-
-
-def load_redactor(directory: Path) -> Redactor:
-    """Read the names that calibration has kept; BundleError if they cannot be read."""
-    with readable(directory, "run `dvc repro train`"):
-        return redactor(read_json(directory / NAMES))

@@ -32,7 +32,6 @@ def clean(
     limits: ValidationLimits,
     sensor_text: Mapping[str, float],
     step_minutes: int,
-    unit_setting: str = "data.unit",
 ) -> Clean:
     """Clean rows one rule at a time, counting each.
 
@@ -41,7 +40,6 @@ def clean(
         limits: when to fail.
         sensor_text: value in mg/dL that stands for a sensor's text, keys in lower case (`low`, `high`).
         step_minutes: readings within one grid step are merged.
-        unit_setting: what names the unit, for messages.
 
     Raises:
         DataError: a column is missing, the unit is wrong or changes, two people share an id, times are UTC, or more is
@@ -63,7 +61,7 @@ def clean(
     if frame.empty:
         ledger.enforce(limits)
         raise DataError("no row is left: see the limits under task.limits")
-    _refuse_other_units(frame, unit_setting)
+    _refuse_other_units(frame)
     frame = ledger.drop(
         frame,
         _mask(~frame["glucose_mg_dl"].between(LOWEST_MG_DL, HIGHEST_MG_DL)),
@@ -207,19 +205,20 @@ def _values(frame: pd.DataFrame, sensor_text: Mapping[str, float], ledger: Ledge
     return frame[["subject_id", "timestamp", "glucose_mg_dl", "source"]]
 
 
-def _refuse_other_units(frame: pd.DataFrame, setting: str) -> None:
+def _refuse_other_units(frame: pd.DataFrame) -> None:
     median = frame.groupby("subject_id")["glucose_mg_dl"].median()
     odd = median[median < SUSPECT_MMOL]
     if len(odd):
         raise DataError(
             f"column 'glucose' looks like mmol/L for {len(odd)} of {len(median)} subjects "
-            f"(median {odd.iloc[0]:.1f} for subject {odd.index[0]!r}): set {setting}=mmol/L"
+            f"(median {odd.iloc[0]:.1f} for subject {odd.index[0]!r}): set data.unit=mmol/L "
+            "(for `hallmark refresh`: --set unit=mmol/L)"
         )
     high = median[median > HIGHEST_MG_DL]
     if len(high):
         raise DataError(
             f"column 'glucose' is too high for mg/dL (median {high.iloc[0]:.0f} for subject {high.index[0]!r}): "
-            f"is it in mg/dL while {setting} says mmol/L?"
+            f"is it in mg/dL while data.unit says mmol/L?"
         )
     ordered = frame.sort_values(["subject_id", "timestamp"], kind="stable")
     block = ordered.groupby("subject_id").cumcount() // BLOCK

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,13 @@ from hallmark.arrays import Array, Floats, Integers
 from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
 from hallmark.families.forecasting.base_forecaster import Base, load_base
 from hallmark.families.forecasting.baselines import Baselines, fit_baselines
-from hallmark.families.forecasting.intervals import pairs
+from hallmark.families.forecasting.learner import ForecastLearner
 from hallmark.families.forecasting.lightgbm import Trees
+from hallmark.families.forecasting.panel import Grid
+from hallmark.families.forecasting.predictor import ForecastPredictor
 from hallmark.families.forecasting.scores import Row, forecast_metrics, score_events, score_points, score_quantiles
 from hallmark.families.forecasting.splits import HELD_OUT, SEEN, Parts
+from hallmark.families.forecasting.task import pairs
 from hallmark.judge.bootstrap import summarise
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_calibration, draw_errors, draw_fans, draw_gains, draw_grid
@@ -25,11 +28,7 @@ from hallmark.learn.side_by_side import shared_out
 from hallmark.learn.trainer import seed_everything
 from hallmark.tasks.glucose.cleaning import GROUPS
 from hallmark.tasks.glucose.error_grids import ZONES, clarke_zone, parkes_zone
-from hallmark.tasks.glucose.predictor import GlucosePredictor
-
-if TYPE_CHECKING:
-    from hallmark.tasks.glucose.task import GlucoseTask
-
+from hallmark.tasks.glucose.task import GlucoseTask
 
 HYPO_MG_DL, HYPER_MG_DL = 70.0, 180.0
 TIMES = ("night", "morning", "afternoon", "evening")
@@ -49,6 +48,8 @@ class GlucoseEvaluation:
         seed: of the bootstrap.
         side_by_side: processes that share the people, on CPUs: the same bytes.
     """
+
+    evaluates = (GlucoseTask, ForecastLearner)
 
     marks_minutes: tuple[int, ...]
     path_minutes: int
@@ -79,16 +80,17 @@ class GlucoseEvaluation:
         """Groups of people, their sensors' interval, range of the last reading, time of day."""
         return (*GROUPS, "sensor", "range", "time")
 
-    def metrics(self, task: "GlucoseTask") -> Mapping[str, Metric]:
+    def metrics(self, task: GlucoseTask, learner: ForecastLearner) -> Mapping[str, Metric]:
         """Every metric that is reported, by name; ValueError for a horizon that the grid does not have."""
         for minutes in (*self.marks_minutes, self.event_minutes):
             task.grid.index_of(minutes)
-        found = forecast_metrics("mg/dL", task.forecast.quantile_levels)
+        found = forecast_metrics(task.unit, learner.forecast.quantile_levels)
         return found | {name: Metric(name, "", "higher") for name in CLINICAL}
 
     def evaluate(
         self,
-        task: "GlucoseTask",
+        task: GlucoseTask,
+        learner: ForecastLearner,
         prepared: Prepared,
         model: Path,
         champion: Path | None,
@@ -98,13 +100,13 @@ class GlucoseEvaluation:
         """Score everything on test; see `Evaluator.evaluate`."""
         seed_everything(self.seed, 1)
         parts = task.parts(prepared)
-        predictor = task.open_for_test(model, parts)
+        predictor = learner.open_for_test(task, model, parts)
         origins = parts.origins("test")[:: self.stride]
         others: dict[str, Base] = {p.name: load_base(p) for p in sorted((model / "rivals").glob("*")) if p.is_dir()}
-        rival = task.open_for_test(champion, parts) if champion is not None else None
-        train, valid = task.origins_to_fit(parts)
-        baselines = fit_baselines(parts, train, valid, task.scale, task.forecast.ridge_penalties)
-        trees = self._trees(task, parts, predictor, progress) if self.trees else {}
+        rival = learner.open_for_test(task, champion, parts) if champion is not None else None
+        train, valid = learner.origins_to_fit(parts)
+        baselines = fit_baselines(parts, train, valid, task.scale, learner.forecast.ridge_penalties)
+        trees = self._trees(learner, parts, predictor, progress) if self.trees else {}
         groups = _groups(prepared, parts)
         rows: list[tuple[Any, ...]] = []
         shown: list[dict[str, Any]] = []
@@ -130,7 +132,7 @@ class GlucoseEvaluation:
         scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
         scores, left_out = self._enough(scores)
         summary = summarise(scores, self.seed)
-        pictures = _draw(self, task, out, scores, summary, shown, np.concatenate(cloud))
+        pictures = _draw(self, task.grid, predictor.levels, out, scores, summary, shown, np.concatenate(cloud))
         notes = {
             **training_notes(model),
             "test": f"{len(origins):,} windows of {len(cloud)} people",
@@ -150,10 +152,10 @@ class GlucoseEvaluation:
         return scores[~few], said + "; ".join(who)
 
     def _trees(
-        self, task: "GlucoseTask", parts: Parts, predictor: GlucosePredictor, progress: Progress
+        self, learner: ForecastLearner, parts: Parts, predictor: ForecastPredictor, progress: Progress
     ) -> dict[str, Trees]:
         """Fit the trees, one model a horizon that is shown."""
-        train, valid = task.origins_to_fit(parts)
+        train, valid = learner.origins_to_fit(parts)
         assembler, history = predictor.base.assembler, predictor.pasts.history
         found = {}
         for name, every_input in (("lightgbm_12h", False), ("lightgbm_all", True)):
@@ -187,18 +189,18 @@ INPUTS = {
 
 def _person(
     config: GlucoseEvaluation,
-    task: "GlucoseTask",
+    task: GlucoseTask,
     parts: Parts,
-    predictor: GlucosePredictor,
+    predictor: ForecastPredictor,
     others: Mapping[str, Base],
-    champion: GlucosePredictor | None,
+    champion: ForecastPredictor | None,
     baselines: Baselines,
     trees: Mapping[str, Trees],
     subject_id: str,
     origins: Integers,
 ) -> dict[str, Any]:
     """Score one person's test windows."""
-    panel, grid, levels = parts.panel, task.grid, task.forecast.quantile_levels
+    panel, grid, levels = parts.panel, task.grid, predictor.levels
     context, minute = panel.context(origins), panel.minute[origins].astype(np.int64)
     target = parts.target(origins, "test")
     history = predictor.pasts.history
@@ -220,7 +222,7 @@ def _person(
         scored: list[Row] = score_points(forecast, target, grid, config.marks_minutes, config.path_minutes)
         if name in spread:
             scored += score_quantiles(spread[name], target, levels, grid, config.marks_minutes)
-        scored += _clinical(config, task, forecast, spread.get(name), target)
+        scored += _clinical(config, grid, levels, forecast, spread.get(name), target)
         found += [(name, *score) for score in scored]
     segmented = []
     for segment, inside in _window_segments(context[:, -1], minute).items():
@@ -242,14 +244,19 @@ def _person(
 
 
 def _clinical(
-    config: GlucoseEvaluation, task: "GlucoseTask", mean: Floats, quantiles: Floats | None, target: Floats
+    config: GlucoseEvaluation,
+    grid: Grid,
+    levels: tuple[float, ...],
+    mean: Floats,
+    quantiles: Floats | None,
+    target: Floats,
 ) -> list[Row]:
     """Error-grid shares and hypo and hyper events at the event horizon.
 
     An event is called when the 10% (90%) quantile crosses the bound; without quantiles, when the mean does.
     """
     at = config.event_minutes
-    i = task.grid.index_of(at)
+    i = grid.index_of(at)
     known = ~np.isnan(target[:, i])
     if not known.any():
         return []
@@ -258,7 +265,6 @@ def _clinical(
     for name, zone in (("clarke", clarke_zone(reference, predicted)), ("parkes", parkes_zone(reference, predicted))):
         rows.append((f"{name}_a", str(at), float((zone == 0).mean()), len(zone)))
         rows.append((f"{name}_ab", str(at), float((zone <= 1).mean()), len(zone)))
-    levels = task.forecast.quantile_levels
     low = mean[:, i] if quantiles is None or 0.1 not in levels else quantiles[:, i, levels.index(0.1)]
     high = mean[:, i] if quantiles is None or 0.9 not in levels else quantiles[:, i, levels.index(0.9)]
     said = {"hypo": low < HYPO_MG_DL, "hyper": high > HYPER_MG_DL}
@@ -287,7 +293,7 @@ def _groups(prepared: Prepared, parts: Parts) -> dict[str, list[str]]:
     return found
 
 
-def _timings(parts: Parts, predictor: GlucosePredictor, origins: Integers) -> list[float]:
+def _timings(parts: Parts, predictor: ForecastPredictor, origins: Integers) -> list[float]:
     """Time single forecasts, one window at a time, milliseconds."""
     chosen = origins[:: max(1, len(origins) // 50)][:50]
     times = []
@@ -305,18 +311,18 @@ def _timings(parts: Parts, predictor: GlucosePredictor, origins: Integers) -> li
 
 def _draw(
     config: GlucoseEvaluation,
-    task: "GlucoseTask",
+    grid: Grid,
+    levels: tuple[float, ...],
     out: Path,
     scores: pd.DataFrame,
     summary: pd.DataFrame,
     fans: list[Any],
     cloud: Array,
 ) -> dict[str, str]:
-    levels = task.forecast.quantile_levels
     marks = [str(m) for m in config.marks_minutes]
     found = {}
     if fans:
-        draw_fans(out / "fans.png", fans, task.grid.horizons_minutes, levels, "mg/dL")
+        draw_fans(out / "fans.png", fans, grid.horizons_minutes, levels, "mg/dL")
         found["fans.png"] = f"Forecasts of held-out people ({len(fans)} of them) with their 50, 80 and 90% intervals"
     draw_errors(out / "errors.png", summary, marks, "mg/dL")
     found["errors.png"] = "RMSE on held-out people with 95% bootstrap intervals over people"

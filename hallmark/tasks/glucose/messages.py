@@ -97,7 +97,7 @@ class GlucoseResponse(BaseModel):
     model_config = STRICT
     status: Literal["forecast", "abstained"]
     reason: Annotated[str, Field(description="why there is no forecast; empty when there is one")]
-    spoke: Annotated[Literal["adapter", "base", "nobody"], Field(description="which model answered")]
+    served_by: Annotated[Literal["adapter", "base", "none"], Field(description="the model that answered")]
     fallback: Annotated[
         str, Field(description="why a named person's past or adapter is not used; empty if nothing is amiss")
     ]
@@ -111,10 +111,10 @@ class GlucoseResponse(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "GlucoseResponse":
-        """A forecast has steps and a speaker and no reason; an abstention has a reason and nothing else."""
+        """A forecast has steps and a model and no reason; an abstention has a reason and nothing else."""
         answered = self.status == "forecast"
-        if answered != bool(self.forecast) or answered == bool(self.reason) or answered == (self.spoke == "nobody"):
-            raise PydanticCustomError("hallmark_answer", "status, forecast, reason and spoke must agree")
+        if answered != bool(self.forecast) or answered == bool(self.reason) or answered == (self.served_by == "none"):
+            raise PydanticCustomError("hallmark_answer", "status, forecast, reason and served_by must agree")
         return self
 
     @field_validator("forecast")

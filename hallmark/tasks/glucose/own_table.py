@@ -15,9 +15,9 @@ from hallmark.read.pointers import check_pointer
 from hallmark.read.tables import read_table
 from hallmark.read.validation import rename_columns, require_columns
 from hallmark.tasks.glucose.cleaning import OFFSET
+from hallmark.tasks.glucose.physiology import MG_DL_PER_MMOL_L
 
 COLUMNS = ("subject_id", "timestamp", "glucose")
-MG_DL_PER_MMOL_L = 18.016  # molar mass of glucose 180.16 g/mol
 
 UNITS = {"mg/dL": 1.0, "mmol/L": MG_DL_PER_MMOL_L}
 

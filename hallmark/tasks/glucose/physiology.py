@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 STEP_MIN = 5
 MMOL_PER_G_GLUCOSE = 1000 / 180.16
+MG_DL_PER_MMOL_L = 18.016  # molar mass of glucose 180.16 g/mol
 
 # Columns of the state (P, N): gut, subcutaneous insulin, plasma insulin, insulin actions, glucose, interstitium.
 D1, D2, S1, S2, INSULIN, X1, X2, X3, Q1, Q2, C = range(11)

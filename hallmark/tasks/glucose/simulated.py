@@ -14,10 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from hallmark.contracts import Progress, Raw, silent
-from hallmark.tasks.glucose.own_table import MG_DL_PER_MMOL_L
 from hallmark.tasks.glucose.physiology import (
     D1,
     D2,
+    MG_DL_PER_MMOL_L,
     MMOL_PER_G_GLUCOSE,
     S1,
     S2,

@@ -7,9 +7,10 @@ from typing import Any
 
 from hallmark.contracts import Better, Metric, Prepared
 from hallmark.families.classification.evaluation import ClassEvaluation, Tested
-from hallmark.families.classification.task import ClassTask
 from hallmark.judge.pictures import draw_shares
 from hallmark.tasks.sentiment import behaviour
+from hallmark.tasks.sentiment.learner import SentimentLearner
+from hallmark.tasks.sentiment.task import SentimentTask
 
 BEHAVIOUR: dict[str, Better] = {
     "negated_praise_turns": "higher",
@@ -23,11 +24,7 @@ BEHAVIOUR: dict[str, Better] = {
 class SentimentEvaluation(ClassEvaluation):
     """The shared evaluation and tests of behaviour."""
 
-    def metrics(self, task: ClassTask) -> Mapping[str, Metric]:
-        """Every metric, by name; ValueError for a task without texts."""
-        if not isinstance(task, ClassTask) or "text" not in getattr(task.request, "model_fields", ()):
-            raise ValueError(f"{type(task).__name__} reads no text: choose task and evaluation by one preset")
-        return super().metrics(task)
+    evaluates = (SentimentTask, SentimentLearner)
 
     @property
     def further(self) -> Mapping[str, Metric]:

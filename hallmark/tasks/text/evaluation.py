@@ -22,6 +22,7 @@ from hallmark.families.language.metrics import (
 from hallmark.judge.gates import CHAMPION, OURS
 from hallmark.judge.pictures import draw_bars
 from hallmark.judge.report import training_notes
+from hallmark.tasks.text.learner import TextLearner
 from hallmark.tasks.text.messages import TextRequest
 from hallmark.tasks.text.predictor import TextPredictor
 from hallmark.tasks.text.sources import NEW, OLD
@@ -42,6 +43,8 @@ class TextEvaluation:
         seed: of the bootstrap and the draws.
     """
 
+    evaluates = (TextTask, TextLearner)
+
     samples: int
     tokens: int
     texts: int
@@ -58,17 +61,22 @@ class TextEvaluation:
         headline = tuple((name, "all") for name in language_metrics())
         return Shown((NEW, OLD), "", headline, headline, "texts")
 
-    def metrics(self, task: TextTask) -> Mapping[str, Metric]:
-        """Every metric, by name; ValueError for another task."""
-        if not isinstance(task, TextTask):
-            raise ValueError(f"{type(task).__name__} writes no texts: choose task and evaluation by one preset")
+    def metrics(self, task: TextTask, learner: TextLearner) -> Mapping[str, Metric]:
+        """Every metric, by name."""
         return language_metrics()
 
     def evaluate(
-        self, task: TextTask, prepared: Prepared, model: Path, champion: Path | None, out: Path, progress: Progress
+        self,
+        task: TextTask,
+        learner: TextLearner,
+        prepared: Prepared,
+        model: Path,
+        champion: Path | None,
+        out: Path,
+        progress: Progress,
     ) -> Evaluation:
         """Score everything on test; see `Evaluator.evaluate`."""
-        predictor = task.predictor(model, "0.0.0", "0" * 64)  # an answer must name a version: these go nowhere
+        predictor = learner.open(task, model, "0.0.0", "0" * 64)  # an answer must name a version: these go nowhere
         models = {OURS: predictor.model, BEFORE: predictor.model.before()}
         models |= {path.name: load_language_model(path) for path in sorted((model / "rivals").glob("*"))}
         if champion is not None:

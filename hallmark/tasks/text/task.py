@@ -1,34 +1,19 @@
 """The text task: a language model that knows one domain learns another, and must not forget the first."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hallmark.contracts import Clean, Prepared, Progress, Raw
+from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.errors import DataError
-from hallmark.families.language.adaptation import (
-    Domain,
-    LanguageModel,
-    fit_language_model,
-    load_language_model,
-    save_language_model,
-)  # fmt: skip
-from hallmark.families.language.causal_lm import CausalLmConfig
 from hallmark.families.language.cleaning import key_of, text_features, tidy
 from hallmark.families.language.screens import Screen
-from hallmark.files import write_json
-from hallmark.learn.candidates import Follow, distinct, fit_candidates
-from hallmark.learn.impersonal import Impersonal, Uncalibrated, write_nobody
-from hallmark.learn.trainer import TrainConfig, TrainResult, quiet, seed_everything
 from hallmark.read.splits import PartsConfig, check_parts, split_groups
 from hallmark.read.validation import Ledger, Limits, require_columns
 from hallmark.tasks.text.messages import DISCLAIMER, TextRequest, TextResponse
-from hallmark.tasks.text.predictor import TextPredictor
-from hallmark.tasks.text.sources import COLUMNS, DOMAINS, NEW, OLD
+from hallmark.tasks.text.sources import COLUMNS, DOMAINS
 
 LONGEST = 100_000  # characters of a text
 
@@ -116,60 +101,11 @@ class TextTask:
         inside = (prepared.splits["part"] == part).to_numpy() & (prepared.rows["domain"] == domain).to_numpy()
         return [str(text) for text in prepared.rows.loc[inside, "text"]]
 
-    def fit_one(
-        self, prepared: Prepared, config: CausalLmConfig, train: TrainConfig, scratch: Path, follow: Follow
-    ) -> tuple[LanguageModel, TrainResult]:
-        """Train one candidate on train; valid stops it."""
-        quiet()
-        seed_everything(train.seed, train.threads)
-        old, new = (
-            Domain(self.texts(prepared, domain, "train"), self.texts(prepared, domain, "valid"))
-            for domain in (OLD, NEW)
-        )
-        return fit_language_model(config, old, new, train, scratch, follow)
-
-    def fit(
-        self,
-        prepared: Prepared,
-        candidates: Sequence[Any],
-        nodes: Sequence[Mapping[str, Any]],
-        train: Any,
-        out: Path,
-        scratch: Path,
-        progress: Progress,
-        look: Callable[[int, float], None] | None = None,
-    ) -> dict[str, Any]:
-        """Fit every candidate; see `Task.fit`."""
-        distinct(candidates)
-
-        def one(config: Any, follow: Follow) -> tuple[LanguageModel, TrainResult]:
-            return self.fit_one(prepared, config, train, scratch / config.name, follow)
-
-        facts = {f"{domain}_train_texts": len(self.texts(prepared, domain, "train")) for domain in DOMAINS}
-        return fit_candidates(candidates, nodes, one, save_language_model, out, facts, progress, look)
-
-    def personalise(
-        self, prepared: Prepared, model: Path, config: Impersonal, scratch: Path, progress: Progress
-    ) -> dict[str, Any]:
-        """Nobody is personalised: the texts belong to nobody in particular."""
-        write_nobody(model / "people")
-        return {}
-
-    def calibrate(self, prepared: Prepared, model: Path, config: Uncalibrated, progress: Progress) -> dict[str, Any]:
-        """Nothing is calibrated: a text is drawn from the model's own probabilities."""
-        write_json(model / "calibration" / "nothing.json", {})
-        return {}
-
     def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Lengths, signs and domains of train and test; no text."""
         part = prepared.splits["part"]
         table = text_features(prepared.rows["text"]).assign(domain=prepared.rows["domain"].astype(object))
         return table[(part == "train").to_numpy()], table[(part == "test").to_numpy()]
-
-    def predictor(self, model: Path, version: str = "", digest: str = "") -> TextPredictor:
-        """Open a model directory."""
-        quiet()
-        return TextPredictor(load_language_model(model / "base"), self.screens, version, digest)
 
     def request_type(self) -> type:
         """The pydantic type of a request."""

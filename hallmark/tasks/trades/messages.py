@@ -11,6 +11,7 @@ Disclaimer = Literal[
 ]
 DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
 
+SIDES = ("sell", "buy")
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 MOST_TRADES = 1000
 EARLIEST_MS = 100_000_000_000  # 1973; seconds of any later year lie below

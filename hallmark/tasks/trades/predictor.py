@@ -14,9 +14,7 @@ from hallmark.families.classification.temperature import Temperature
 from hallmark.families.classification.trees import Trees
 from hallmark.files import read_json, readable, write_json, write_text
 from hallmark.tasks.trades.features import Feature, Window, compute, describe, names_of, windows
-from hallmark.tasks.trades.messages import DISCLAIMER, SideProbability, TradesRequest, TradesResponse
-
-SIDES = ("sell", "buy")
+from hallmark.tasks.trades.messages import DISCLAIMER, SIDES, SideProbability, TradesRequest, TradesResponse
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """The trades task: was a trade started by its buyer or by its seller?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -11,17 +9,11 @@ import pandas as pd
 from hallmark.arrays import Array
 from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.errors import DataError, LeakageError
-from hallmark.families.classification.selection import Selection, filled
 from hallmark.families.classification.task import ClassTask
-from hallmark.families.classification.temperature import load_temperature, softmax
-from hallmark.families.classification.trees import TreeConfig
-from hallmark.learn.candidates import Follow, Quick
-from hallmark.learn.trainer import TrainResult
 from hallmark.read.splits import TimesConfig, check_times, split_times
 from hallmark.read.validation import Ledger, Limits, require_columns
 from hallmark.tasks.trades.features import TOGETHER, Feature, compute, names_of, windows
-from hallmark.tasks.trades.messages import DISCLAIMER, LATEST_MS, Trade, TradesRequest, TradesResponse
-from hallmark.tasks.trades.predictor import SIDES, TradesModel, TradesPredictor, load_model, save_model
+from hallmark.tasks.trades.messages import DISCLAIMER, LATEST_MS, SIDES, Trade, TradesRequest, TradesResponse
 
 
 @dataclass(frozen=True)
@@ -32,7 +24,6 @@ class TradesTask(ClassTask):
         name: of the ZenML model and the Bento.
         features: their definitions.
         memory: trades of a window, the one in question among them.
-        selection: which columns the model is given.
         limits: when cleaning fails.
         parts: how time is cut.
         least_trades: a request with fewer is not answered, and no example has fewer.
@@ -41,16 +32,10 @@ class TradesTask(ClassTask):
 
     labels = SIDES
     request, response = TradesRequest, TradesResponse
-    inputs: ClassVar = {
-        "tick_rule": "the sign of the last price change",
-        "logistic": "the features of hallmark",
-        "hallmark": "price, size and time of the trade and of those before it, no side (base/features.md)",
-    }
 
     name: str
     features: Sequence[Feature]
     memory: int
-    selection: Selection
     limits: Limits
     parts: TimesConfig
     least_trades: int
@@ -174,32 +159,6 @@ class TradesTask(ClassTask):
         rows = self.rows_of(prepared, part)
         return self.examples(prepared.rows)[rows.index], self.numbers(rows["label"])
 
-    def fit_one(
-        self, prepared: Prepared, config: TreeConfig, train: Quick, scratch: Path, follow: Follow
-    ) -> tuple[TradesModel, TrainResult]:
-        """Grow trees on the chosen columns; see `ClassTask.fit_one`."""
-        x, y = self.table(prepared, "train")
-        x_valid, y_valid = self.table(prepared, "valid")
-        chosen = self.selection.choose(x, y, train.seed)
-        if not chosen:
-            raise DataError("task.selection keeps no feature: loosen it")
-        trees = config.fit(x[:, chosen], y, train.seed)
-        p = softmax(trees.logits(x_valid[:, chosen]))[np.arange(len(y_valid)), y_valid]
-        loss, count = float(-np.log(np.maximum(p, 1e-12)).mean()), len(trees.roots)
-        follow(count, count, loss)
-        model = TradesModel(trees, self.features, chosen, self.memory)
-        return model, TrainResult(loss, count, count, ((count, loss),))
-
-    def save(self, model: TradesModel, node: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-        """Write trees and the documentation of their features; see `ClassTask.save`."""
-        return save_model(model, directory)
-
-    def logits(self, prepared: Prepared, base: Path, part: str) -> tuple[Array, Array]:
-        """Classify one part's trades; see `ClassTask.logits`."""
-        x, y = self.table(prepared, part)
-        found = load_model(base, self.features, self.memory)
-        return found.trees.logits(x[:, list(found.chosen)]), y
-
     def requests(self, prepared: Prepared, rows: pd.DataFrame) -> Sequence[TradesRequest]:
         """Ask for every trade with the window before it."""
         found = []
@@ -210,22 +169,6 @@ class TradesTask(ClassTask):
             trades = [Trade(timestamp_ms=t, price=p, amount=a) for t, p, a in zip(*columns, strict=True)]
             found.append(TradesRequest(trades=trades))
         return found
-
-    def baselines(self, prepared: Prepared, model: Path) -> dict[str, Array]:
-        """The tick rule, and logistic regression on the chosen features."""
-        from sklearn.linear_model import LogisticRegression
-
-        x, target = self.table(prepared, "train")
-        test, _ = self.table(prepared, "test")
-        tick = test[:, names_of(self.features).index("tick_0")]
-        up = np.where(tick > 0, 0.9, np.where(tick < 0, 0.1, 0.5))
-        chosen = list(load_model(model / "base", self.features, self.memory).chosen)
-        learned, asked = x[:, chosen].astype(np.float64), test[:, chosen].astype(np.float64)
-        logistic = LogisticRegression(max_iter=2000).fit(filled(learned), target)
-        return {
-            "tick_rule": np.stack([1 - up, up], axis=1),
-            "logistic": np.asarray(logistic.predict_proba(filled(asked, like=learned))),
-        }
 
     def segments(self, rows: pd.DataFrame) -> dict[str, Array]:
         """Cut by size and by the hour, UTC."""
@@ -248,12 +191,6 @@ class TradesTask(ClassTask):
             groups = {"side": rows["label"].to_numpy(object), "instrument": rows["subject_id"].to_numpy(object)}
             tables.append(frame.assign(**groups))
         return tables[0], tables[1]
-
-    def predictor(self, model: Path, version: str = "", digest: str = "") -> TradesPredictor:
-        """Open a model directory."""
-        found = load_model(model / "base", self.features, self.memory)
-        calibration = load_temperature(model / "calibration")
-        return TradesPredictor(found, calibration, self.least_trades, self.longest_gap_s, version, digest)
 
 
 def _in_order(frame: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:

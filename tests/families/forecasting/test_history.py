@@ -18,8 +18,8 @@ def panel(task: Any, prepared: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def history(task: Any, panel: Any) -> Any:
-    return build_history(panel, task.history, task.scale, lambda origins: nothing(panel, origins))
+def history(task: Any, learner: Any, panel: Any) -> Any:
+    return build_history(panel, learner.history, task.scale, lambda origins: nothing(panel, origins))
 
 
 def nothing(panel: Any, origins: Integers) -> Any:
@@ -27,14 +27,14 @@ def nothing(panel: Any, origins: Integers) -> Any:
     return np.zeros((len(origins), len(panel.grid.steps)), dtype=np.float32)
 
 
-def test_a_scrambled_future_changes_no_row_of_the_past(task: Any, panel: Any, history: Any) -> None:
+def test_a_scrambled_future_changes_no_row_of_the_past(task: Any, learner: Any, panel: Any, history: Any) -> None:
     middle = int(history.first_day.min()) + 8
     later = (panel.day >= middle) & ~np.isnan(panel.values)
     values = panel.values.copy()
     values[later] = np.random.default_rng(0).permutation(values[later])
     filled = np.where(later, values, panel.filled)
     other = dataclasses.replace(panel, values=values, filled=filled)
-    changed = build_history(other, task.history, task.scale, lambda origins: nothing(other, origins))
+    changed = build_history(other, learner.history, task.scale, lambda origins: nothing(other, origins))
     for code in range(len(panel.subjects)):
         days = middle - int(history.first_day[code]) + 1
         rows = slice(int(history.first_row[code]), int(history.first_row[code]) + days)
@@ -48,19 +48,21 @@ def test_the_first_day_knows_nothing(history: Any) -> None:
     assert (history.weights[history.first_row] == 0).all()
 
 
-def test_the_online_ridge_is_a_ridge_on_the_windows_that_had_ended(task: Any, panel: Any, history: Any) -> None:
+def test_the_online_ridge_is_a_ridge_on_the_windows_that_had_ended(
+    task: Any, learner: Any, panel: Any, history: Any
+) -> None:
     code, ahead = 0, 6
     day = int(history.first_day[code]) + ahead
-    origins = panel.every(task.history.ridge.stride, panel.origins[panel.subject[panel.origins] == code])
-    ready = (panel.minute[origins] + task.history.ridge.short_minutes) // MINUTES_A_DAY + 1
+    origins = panel.every(learner.history.ridge.stride, panel.origins[panel.subject[panel.origins] == code])
+    ready = (panel.minute[origins] + learner.history.ridge.short_minutes) // MINUTES_A_DAY + 1
     past = origins[ready <= day]
     minute = panel.minute[past].astype(np.int64)
     x = ridge_features(panel.context(past), minute, panel.grid.recent_length, task.scale)
     h = panel.grid.index_of(60)
     y = panel.target(past)[:, h] - panel.values[past]
     there = ~np.isnan(y)
-    y = np.clip(y, -task.history.ridge.clip, task.history.ridge.clip)
-    penalty = task.history.ridge.penalty / 3  # a young record
+    y = np.clip(y, -learner.history.ridge.clip, learner.history.ridge.clip)
+    penalty = learner.history.ridge.penalty / 3  # a young record
     share = len(y) / there.sum()
     gram = x.T.astype(float) @ x + penalty * np.eye(x.shape[1])
     expected = np.linalg.solve(gram, x[there].T.astype(float) @ y[there] * share)
@@ -71,10 +73,10 @@ def test_the_online_ridge_is_a_ridge_on_the_windows_that_had_ended(task: Any, pa
         np.testing.assert_allclose(found, oracle.coef_, rtol=1e-3, atol=1e-3)
 
 
-def test_statistics_are_those_of_the_last_days(task: Any, panel: Any, history: Any) -> None:
+def test_statistics_are_those_of_the_last_days(task: Any, learner: Any, panel: Any, history: Any) -> None:
     code, ahead = 1, 5
     day = int(history.first_day[code]) + ahead
-    past = (panel.subject == code) & (panel.day < day) & (panel.day >= day - task.history.days)
+    past = (panel.subject == code) & (panel.day < day) & (panel.day >= day - learner.history.days)
     values = panel.values[past & ~np.isnan(panel.values)]
     found = history.statistics[history.first_row[code] + ahead]
     expected = [(values.mean() - task.scale.center) / task.scale.spread, values.std() / task.scale.spread]

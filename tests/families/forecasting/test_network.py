@@ -101,12 +101,12 @@ def test_the_loss_is_squared_error_plus_weighted_pinball(forecaster: Any) -> Non
     assert float(out["loss"].detach()) == pytest.approx(loss_of(out, target), rel=1e-4)
 
 
-def test_a_saved_base_forecasts_the_same(trained: Path, task: Any, prepared: Any, tmp_path: Path) -> None:
+def test_a_saved_base_forecasts_the_same(trained: Path, task: Any, learner: Any, prepared: Any, tmp_path: Path) -> None:
     base = load_base(trained / "base")
     panel = task.parts(prepared).panel
     origins = panel.origins[:32]
-    spec = {"body": read_json(trained / "base" / "spec.json")["body"], "forecast": task.forecast}
-    save_base(base, tmp_path / "copy", spec)
+    body = build(read_json(trained / "base" / "spec.json")["body"])
+    save_base(base, tmp_path / "copy", body, learner.forecast)
     args = (panel.context(origins), panel.minute[origins].astype(np.int64), None, None)
     np.testing.assert_array_equal(base.forecast(*args)[1], load_base(tmp_path / "copy").forecast(*args)[1])
 

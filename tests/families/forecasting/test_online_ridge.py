@@ -13,17 +13,17 @@ from hallmark.families.forecasting.panel import Integers, build_panel
 
 
 @pytest.fixture(scope="module")
-def taught(task: Any, prepared: Any) -> tuple[Any, Lessons]:
+def taught(task: Any, learner: Any, prepared: Any) -> tuple[Any, Lessons]:
     panel = task.parts(prepared).panel
-    return panel, lessons(panel, panel.origins, task.history.ridge, task.scale, lambda o: nothing(panel, o))
+    return panel, lessons(panel, panel.origins, learner.history.ridge, task.scale, lambda o: nothing(panel, o))
 
 
 def nothing(panel: Any, origins: Integers) -> Any:
     return np.zeros((len(origins), len(panel.grid.steps)), dtype=np.float32)
 
 
-def untaught(task: Any, panel: Any, found: Lessons) -> OnlineRidge:
-    return OnlineRidge(task.history.ridge, panel.grid, len(panel.subjects), found.x.shape[1])
+def untaught(learner: Any, panel: Any, found: Lessons) -> OnlineRidge:
+    return OnlineRidge(learner.history.ridge, panel.grid, len(panel.subjects), found.x.shape[1])
 
 
 def teach(state: OnlineRidge, found: Lessons, day: int) -> None:
@@ -38,33 +38,33 @@ def same(one: OnlineRidge, other: OnlineRidge) -> None:
 
 
 def test_a_day_added_to_a_stored_state_is_as_if_it_had_always_been_there(
-    task: Any, prepared: Any, taught: tuple[Any, Lessons], tmp_path: Any
+    task: Any, learner: Any, prepared: Any, taught: tuple[Any, Lessons], tmp_path: Any
 ) -> None:
     panel, found = taught
     days = np.unique(found.day)
-    whole = untaught(task, panel, found)
+    whole = untaught(learner, panel, found)
     for day in days[:9]:
         teach(whole, found, int(day))
-    yesterday = untaught(task, panel, found)
+    yesterday = untaught(learner, panel, found)
     for day in days[:8]:
         teach(yesterday, found, int(day))
     save_file(yesterday.tensors(), str(tmp_path / "state.safetensors"))
-    today = untaught(task, panel, found)
+    today = untaught(learner, panel, found)
     today.restore(load_file(str(tmp_path / "state.safetensors")))
     # What came with the day: a panel of the last days alone, not older than a window's context and horizon.
     since = (prepared.rows["timestamp"].to_numpy().astype("datetime64[D]").astype(int)) >= days[8] - 5
     recent = build_panel(prepared.rows[since], "glucose_mg_dl", task.grid)
-    fresh = lessons(recent, recent.origins, task.history.ridge, task.scale, lambda o: nothing(recent, o))
+    fresh = lessons(recent, recent.origins, learner.history.ridge, task.scale, lambda o: nothing(recent, o))
     assert len(fresh.subject) < len(found.subject)
     teach(today, fresh, int(days[8]))
     same(whole, today)
     assert not np.array_equal(yesterday.weights, today.weights)
 
 
-def test_a_subject_learns_the_same_whoever_else_is_there(task: Any, prepared: Any) -> None:
+def test_a_subject_learns_the_same_whoever_else_is_there(task: Any, learner: Any, prepared: Any) -> None:
     def taught_by(rows: Any) -> Any:
         panel = build_panel(rows, "glucose_mg_dl", task.grid)
-        found = build_history(panel, task.history, task.scale, lambda o: nothing(panel, o))
+        found = build_history(panel, learner.history, task.scale, lambda o: nothing(panel, o))
         code = panel.subjects.index(names[1])
         return found.weights[found.first_row[code] : found.first_row[code] + found.days[code]]
 
@@ -78,9 +78,9 @@ def test_a_subject_learns_the_same_whoever_else_is_there(task: Any, prepared: An
         np.testing.assert_allclose(taught_by(rows), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_midnight_teaches_once(task: Any, taught: tuple[Any, Lessons]) -> None:
+def test_a_midnight_teaches_once(task: Any, learner: Any, taught: tuple[Any, Lessons]) -> None:
     panel, found = taught
-    state, day = untaught(task, panel, found), int(found.day.min())
+    state, day = untaught(learner, panel, found), int(found.day.min())
     teach(state, found, day)
     before = {name: array.copy() for name, array in state.tensors().items()}
     teach(state, found, day)
@@ -89,23 +89,25 @@ def test_a_midnight_teaches_once(task: Any, taught: tuple[Any, Lessons]) -> None
     assert state.windows.any()
 
 
-def test_a_subject_who_has_no_more_days_is_taught_no_further(task: Any, taught: tuple[Any, Lessons]) -> None:
+def test_a_subject_who_has_no_more_days_is_taught_no_further(
+    task: Any, learner: Any, taught: tuple[Any, Lessons]
+) -> None:
     panel, found = taught
     first = np.full(len(panel.subjects), int(found.day.min()))
     days = np.full(len(panel.subjects), 6)
     days[0] = 4
-    state = untaught(task, panel, found)
+    state = untaught(learner, panel, found)
     assert list(state.replay(found, first, days)) == list(range(6))
-    other = untaught(task, panel, found)
+    other = untaught(learner, panel, found)
     list(other.replay(found, first, np.full_like(days, 4)))
     np.testing.assert_array_equal(state.gram[0], other.gram[0])
     assert not np.array_equal(state.gram[1], other.gram[1])
     assert state.last_day.tolist() == (first + days - 1).tolist()
 
 
-def test_room_for_more_changes_nobody(task: Any, taught: tuple[Any, Lessons]) -> None:
+def test_room_for_more_changes_nobody(task: Any, learner: Any, taught: tuple[Any, Lessons]) -> None:
     panel, found = taught
-    state = untaught(task, panel, found)
+    state = untaught(learner, panel, found)
     teach(state, found, int(found.day.min()))
     places = np.arange(state.subjects) + 1
     grown = state.grown(places, state.subjects + 2)
@@ -115,14 +117,16 @@ def test_room_for_more_changes_nobody(task: Any, taught: tuple[Any, Lessons]) ->
     assert not grown.gram[[0, -1]].any()
 
 
-def test_subjects_who_are_taught_together_learn_what_each_learns_alone(task: Any, taught: tuple[Any, Lessons]) -> None:
+def test_subjects_who_are_taught_together_learn_what_each_learns_alone(
+    task: Any, learner: Any, taught: tuple[Any, Lessons]
+) -> None:
     panel, found = taught
-    together = untaught(task, panel, found)
+    together = untaught(learner, panel, found)
     for day in np.unique(found.day)[:9]:
         teach(together, found, int(day))
     mine = found.subject == 1
     own = Lessons(np.zeros(mine.sum(), dtype=np.int64), found.day[mine], found.x[mine], found.y[mine])
-    alone = OnlineRidge(task.history.ridge, panel.grid, 1, found.x.shape[1])
+    alone = OnlineRidge(learner.history.ridge, panel.grid, 1, found.x.shape[1])
     for day in np.unique(found.day)[:9]:
         teach(alone, own, int(day))
     np.testing.assert_allclose(together.weights[1], alone.weights[0], rtol=1e-5, atol=1e-6)
@@ -139,9 +143,9 @@ def test_unknown_targets_teach_nothing(task: Any, taught: tuple[Any, Lessons]) -
     assert not state.residual(task.scale).any()
 
 
-def test_a_state_of_other_settings_is_refused(task: Any, taught: tuple[Any, Lessons]) -> None:
+def test_a_state_of_other_settings_is_refused(task: Any, learner: Any, taught: tuple[Any, Lessons]) -> None:
     panel, found = taught
-    state = untaught(task, panel, found)
-    other = OnlineRidge(task.history.ridge, panel.grid, len(panel.subjects) + 1, found.x.shape[1])
+    state = untaught(learner, panel, found)
+    other = OnlineRidge(learner.history.ridge, panel.grid, len(panel.subjects) + 1, found.x.shape[1])
     with pytest.raises(ValueError, match=r"state gram has shape .* these settings take"):
         state.restore(other.tensors())

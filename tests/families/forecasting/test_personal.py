@@ -18,9 +18,10 @@ from hallmark.contracts import silent
 from hallmark.errors import BundleError
 from hallmark.families.forecasting import linear_bank
 from hallmark.families.forecasting.base_forecaster import as_tensors, load_base
+from hallmark.families.forecasting.people import load_people
 from hallmark.families.forecasting.personal import lora_directory
+from hallmark.families.forecasting.predictor import BLOCK
 from hallmark.files import directory_of, read_json, sha256
-from hallmark.tasks.glucose.predictor import BLOCK, load_people
 from tests.tasks.glucose.test_predictor import request_of
 
 
@@ -36,11 +37,11 @@ def test_every_person_has_a_way_and_a_reason(table: pd.DataFrame, prepared: Any)
 
 
 def test_a_gate_leaves_the_default_only_for_what_was_better(
-    task: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
+    task: Any, learner: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
 ) -> None:
     shutil.copytree(trained / "base", tmp_path / "base")
     node = {**params["personalise"], "default_way": "none", "sureness": 0.0, "margin": 0.01}
-    task.personalise(prepared, tmp_path, build(node), tmp_path / "scratch", silent)
+    learner.personalise(task, prepared, tmp_path, build(node), tmp_path / "scratch", silent)
     rows = read_json(tmp_path / "people" / "people.json")
     decided = [row for row in rows if row["days"] >= node["minimum_days"]]
     assert decided
@@ -58,23 +59,25 @@ def test_a_gate_leaves_the_default_only_for_what_was_better(
     ("key", "reason"), [("minimum_days", "days of history, a gate needs 99"), ("minimum_valid_days", "valid days, a")]
 )
 def test_without_enough_days_no_gate_decides(
-    key: str, reason: str, task: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
+    key: str, reason: str, task: Any, learner: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
 ) -> None:
     shutil.copytree(trained / "base", tmp_path / "base")
     config = build({**params["personalise"], key: 99})
-    found = task.personalise(prepared, tmp_path, config, tmp_path / "scratch", silent)
+    found = learner.personalise(task, prepared, tmp_path, config, tmp_path / "scratch", silent)
     assert found["ways"] == {"online_ridge": len(prepared.subjects)}
     assert any(reason in row["reason"] for row in read_json(tmp_path / "people" / "people.json"))
     assert not list((tmp_path / "people").glob("*/lora"))
 
 
 @pytest.fixture(scope="module")
-def everyone_has_lora(task: Any, prepared: Any, trained: Path, params: Any, tmp_path_factory: Any) -> Path:
+def everyone_has_lora(
+    task: Any, learner: Any, prepared: Any, trained: Path, params: Any, tmp_path_factory: Any
+) -> Path:
     where: Path = tmp_path_factory.mktemp("lora")
     for part in ("base", "calibration"):
         shutil.copytree(trained / part, where / part)
     node = {**params["personalise"], "default_way": "none", "margin": -1.0, "sureness": -100.0}
-    assert task.personalise(prepared, where, build(node), where / "scratch", silent)["ways"]["lora"] > 1
+    assert learner.personalise(task, prepared, where, build(node), where / "scratch", silent)["ways"]["lora"] > 1
     return where
 
 
@@ -130,9 +133,9 @@ def test_a_row_of_a_full_block_has_the_same_bits_wherever_it_stands(
 
 
 def test_the_bits_of_an_answer_depend_on_its_own_request_alone(
-    task: Any, prepared: Any, everyone_has_lora: Path
+    task: Any, learner: Any, prepared: Any, everyone_has_lora: Path
 ) -> None:
-    predictor = task.predictor(everyone_has_lora, "1.0.0", "0" * 64)
+    predictor = learner.open(task, everyone_has_lora, "1.0.0", "0" * 64)
     panel = task.parts(prepared).panel
     requests = []
     for code, subject_id in enumerate(panel.subjects):
@@ -143,32 +146,32 @@ def test_the_bits_of_an_answer_depend_on_its_own_request_alone(
     assert len(requests) > 2 * BLOCK
     assert len(requests) % BLOCK
     together = predictor.predict(requests)
-    assert {answer.spoke for answer in together} == {"adapter", "base"}
+    assert {answer.served_by for answer in together} == {"adapter", "base"}
     backwards = predictor.predict(requests[::-1])[::-1]
     alone = [predictor.predict([request])[0] for request in requests]
     assert together == backwards == alone
 
 
 def test_a_changed_adapter_is_refused_in_evaluation_and_named_in_service(
-    task: Any, prepared: Any, everyone_has_lora: Path, tmp_path: Path
+    task: Any, learner: Any, prepared: Any, everyone_has_lora: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(everyone_has_lora, tmp_path / "model")
-    predictor = task.predictor(tmp_path / "model", "1.0.0", "0" * 64)
+    predictor = learner.open(task, tmp_path / "model", "1.0.0", "0" * 64)
     subject_id = next(s for s, way in predictor.people.ways.items() if way == "lora")
     file = lora_directory(tmp_path / "model" / "people", subject_id) / "adapter_model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
     with pytest.raises(BundleError, match=f"subject '{subject_id}': adapter was changed after it was made"):
-        task.open_for_test(tmp_path / "model", task.parts(prepared)).forecast(
+        learner.open_for_test(task, tmp_path / "model", task.parts(prepared)).forecast(
             subject_id, *windows_of(task, prepared, subject_id)
         )
     panel = task.parts(prepared).panel
     code = panel.subjects.index(subject_id)
     origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
     [answer] = predictor.predict([request_of(panel, origin, subject_id=subject_id)])
-    assert answer.spoke == "adapter"
-    assert answer.fallback == "the linear adapter spoke alone: adapter was changed after it was made (sha256)"
+    assert answer.served_by == "adapter"
+    assert answer.fallback == "the linear adapter answered alone: adapter was changed after it was made (sha256)"
 
 
 def windows_of(task: Any, prepared: Any, subject_id: str) -> tuple[Any, Any]:
@@ -191,18 +194,20 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_model_is_one_line(name: str, task: Any, everyone_has_lora: Path, tmp_path: Path) -> None:
+def test_a_broken_model_is_one_line(
+    name: str, task: Any, learner: Any, everyone_has_lora: Path, tmp_path: Path
+) -> None:
     shutil.copytree(everyone_has_lora, tmp_path / "model")
     BROKEN[name](tmp_path / "model")
     with pytest.raises(BundleError, match=r"cannot be loaded \(.*\): run `dvc repro train`") as caught:
-        task.predictor(tmp_path / "model", "1.0.0", "0" * 64)
+        learner.open(task, tmp_path / "model", "1.0.0", "0" * 64)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_costs_its_person_alone(
-    task: Any, prepared: Any, everyone_has_lora: Path, monkeypatch: pytest.MonkeyPatch
+    task: Any, learner: Any, prepared: Any, everyone_has_lora: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor = task.predictor(everyone_has_lora, "1.0.0", "0" * 64)
+    predictor = learner.open(task, everyone_has_lora, "1.0.0", "0" * 64)
     panel = task.parts(prepared).panel
     origins = [int(panel.origins[panel.subject[panel.origins] == code][-1]) for code in (0, 1)]
     asked = [request_of(panel, o, subject_id=s) for o, s in zip(origins, panel.subjects, strict=False)]
@@ -214,9 +219,9 @@ def test_a_file_that_cannot_be_read_costs_its_person_alone(
 
     monkeypatch.setattr(linear_bank, "sha256", locked)
     first, second = predictor.predict(asked)
-    assert first.spoke == "base"
+    assert first.served_by == "base"
     assert first.fallback.startswith("history cannot be read")
-    assert second.spoke == "adapter"
+    assert second.served_by == "adapter"
 
 
 def test_adapters_of_another_base_are_refused(everyone_has_lora: Path) -> None:
@@ -226,7 +231,7 @@ def test_adapters_of_another_base_are_refused(everyone_has_lora: Path) -> None:
 
 
 def test_a_run_killed_between_two_chunks_goes_on(
-    task: Any, prepared: Any, trained: Path, everyone_has_lora: Path, params: Any, tmp_path: Path
+    task: Any, learner: Any, prepared: Any, trained: Path, everyone_has_lora: Path, params: Any, tmp_path: Path
 ) -> None:
     node = {**params["personalise"], "default_way": "none", "margin": -1.0, "sureness": -100.0}
     node["lora"] = {**node["lora"], "people": 2}
@@ -241,10 +246,10 @@ def test_a_run_killed_between_two_chunks_goes_on(
             raise Killed
 
     with pytest.raises(Killed):
-        task.personalise(prepared, tmp_path / "killed", build(node), tmp_path / "scratch", stop)
+        learner.personalise(task, prepared, tmp_path / "killed", build(node), tmp_path / "scratch", stop)
     assert list((tmp_path / "scratch").rglob("*.safetensors"))
-    task.personalise(prepared, tmp_path / "killed", build(node), tmp_path / "scratch", silent)
-    task.personalise(prepared, tmp_path / "whole", build(node), tmp_path / "other", silent)
+    learner.personalise(task, prepared, tmp_path / "killed", build(node), tmp_path / "scratch", silent)
+    learner.personalise(task, prepared, tmp_path / "whole", build(node), tmp_path / "other", silent)
     assert sha256(tmp_path / "killed" / "people") == sha256(tmp_path / "whole" / "people")
 
 
@@ -256,7 +261,7 @@ def test_no_subject_id_leaves_its_folder(subject: str, tmp_path: Path) -> None:
 
 
 def test_a_person_without_one_whole_window_is_carried_through(
-    task: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
+    task: Any, learner: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
 ) -> None:
     first = prepared.subjects["subject_id"].iloc[0]
     mine = prepared.rows["subject_id"] == first
@@ -264,10 +269,10 @@ def test_a_person_without_one_whole_window_is_carried_through(
     holes = dataclasses.replace(prepared, rows=sparse)
     shutil.copytree(trained / "base", tmp_path / "base")
     ridge = build({**params["personalise"], "ways": ["none", "online_ridge"]})
-    task.personalise(holes, tmp_path, ridge, tmp_path / "scratch", silent)
-    task.calibrate(holes, tmp_path, build(params["calibrate"]), silent)
+    learner.personalise(task, holes, tmp_path, ridge, tmp_path / "scratch", silent)
+    learner.calibrate(task, holes, tmp_path, build(params["calibrate"]), silent)
     ways = {row["subject_id"]: row["way"] for row in read_json(tmp_path / "people" / "people.json")}
     assert ways[first] == "online_ridge"
-    with task.predictor(tmp_path, "", "").pasts.of(first) as (past, why):
+    with learner.open(task, tmp_path, "", "").pasts.of(first) as (past, why):
         assert past is not None
         assert why == ""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hallmark.build import build
-from hallmark.contracts import Prepared, silent
+from hallmark.contracts import Prepared
 from hallmark.errors import ConfigError, DataError, LeakageError, SourceError
 from hallmark.families.language.cleaning import tidy
 from hallmark.families.language.screens import WordList, harms
@@ -27,7 +27,7 @@ from hallmark.tasks.cv.planted import CONTACTS
 from hallmark.tasks.cv.redaction import PLACEHOLDER, plain, redactor
 from hallmark.tasks.cv.rewriting import diff, invented
 from hallmark.tasks.cv.sources import SLOT, EscoSkills, MadeUpLabourMarket
-from tests.toys import ROOT, SHARED, SMALL_TEXT, compose, trained_task
+from tests.toys import ROOT, SHARED, SMALL_TEXT, compose, fit, trained_task
 
 REDACTOR = redactor({"given": list(names.given_names()), "family": list(names.surnames())})
 EXAMPLE = json.loads((ROOT / "examples" / "cv.json").read_text())
@@ -486,10 +486,9 @@ def test_a_sentence_that_the_source_has_in_both_parts_is_taken_out_of_training(t
 
 
 def test_training_is_the_same_twice(
-    params: dict[str, Any], task: Any, prepared: Prepared, trained: Path, tmp_path: Path
+    params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, trained: Path, tmp_path: Path
 ) -> None:
-    nodes = params["model"]["candidates"]
-    task.fit(prepared, build(nodes), nodes, build(params["train"]), tmp_path, tmp_path / "scratch", silent)
+    fit(params, task, learner, prepared, tmp_path)
     for name in ("learned.safetensors", "answers.safetensors"):
         assert (tmp_path / "base" / name).read_bytes() == (trained / "base" / name).read_bytes()
 

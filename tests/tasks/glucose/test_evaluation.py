@@ -27,6 +27,7 @@ def bars() -> list[tuple[str, int, int]]:
 def evaluation(
     evaluator: Any,
     task: Any,
+    learner: Any,
     prepared: Any,
     trained: Path,
     bars: list[tuple[str, int, int]],
@@ -35,7 +36,7 @@ def evaluation(
     out = tmp_path_factory.mktemp("pictures")
     with_trees = dataclasses.replace(evaluator, trees=True)
     found = with_trees.evaluate(
-        task, prepared, trained, None, out, lambda bar, done, total, _: bars.append((bar, done, total))
+        task, learner, prepared, trained, None, out, lambda bar, done, total, _: bars.append((bar, done, total))
     )
     assert isinstance(found, Evaluation)
     assert all((out / name).stat().st_size > 5000 for name in found.pictures)
@@ -96,8 +97,10 @@ def test_trees_fit_one_model_a_horizon_that_is_shown_and_tell_of_each(
         ]
 
 
-def test_every_metric_has_a_unit_and_a_direction(evaluation: Evaluation, evaluator: Any, task: Any) -> None:
-    metrics = evaluator.metrics(task)
+def test_every_metric_has_a_unit_and_a_direction(
+    evaluation: Evaluation, evaluator: Any, task: Any, learner: Any
+) -> None:
+    metrics = evaluator.metrics(task, learner)
     assert set(evaluation.scores["metric"]) <= set(metrics)
     assert metrics["rmse"].unit == "mg/dL"
     assert metrics["coverage_90"].goal == pytest.approx(0.9)
@@ -110,8 +113,8 @@ def test_people_belong_to_their_segments(evaluation: Evaluation) -> None:
     assert any(s.startswith("sex:") for s in segments)
 
 
-def test_shares_lie_between_zero_and_one(evaluation: Evaluation, evaluator: Any, task: Any) -> None:
-    shares = [n for n, m in evaluator.metrics(task).items() if m.unit == ""]
+def test_shares_lie_between_zero_and_one(evaluation: Evaluation, evaluator: Any, task: Any, learner: Any) -> None:
+    shares = [n for n, m in evaluator.metrics(task, learner).items() if m.unit == ""]
     values = evaluation.scores.loc[evaluation.scores["metric"].isin(shares), "value"]
     assert values.between(0, 1).all()
 
@@ -125,13 +128,13 @@ def test_a_person_without_test_windows_does_not_stop_it(
 
 
 def test_the_report_is_one_page_with_its_pictures_inside(
-    evaluation: Evaluation, evaluator: Any, task: Any, tmp_path: Path
+    evaluation: Evaluation, evaluator: Any, task: Any, learner: Any, tmp_path: Path
 ) -> None:
     from hallmark.judge.pictures import draw_gains
 
     for name in evaluation.pictures:
         draw_gains(tmp_path / name, evaluation.scores["value"].head(5), "x")
-    page = render("t", evaluation, [], evaluator.metrics(task), evaluator.shown, tmp_path)
+    page = render("t", evaluation, [], evaluator.metrics(task, learner), evaluator.shown, tmp_path)
     assert page.count("data:image/png;base64,") == len(evaluation.pictures)
     assert "Other figures @30" in page
     assert "http" not in page

@@ -8,14 +8,14 @@ import numpy as np
 import pydantic
 import pytest
 
+from hallmark.families.forecasting.predictor import ForecastPredictor
 from hallmark.tasks.glucose.messages import DISCLAIMER, GlucoseRequest, GlucoseResponse
-from hallmark.tasks.glucose.predictor import GlucosePredictor
 
 
 @pytest.fixture(scope="module")
-def predictor(task: Any, trained: Path) -> GlucosePredictor:
-    found = task.predictor(trained, "1.2.3", "d" * 64)
-    assert isinstance(found, GlucosePredictor)
+def predictor(task: Any, learner: Any, trained: Path) -> ForecastPredictor:
+    found = learner.open(task, trained, "1.2.3", "d" * 64)
+    assert isinstance(found, ForecastPredictor)
     return found
 
 
@@ -42,10 +42,10 @@ def request_of(panel: Any, origin: int, **changes: Any) -> GlucoseRequest:
 
 
 def test_the_service_answers_what_evaluation_scored(
-    task: Any, prepared: Any, trained: Path, predictor: GlucosePredictor, window: Any
+    task: Any, learner: Any, prepared: Any, trained: Path, predictor: ForecastPredictor, window: Any
 ) -> None:
     panel, origin = window
-    tested = task.open_for_test(trained, task.parts(prepared))
+    tested = learner.open_for_test(task, trained, task.parts(prepared))
     at = np.asarray([origin])
     mean, quantiles = tested.forecast(panel.subjects[0], panel.context(at), panel.minute[at].astype(np.int64))
     [answer] = predictor.predict([request_of(panel, origin)])
@@ -54,7 +54,7 @@ def test_the_service_answers_what_evaluation_scored(
     np.testing.assert_allclose(widest, quantiles[0, :, 0], atol=0.06)
 
 
-def test_an_answer_carries_everything_that_safety_demands(predictor: GlucosePredictor, window: Any) -> None:
+def test_an_answer_carries_everything_that_safety_demands(predictor: ForecastPredictor, window: Any) -> None:
     [answer] = predictor.predict([request_of(*window)])
     assert answer.status == "forecast"
     assert answer.disclaimer == DISCLAIMER
@@ -66,7 +66,7 @@ def test_an_answer_carries_everything_that_safety_demands(predictor: GlucosePred
     assert len(answer.provenance.sha256) == 64
 
 
-def test_an_answer_without_its_disclaimer_cannot_be_made(predictor: GlucosePredictor, window: Any) -> None:
+def test_an_answer_without_its_disclaimer_cannot_be_made(predictor: ForecastPredictor, window: Any) -> None:
     [answer] = predictor.predict([request_of(*window)])
     values = answer.model_dump()
     for field in ("disclaimer", "provenance", "data_age_minutes", "model_version", "hallmark_sha256"):
@@ -76,15 +76,15 @@ def test_an_answer_without_its_disclaimer_cannot_be_made(predictor: GlucosePredi
         GlucoseResponse(**{**values, "disclaimer": "Trust me."})
 
 
-def test_stale_data_are_refused(predictor: GlucosePredictor, window: Any) -> None:
+def test_stale_data_are_refused(predictor: ForecastPredictor, window: Any) -> None:
     panel, origin = window
     late = request_of(panel, origin).asked_at + datetime.timedelta(hours=3)
     [answer] = predictor.predict([request_of(panel, origin, asked_at=late)])
-    assert (answer.status, answer.spoke, answer.forecast) == ("abstained", "nobody", [])
+    assert (answer.status, answer.served_by, answer.forecast) == ("abstained", "none", [])
     assert "184 minutes old" in answer.reason
 
 
-def test_a_personal_history_that_ended_long_ago_is_not_used(predictor: GlucosePredictor, window: Any) -> None:
+def test_a_personal_history_that_ended_long_ago_is_not_used(predictor: ForecastPredictor, window: Any) -> None:
     panel, origin = window
     now = request_of(panel, origin)
     for days in (-3, 30):
@@ -93,19 +93,19 @@ def test_a_personal_history_that_ended_long_ago_is_not_used(predictor: GlucosePr
         then = now.model_copy(update={"asked_at": now.asked_at + shift, "readings": moved})
         stranger = then.model_copy(update={"subject_id": None})
         mine, theirs = predictor.predict([then, stranger])
-        assert mine.spoke == "base"
+        assert mine.served_by == "base"
         assert mine.forecast == theirs.forecast
 
 
-def test_an_empty_forecast_cannot_be_made(predictor: GlucosePredictor, window: Any) -> None:
+def test_an_empty_forecast_cannot_be_made(predictor: ForecastPredictor, window: Any) -> None:
     [answer] = predictor.predict([request_of(*window)])
     values = answer.model_dump()
-    for change in ({"forecast": []}, {"spoke": "nobody"}, {"reason": "why not"}, {"hallmark_sha256": ""}):
+    for change in ({"forecast": []}, {"served_by": "none"}, {"reason": "why not"}, {"hallmark_sha256": ""}):
         with pytest.raises(pydantic.ValidationError):
             GlucoseResponse(**{**values, **change})
 
 
-def test_provenance_tells_readings_apart_that_answers_tell_apart(predictor: GlucosePredictor, window: Any) -> None:
+def test_provenance_tells_readings_apart_that_answers_tell_apart(predictor: ForecastPredictor, window: Any) -> None:
     one = request_of(*window)
     last = one.readings[-1].model_copy(update={"glucose_mg_dl": one.readings[-1].glucose_mg_dl + 0.04})
     other = one.model_copy(update={"readings": [*one.readings[:-1], last]})
@@ -113,7 +113,7 @@ def test_provenance_tells_readings_apart_that_answers_tell_apart(predictor: Gluc
     assert first.provenance.sha256 != second.provenance.sha256
 
 
-def test_a_gap_is_refused(predictor: GlucosePredictor, window: Any) -> None:
+def test_a_gap_is_refused(predictor: ForecastPredictor, window: Any) -> None:
     panel, origin = window
     whole = request_of(panel, origin)
     [answer] = predictor.predict(
@@ -123,13 +123,13 @@ def test_a_gap_is_refused(predictor: GlucosePredictor, window: Any) -> None:
     assert "gap of more than 3 intervals of the sensor (5 minutes each)" in answer.reason
 
 
-def test_a_newcomer_is_answered_by_the_base_and_nobody_elses_adapter(predictor: GlucosePredictor, window: Any) -> None:
+def test_a_newcomer_is_answered_by_the_base_and_nobody_elses_adapter(predictor: ForecastPredictor, window: Any) -> None:
     nobody, stranger = predictor.predict([request_of(*window, subject_id=None), request_of(*window, subject_id="zz")])
-    assert nobody.spoke == stranger.spoke == "base"
+    assert nobody.served_by == stranger.served_by == "base"
     assert nobody.forecast == stranger.forecast
 
 
-def test_answers_do_not_depend_on_neighbours(predictor: GlucosePredictor, window: Any) -> None:
+def test_answers_do_not_depend_on_neighbours(predictor: ForecastPredictor, window: Any) -> None:
     mine, other = request_of(*window), request_of(*window, subject_id="sim-003")
     assert predictor.predict([mine])[0] == predictor.predict([other, mine, other])[1]
 

@@ -18,7 +18,7 @@ from hallmark.families.language.text_classifier import load_classifier
 from hallmark.tasks.sentiment import behaviour
 from hallmark.tasks.sentiment.messages import DISCLAIMER
 from hallmark.tasks.sentiment.sources import LabelledSentences, TextTable
-from tests.toys import SHARED, compose
+from tests.toys import SHARED, compose, fit
 
 TOY = (
     "experiment=sentiment",
@@ -34,10 +34,9 @@ def ask(task: Any, predictor: Any, *texts: str) -> Any:
 
 
 def test_training_is_the_same_twice(
-    params: dict[str, Any], task: Any, prepared: Prepared, trained: Path, tmp_path: Path
+    params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, trained: Path, tmp_path: Path
 ) -> None:
-    nodes = params["model"]["candidates"]
-    task.fit(prepared, build(nodes), nodes, build(params["train"]), tmp_path, tmp_path / "scratch", silent)
+    fit(params, task, learner, prepared, tmp_path)
     for name in ("base/learned.safetensors", "training.json"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes(), name
 
@@ -212,18 +211,18 @@ def test_behaviour_tests_tell_a_reader_from_a_counter() -> None:
 
 
 def test_evaluation_measures_every_gate(
-    params: dict[str, Any], task: Any, prepared: Prepared, trained: Path, tmp_path: Path
+    params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, trained: Path, tmp_path: Path
 ) -> None:
     evaluator, gates = build(params["evaluate"]["evaluator"]), build(params["evaluate"]["gates"])
-    found = evaluator.evaluate(task, prepared, trained, None, tmp_path, silent)
-    metrics = evaluator.metrics(task)
+    found = evaluator.evaluate(task, learner, prepared, trained, None, tmp_path, silent)
+    metrics = evaluator.metrics(task, learner)
     verdicts = [gate.judge(found, metrics) for gate in gates]
     assert not [v for v in verdicts if "was not measured" in v.reason]
     assert set(found.summary["model"]) == {"hallmark", "tfidf", "frozen", "commonest"}
     assert {(tmp_path / name).read_bytes()[:4] for name in found.pictures} == {b"\x89PNG"}
     ours = found.summary.query("model == 'hallmark' and segment == 'all' and metric == 'accuracy'").iloc[0]
     test = task.rows_of(prepared, "test")
-    predictor = task.predictor(trained)
+    predictor = learner.open(task, trained, "", "")
     served = predictor.probabilities(test["text"].tolist()).argmax(axis=1)
     assert ours["mean"] == pytest.approx((served == task.numbers(test["label"])).mean())
     assert ours["drawn"] == len(test)

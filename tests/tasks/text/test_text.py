@@ -12,13 +12,13 @@ import torch
 from pydantic import ValidationError
 
 from hallmark.build import build
-from hallmark.contracts import Prepared, silent
+from hallmark.contracts import Prepared
 from hallmark.errors import BundleError, ConfigError, DataError, LeakageError, SourceError
 from hallmark.families.language.adaptation import load_language_model, windows
 from hallmark.families.language.causal_lm import CausalLm
 from hallmark.tasks.text.messages import TextResponse
 from hallmark.tasks.text.sources import MadeUpTexts, TextFiles
-from tests.toys import SHARED, SMALL_TEXT, compose, prepare, train
+from tests.toys import SHARED, SMALL_TEXT, compose, fit, prepare, train
 
 TOY = SMALL_TEXT
 STRATEGIES = ("full", "lora_all", "prefix")
@@ -75,20 +75,19 @@ def test_the_closing_token_cannot_be_typed(predictor: Any) -> None:
 
 
 def test_training_is_the_same_twice(
-    params: dict[str, Any], task: Any, prepared: Prepared, trained: Path, tmp_path: Path
+    params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, trained: Path, tmp_path: Path
 ) -> None:
-    nodes = params["model"]["candidates"]
-    task.fit(prepared, build(nodes), nodes, build(params["train"]), tmp_path, tmp_path / "scratch", silent)
+    fit(params, task, learner, prepared, tmp_path)
     for name in ("learned.safetensors", "start/model.safetensors", "start/tokenizer.json"):
         assert (tmp_path / "base" / name).read_bytes() == (trained / "base" / name).read_bytes()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_learns_the_new_domain_and_comes_back_from_disk(
-    strategy: str, prepared: Prepared, task: Any, tmp_path: Path
+    strategy: str, prepared: Prepared, task: Any, learner: Any, tmp_path: Path
 ) -> None:
     params = compose(*SMALL_TEXT, f"strategy@model.strategy={strategy}", "train.learning_rate=0.01")
-    made = train(params, task, prepared, tmp_path)
+    made = train(params, task, learner, prepared, tmp_path)
     model = load_language_model(made / "base")
     texts = task.texts(prepared, "new", "test")[:5]
     before = model.before()
@@ -101,7 +100,7 @@ def test_every_strategy_learns_the_new_domain_and_comes_back_from_disk(
 
 
 def test_qlora_without_its_library_is_an_error_and_never_something_else(
-    prepared: Prepared, task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, task: Any, learner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = compose(*SMALL_TEXT, "strategy@model.strategy=qlora")
     real = importlib.util.find_spec
@@ -109,19 +108,19 @@ def test_qlora_without_its_library_is_an_error_and_never_something_else(
         importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else real(name, *a)
     )
     with pytest.raises(ConfigError, match=r"bitsandbytes is not installed: `pip install hallmark\[gpu\]`"):
-        train(params, task, prepared, tmp_path)
+        train(params, task, learner, prepared, tmp_path)
     assert not (tmp_path / "base").exists()
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes (extra gpu) is not installed"
 )
-def test_qlora_trains_four_bit_layers_on_a_cpu(prepared: Prepared, task: Any, tmp_path: Path) -> None:
+def test_qlora_trains_four_bit_layers_on_a_cpu(prepared: Prepared, task: Any, learner: Any, tmp_path: Path) -> None:
     from bitsandbytes.nn import Linear4bit
 
     wide = [change for change in SMALL_TEXT if "width" not in change]  # four bits come in blocks of 64
     params = compose(*wide, "model.start.width=64", "strategy@model.strategy=qlora", "train.learning_rate=0.005")
-    made = train(params, task, prepared, tmp_path)
+    made = train(params, task, learner, prepared, tmp_path)
     model = load_language_model(made / "base")
     assert sum(isinstance(layer, Linear4bit) for layer in model.model.modules()) == 14
     texts = task.texts(prepared, "new", "test")[:5]
@@ -255,10 +254,10 @@ def test_settings_that_make_no_sense_are_refused() -> None:
             build(compose("experiment=text", change))
 
 
-def test_too_few_texts_for_the_vocabulary_are_one_line(task: Any, tmp_path: Path) -> None:
+def test_too_few_texts_for_the_vocabulary_are_one_line(task: Any, learner: Any, tmp_path: Path) -> None:
     params = compose(*SMALL_TEXT, "data.reports=20", "data.recipes=20", "model.start.vocabulary=5000")
     with pytest.raises(ConfigError, match=r"model\.start\.vocabulary=5000: the texts give \d+ tokens: lower it"):
-        train(params, task, prepare(params, task), tmp_path)
+        train(params, task, build(params["learner"]), prepare(params, task), tmp_path)
 
 
 def test_files_that_are_no_texts_are_named(tmp_path: Path) -> None:

@@ -65,8 +65,10 @@ def test_the_last_rise_and_the_last_fall_are_remembered() -> None:
     assert np.isnan([up[2], down[1], down[2], spread[1]]).all()  # nothing had risen, or fallen, before
 
 
-def test_training_rows_replayed_through_the_service_are_the_same(task: Any, prepared: Prepared, trained: Path) -> None:
-    predictor = task.predictor(trained, "1.0.0", "d" * 64)
+def test_training_rows_replayed_through_the_service_are_the_same(
+    task: Any, learner: Any, prepared: Prepared, trained: Path
+) -> None:
+    predictor = learner.open(task, trained, "1.0.0", "d" * 64)
     rows = prepared.rows
     table = predictor.calibration.probabilities(
         predictor.model.trees.logits(task.examples(rows)[:, list(predictor.model.chosen)])
@@ -136,9 +138,9 @@ def test_windows_stay_within_their_instrument(task: Any, prepared: Prepared) -> 
 
 
 def test_training_is_the_same_twice(
-    params: dict[str, Any], task: Any, prepared: Prepared, trained: Path, tmp_path: Path
+    params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, trained: Path, tmp_path: Path
 ) -> None:
-    again = train(params, task, prepared, tmp_path)
+    again = train(params, task, learner, prepared, tmp_path)
     for file in sorted(trained.rglob("*")):
         if file.is_file():
             assert (again / file.relative_to(trained)).read_bytes() == file.read_bytes(), file.name
@@ -155,16 +157,16 @@ def test_a_model_of_other_features_is_refused(task: Any, trained: Path) -> None:
         load_model(trained / "base", task.features[1:], task.memory)
 
 
-def test_an_answer_names_what_it_rests_on(task: Any, prepared: Prepared, trained: Path) -> None:
-    predictor = task.predictor(trained, "1.2.3", "d" * 64)
+def test_an_answer_names_what_it_rests_on(task: Any, learner: Any, prepared: Prepared, trained: Path) -> None:
+    predictor = learner.open(task, trained, "1.2.3", "d" * 64)
     [answer] = predictor.predict([request_of(task, prepared.rows, 500)])
     assert (answer.trades_used, answer.model_version, answer.disclaimer) == (64, "1.2.3", DISCLAIMER)
     longer = request_of(dataclasses.replace(task, memory=200), prepared.rows, 500)
     assert predictor.predict([longer]) == [answer]  # what lies further back is not looked at
 
 
-def test_too_little_or_too_old_a_past_is_refused(task: Any, prepared: Prepared, trained: Path) -> None:
-    predictor = task.predictor(trained, "1.0.0", "d" * 64)
+def test_too_little_or_too_old_a_past_is_refused(task: Any, learner: Any, prepared: Prepared, trained: Path) -> None:
+    predictor = learner.open(task, trained, "1.0.0", "d" * 64)
     few, late = request_of(task, prepared.rows, 5), request_of(task, prepared.rows, 100).model_dump()
     late["trades"][-1]["timestamp_ms"] += 4_000_000
     answers = predictor.predict([few, task.request_type().model_validate(late)])
@@ -247,11 +249,11 @@ def test_features_need_memory(task: Any) -> None:
 
 
 def test_evaluation_measures_every_gate(
-    params: dict[str, Any], task: Any, prepared: Prepared, trained: Path, tmp_path: Path
+    params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, trained: Path, tmp_path: Path
 ) -> None:
     evaluator, gates = build(params["evaluate"]["evaluator"]), build(params["evaluate"]["gates"])
-    found = evaluator.evaluate(task, prepared, trained, trained, tmp_path, silent)
-    verdicts = [gate.judge(found, evaluator.metrics(task)) for gate in gates]
+    found = evaluator.evaluate(task, learner, prepared, trained, trained, tmp_path, silent)
+    verdicts = [gate.judge(found, evaluator.metrics(task, learner)) for gate in gates]
     assert not [v for v in verdicts if "was not measured" in v.reason]
     assert set(found.summary["model"]) == {"hallmark", "champion", "tick_rule", "logistic", "commonest"}
     best = found.summary.query("segment == 'all' and metric == 'accuracy'").set_index("model")["mean"]
@@ -262,11 +264,15 @@ def test_evaluation_measures_every_gate(
 def test_the_real_trades_reach_what_they_are_known_to_allow(tmp_path: Path) -> None:
     path = SHARED / "trades" / "XRP_ETH-trades.feather"
     params = compose("experiment=trades", "data=xrp_eth", f"data.path={path}")
-    task = build(params["task"])
+    task, learner = build(params["task"]), build(params["learner"])
     prepared = prepare(params, task)
     task.check_leakage(prepared)
-    trained = train(params, task, prepared, tmp_path / "model")
-    found = build(params["evaluate"]["evaluator"]).evaluate(task, prepared, trained, None, tmp_path, silent).summary
+    trained = train(params, task, learner, prepared, tmp_path / "model")
+    found = (
+        build(params["evaluate"]["evaluator"])
+        .evaluate(task, learner, prepared, trained, None, tmp_path, silent)
+        .summary
+    )
     ours = found.query("model == 'hallmark' and segment == 'all'").set_index("metric")["mean"]
     assert ours["accuracy"] >= 0.895
     assert ours["auc"] >= 0.955

@@ -1,0 +1,224 @@
+"""One call for evaluation and serving: windows in, calibrated forecasts out, each by its own subject's method."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel
+
+from hallmark.arrays import Floats, Integers
+from hallmark.families.forecasting.base_forecaster import Base
+from hallmark.families.forecasting.intervals import Calibration, widen
+from hallmark.families.forecasting.linear_bank import Past, Pasts
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, build_panel, means_of_runs, nearest_slots
+from hallmark.families.forecasting.personal import People
+from hallmark.families.forecasting.task import Answer, ForecastTask, Used
+
+BLOCK = 16  # rows of every forward pass that answers requests
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A request that may be answered: its inputs, and what its answer carries.
+
+    Attributes:
+        subject_id: whose method answers; None for a newcomer.
+        day: (1,) of the last reading.
+        batch: one row, assembled.
+        fallback: why a named subject's past is not used, else empty.
+    """
+
+    subject_id: str | None
+    day: Integers
+    batch: dict[str, Any]
+    fallback: str
+
+
+@dataclass(frozen=True)
+class ForecastPredictor:
+    """A trained model with its adapters.
+
+    Attributes:
+        task: reads requests, refuses and responds.
+        people: base and LoRA adapters.
+        pasts: everybody's past, the linear adapters among it.
+        calibration: offsets of the intervals.
+        version: of the model.
+        digest: sha256 of the hallmark.
+    """
+
+    task: ForecastTask
+    people: People
+    pasts: Pasts
+    calibration: Calibration
+    version: str
+    digest: str
+
+    @property
+    def base(self) -> Base:
+        """The base model."""
+        return self.people.base
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Quantile levels."""
+        return self.base.forecaster.shape.quantile_levels
+
+    def forecast(self, subject_id: str, context: Floats, minute: Integers) -> tuple[Floats, Floats]:
+        """Forecast many of one subject's windows, for evaluation.
+
+        Args:
+            subject_id: one that the model does not know is a newcomer.
+            context: (B, C) readings, oldest first, in the task's unit.
+            minute: (B,) local wall-clock minute of the last reading.
+
+        Returns:
+            Mean (B, H) and calibrated quantiles (B, H, Q), in the task's unit and range.
+
+        Raises:
+            BundleError: the subject's LoRA adapter is missing or changed.
+        """
+        day = minute // MINUTES_A_DAY
+        with self._past(subject_id, day) as (past, _):
+            if past is None:
+                mean, quantiles = self.base.forecast(context, minute, None, None)
+            else:
+                mean, quantiles = self.people.forecast(subject_id, context, minute, past.history, past.rows(day))
+        return self._calibrated(mean, quantiles, subject_id if past else None, day)
+
+    def predict(self, requests: Sequence[Any]) -> list[BaseModel]:
+        """Answer every request in order.
+
+        Requests share forward passes of `BLOCK` rows, filled up, so that an answer's bits depend on its own request
+        alone: not on how many came with it, nor on whose they are.
+        """
+        found: list[BaseModel | None] = [None] * len(requests)
+        drafts: list[tuple[int, _Draft, Callable[..., BaseModel]]] = []
+        for i, request in enumerate(requests):
+            read = self._read(request)
+            if isinstance(read, tuple):
+                drafts.append((i, *read))
+            else:
+                found[i] = read
+        for start in range(0, len(drafts), BLOCK):
+            part = drafts[start : start + BLOCK]
+            filled = [draft for _, draft, _ in part] + [part[0][1]] * (BLOCK - len(part))
+            batch = {name: np.concatenate([draft.batch[name] for draft in filled]) for name in filled[0].batch}
+            means, quantiles, silent = self.people.answer([draft.subject_id for draft in filled], batch)
+            for row, (i, draft, respond) in enumerate(part):
+                here = slice(row, row + 1)
+                mean, spread = self._calibrated(means[here], quantiles[here], draft.subject_id, draft.day)
+                adapted = self.people.ways.get(draft.subject_id or "", "none") != "none"
+                found[i] = respond(
+                    "forecast",
+                    served_by="adapter" if adapted else "base",
+                    mean=mean[0],
+                    quantiles=spread[0],
+                    fallback=f"the linear adapter answered alone: {silent[row]}" if silent[row] else draft.fallback,
+                )
+        return [answer for answer in found if answer is not None]
+
+    @contextmanager
+    def _past(self, subject_id: str | None, day: Integers) -> Iterator[tuple[Past | None, str]]:
+        """Hold the past that may be used on some days, or say why there is none."""
+        if subject_id is None:
+            yield None, ""
+            return
+        longest = self.task.max_history_age_days
+        with self.pasts.of(subject_id) as (past, why):
+            if past is not None and not past.knows(day, longest):
+                why = f"the history on file ends over {longest} days before, or begins after"
+                past = None
+            yield past, why
+
+    def _calibrated(
+        self, mean: Floats, quantiles: Floats, subject_id: str | None, day: Integers
+    ) -> tuple[Floats, Floats]:
+        quantiles = widen(quantiles, self.calibration.of(subject_id, day), self.levels)
+        low, high = self.task.lowest, self.task.highest
+        return np.clip(mean, low, high), np.clip(quantiles, low, high)
+
+    def _read(self, request: Any) -> BaseModel | tuple[_Draft, Callable[..., BaseModel]]:
+        """Abstain, or assemble the request and return what makes its response."""
+        grid, said = self.base.assembler.grid, self.task.read(request)
+        age = (said.asked_at - said.times[-1].item()).total_seconds() / 60
+        slot = nearest_slots(said.times, grid.step_minutes)
+        used = slot > slot[-1] - grid.context_length
+        times, values, slot = said.times[used], said.values[used], slot[used]
+        # As in cleaning: readings of one grid step become their mean, at the time of the first.
+        again = np.diff(slot, prepend=slot[0] - 1) == 0
+        times, values = times[~again], means_of_runs(values, again)
+        panel = build_panel(pd.DataFrame({"subject_id": "", "timestamp": times, "value": values}), "value", grid)
+        respond = partial(self._respond, age_minutes=age, used=_used(times, values, panel))
+        if reason := self._refusal(age, panel):
+            return respond("abstained", reason=reason)
+        origin = panel.origins[-1:]
+        context, minute = panel.context(origin), panel.minute[origin].astype(np.int64)
+        day = minute // MINUTES_A_DAY
+        with self._past(said.subject_id, day) as (past, why):
+            rows = None if past is None else past.rows(day)
+            batch = self.base.assembler.batch(context, minute, None if past is None else past.history, rows)
+        return _Draft(said.subject_id if past else None, day, batch, why), respond
+
+    def _refusal(self, age: float, panel: Panel) -> str:
+        if age < -1:
+            return "the last reading lies after asked_at"
+        if age > self.task.max_age_minutes:
+            return f"the last reading is {age:.0f} minutes old, at most {self.task.max_age_minutes:g} are accepted"
+        there = np.flatnonzero(panel.subject >= 0)
+        if not len(panel.origins) or panel.origins[-1] != there[-1]:
+            hours = panel.grid.recent_length * panel.grid.step_minutes / 60
+            gap = panel.grid.bridged_intervals
+            return (
+                f"the last {hours:g} hours have a gap of more than {gap} intervals of the sensor "
+                f"({panel.interval_minutes[0]:g} minutes each), or are not all there"
+            )
+        return self.task.refusal(panel)
+
+    def _respond(
+        self,
+        status: Any,
+        *,
+        age_minutes: float,
+        used: Used,
+        reason: str = "",
+        served_by: Any = "none",
+        mean: Floats | None = None,
+        quantiles: Floats | None = None,
+        fallback: str = "",
+    ) -> BaseModel:
+        nothing = np.empty(0, dtype=np.float32)
+        return self.task.respond(
+            Answer(
+                status=status,
+                reason=reason,
+                served_by=served_by,
+                fallback=fallback,
+                minutes=self.base.assembler.grid.horizons_minutes if mean is not None else (),
+                mean=nothing if mean is None else mean,
+                quantiles=nothing if quantiles is None else quantiles,
+                levels=self.levels,
+                age_minutes=age_minutes,
+                used=used,
+                version=self.version,
+                digest=self.digest,
+            )
+        )
+
+
+def _used(times: Any, values: Floats, panel: Panel) -> Used:
+    lines = "".join(f"{t},{v!r}\n" for t, v in zip(times.astype(str), values.tolist(), strict=True))
+    interpolated = int(np.count_nonzero(~np.isnan(panel.filled)) - np.count_nonzero(~np.isnan(panel.values)))
+    return Used(
+        rows=len(values),
+        interpolated=interpolated,
+        interval_minutes=float(panel.interval_minutes[0]),
+        first=times[0].item(),
+        last=times[-1].item(),
+        sha256=hashlib.sha256(lines.encode()).hexdigest(),
+    )
