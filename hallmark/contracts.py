@@ -161,6 +161,7 @@ class Evaluation:
         notes: JSON values for the report that are no scores.
         timings_ms: how long single answers took; judged, never recorded.
         left_out: why some subjects are in no figure, for gates that find none; empty if nobody is left out.
+        drift: column of the data report → distance of test from train, see hallmark/judge/drift.py.
     """
 
     scores: pd.DataFrame
@@ -169,6 +170,7 @@ class Evaluation:
     notes: Mapping[str, Any] = field(default_factory=dict)
     timings_ms: Sequence[float] = ()
     left_out: str = ""
+    drift: Mapping[str, float] = field(default_factory=dict)
 
 
 class Predictor(Protocol):
@@ -313,7 +315,7 @@ class Learner(Protocol[T, E, C, S, M]):
         """Fit one candidate on train; valid may stop it early and measures it. `scratch` keeps its checkpoints."""
 
     def save(self, model: M, candidate: C, directory: Path) -> Mapping[str, Any]:
-        """Write a fitted candidate; returns what the training record says of it, JSON values."""
+        """Write a fitted candidate into a directory that is there; returns values for the training record."""
 
     def open(self, task: T, model: Path, version: str, digest: str) -> Predictor:
         """Open a model directory for prediction; version and hallmark digest go into every answer."""

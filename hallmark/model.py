@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ class Model:
         >>> model.predict([{"asked_at": …}])           # doctest: +SKIP
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: str | PathLike[str]) -> None:
+        self.directory = Path(directory)
         self.hallmark: Hallmark
-        self.hallmark, self.digest = open_accepted(directory)
+        self.hallmark, self.digest = open_accepted(self.directory)
         self.task: Task = build(self.hallmark.spec["task"], "task")
         self.learner: AnyLearner = build(self.hallmark.spec["learner"], "learner")
 
@@ -93,15 +94,6 @@ class Model:
             return kind.model_validate_json(json.dumps(row, default=_plain))
         except ValidationError as error:
             raise RequestError(f"request {place} is none for {self.hallmark.task}: {explain(error)}") from None
-
-
-def open_model(directory: str | Path) -> Model:
-    """Open a bundle, as `hallmark.open`; see `Model`.
-
-    Raises:
-        BundleError: no bundle, a changed one, or one that a gate refused.
-    """
-    return Model(Path(directory))
 
 
 def explain(error: ValidationError) -> str:

@@ -295,6 +295,31 @@ class FastEnough:
         return Verdict(name, _status(p95 <= self.bound_ms), None, self.bound_ms, "ms", f"{word} the bound")
 
 
+@dataclass(frozen=True)
+class NoDrift:
+    """No column of the data report may have moved further from train to test than a distance.
+
+    Attributes:
+        bound: of the distance; Evidently counts 0.1 as drift.
+        may_skip: whether the gate is skipped, rather than failed, where no column was compared.
+    """
+
+    bound: float
+    may_skip: bool = field(default=False, kw_only=True)
+
+    def check(self, metrics: Mapping[str, Metric], segmentations: Sequence[str]) -> None:
+        """Every evaluation compares test with train."""
+
+    def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
+        """Compare the column that moved furthest."""
+        name = f"drift of no column above {self.bound:g}"
+        if not evaluation.drift:
+            return Verdict(name, "skipped" if self.may_skip else "failed", None, None, "", "no column was compared")
+        column, distance = max(evaluation.drift.items(), key=lambda item: item[1])
+        reason = f"column {column!r} moved furthest of {len(evaluation.drift)}, by {distance:.3g}"
+        return Verdict(name, _status(distance <= self.bound), distance, self.bound, "", reason)
+
+
 def judge(gates: Sequence[Gate], evaluation: Evaluation, metrics: Mapping[str, Metric]) -> list[Verdict]:
     """Let every gate decide."""
     return [gate.judge(evaluation, metrics) for gate in gates]

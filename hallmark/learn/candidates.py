@@ -112,12 +112,14 @@ def fit_candidates(
     models.sort(key=lambda model: model[2].valid_loss)
     said: dict[str, dict[str, Any]] = {}
     for place, (candidate, model, result) in enumerate(models):
+        directory = out / "base" if place == 0 else out / "rivals" / candidate.name
+        directory.mkdir(parents=True, exist_ok=True)
         said[candidate.name] = {
             "valid_loss": round(result.valid_loss, 6),
             "best_step": result.best_step,
             "steps": result.steps,
             "curve": [[step, round(loss, 6)] for step, loss in result.curve],
-            **learner.save(model, candidate, out / "base" if place == 0 else out / "rivals" / candidate.name),
+            **learner.save(model, candidate, directory),
         }
     record = {
         **learner.describe(examples),

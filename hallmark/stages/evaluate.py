@@ -1,13 +1,13 @@
 """Model → scores, report, verdicts."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hallmark.contracts import AnyLearner, Evaluator, Progress, Shown, Task, Verdict
+from hallmark.contracts import AnyLearner, Evaluator, Prepared, Progress, Shown, Task, Verdict
 from hallmark.errors import BundleError
 from hallmark.files import read_json, write_json, write_text
 from hallmark.judge.drift import write_data_report
@@ -36,6 +36,9 @@ def evaluate(
     data = open_prepared(prepared)
     metrics = evaluator.metrics(task, learner)
     evaluation = evaluator.evaluate(task, learner, data, model, champion, out / "pictures", progress)
+    drift = _data_report(task, data, out / "data.html")
+    notes = {**evaluation.notes, "drift of test from train (distance, 0 is none)": drift}
+    evaluation = replace(evaluation, notes=notes, drift=drift)
     verdicts = judge(gates, evaluation, metrics)
     shown = evaluator.shown
     (out / "pictures").mkdir(parents=True, exist_ok=True)  # an evaluation may have drawn none
@@ -46,12 +49,14 @@ def evaluate(
     title = f"Hallmark report: {task.name}"
     page = render(title, evaluation, verdicts, metrics, shown, out / "pictures")
     write_text(out / "report.html", page)
+    return verdicts
+
+
+def _data_report(task: Task, data: Prepared, out: Path) -> dict[str, float]:
+    """Write Evidently's report of test beside train; returns the drift of every column."""
     reference, current = task.data_for_report(data)
     numbers = [c for c in reference.columns if pd.api.types.is_numeric_dtype(reference[c])]
-    write_data_report(
-        reference, current, numbers, [c for c in reference.columns if c not in numbers], out / "data.html"
-    )
-    return verdicts
+    return write_data_report(reference, current, numbers, [c for c in reference.columns if c not in numbers], out)
 
 
 def find_champion(task: str, releases: Path, champions: Path) -> Path | None:

@@ -24,7 +24,7 @@ def refresh(
         bundle: to start from; it may be `out/bundle`.
         diary: its diary, which a training run or an earlier refresh has written.
         out: where both go.
-        settings: how the table is read: key of the source → value, dotted for a column, such as `columns.glucose`.
+        settings: how the table is read: key of the source → value, dotted for a column, such as `columns.timestamp`.
 
     Returns:
         The new bundle's hallmark, which names the one it came from, and what became of the rows.
@@ -72,7 +72,7 @@ def _source(task: OwnRows, rows: Path, settings: Mapping[str, str]) -> Source:
     for key, value in settings.items():
         name, _, inside = key.partition(".")
         node[name] = {**node.get(name, {}), inside: value} if inside else value
-    found: Source = build(node, "--set")
+    found: Source = build(node)
     return found
 
 

@@ -6,7 +6,18 @@ import pytest
 from hallmark.contracts import Evaluation, Metric
 from hallmark.errors import ConfigError, GateError
 from hallmark.judge.bootstrap import summarise
-from hallmark.judge.gates import Beats, EachWithin, FairBetween, FastEnough, NotAbove, NotWorse, Within, enforce, judge
+from hallmark.judge.gates import (
+    Beats,
+    EachWithin,
+    FairBetween,
+    FastEnough,
+    NoDrift,
+    NotAbove,
+    NotWorse,
+    Within,
+    enforce,
+    judge,
+)
 
 METRICS = {
     "rmse": Metric("rmse", "mg/dL", "lower"),
@@ -160,3 +171,14 @@ def test_a_failed_gate_names_figure_unit_and_reason() -> None:
 def test_an_unknown_metric_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="'rmes' is unknown"):
         Within("rmes", "60", 0, 1, "all").check(METRICS, ())
+
+
+def test_drift_of_the_data_is_judged_by_the_column_that_moved_furthest() -> None:
+    evaluation = Evaluation(pd.DataFrame(), pd.DataFrame(), drift={"glucose": 0.04, "hour": 0.3})
+    assert NoDrift(0.35).judge(evaluation, {}).status == "passed"
+    verdict = NoDrift(0.1).judge(evaluation, {})
+    assert (verdict.status, verdict.figure, verdict.bound) == ("failed", 0.3, 0.1)
+    assert verdict.reason == "column 'hour' moved furthest of 2, by 0.3"
+    nothing = Evaluation(pd.DataFrame(), pd.DataFrame())
+    assert NoDrift(0.1).judge(nothing, {}).status == "failed"  # never passed for lack of data
+    assert NoDrift(0.1, may_skip=True).judge(nothing, {}).status == "skipped"

@@ -23,7 +23,7 @@ from hallmark.judge.report import training_notes
 TIMED = 50  # single answers
 ANSWERS_ALL = TemperatureConfig(wanted_accuracy=0.0, most_abstained=0.0)
 
-AnyLearner = ClassLearner[Any, Any]
+AnyLearner = ClassLearner[Any, Any, Any]
 Tested = tuple[dict[str, float | Spread], dict[str, str]]
 """Figures by metric, some with their interval, and captions by the name of a picture."""
 
@@ -80,15 +80,16 @@ class ClassEvaluation:
         calibration = load_temperature(model / "calibration")
         progress("evaluate", 0, 3, f"{len(rows):,} {self.drawn}")
         ours = learner.load(task, model / "base")
-        logits, target = learner.logits(task, ours, prepared, "test")
-        found: dict[str, Array] = {OURS: calibration.probabilities(logits)}
+        inputs, target = learner.table(task, prepared, "test")
+        found: dict[str, Array] = {OURS: calibration.probabilities(learner.logits(ours, inputs))}
         for directory in sorted((model / "rivals").glob("*")):
             other = learner.load(task, directory)
-            own = fit_temperature(*learner.logits(task, other, prepared, "valid"), ANSWERS_ALL)
-            found[directory.name] = own.probabilities(learner.logits(task, other, prepared, "test")[0])
+            on_valid, known = learner.table(task, prepared, "valid")
+            own = fit_temperature(learner.logits(other, on_valid), known, ANSWERS_ALL)
+            found[directory.name] = own.probabilities(learner.logits(other, inputs))
         if champion is not None:
             theirs, other = load_temperature(champion / "calibration"), learner.load(task, champion / "base")
-            found[CHAMPION] = theirs.probabilities(learner.logits(task, other, prepared, "test")[0])
+            found[CHAMPION] = theirs.probabilities(learner.logits(other, inputs))
         progress("evaluate", 1, 3, "baselines")
         learned = task.numbers(task.rows_of(prepared, "train")["label"])
         found["commonest"] = commonest(learned, len(task.labels), len(rows))
@@ -107,7 +108,7 @@ class ClassEvaluation:
         notes = {
             **training_notes(model),
             "test": f"{len(rows):,} {self.drawn}: {rows['label'].value_counts().sort_index().to_dict()}",
-            "what every model is given": {"commonest": "nothing: the shares of the labels", **learner.inputs},
+            "what every model is given": {"commonest": "nothing: the shares of the labels", **learner.given},
         }
         timings = _timings(predictor, task.requests(prepared, rows.head(TIMED)))
         progress("evaluate", 3, 3, "")

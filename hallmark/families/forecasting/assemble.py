@@ -41,7 +41,7 @@ class Assembler:
 
     def window(self, context: Floats, minute: Array) -> Floats:
         """Describe contexts, (B, C) → (B, P)."""
-        return window_inputs(context, minute, self.grid.recent_length, self.scale)
+        return window_inputs(context, minute, self.grid, self.scale)
 
     def population(self, window: Floats) -> Floats:
         """Forecast the change from the last reading by the population ridge, (B, P) → (B, H)."""
@@ -170,7 +170,7 @@ def fit_population_ridge(
         for start in range(0, len(origins), CHUNK):
             here = origins[start : start + CHUNK]
             minute = panel.minute[here].astype(np.int64)
-            x = window_inputs(panel.context(here), minute, panel.grid.recent_length, scale)
+            x = window_inputs(panel.context(here), minute, panel.grid, scale)
             yield x, parts.target(here, part) - panel.values[here][:, None]
 
     equations: NormalEquations | None = None

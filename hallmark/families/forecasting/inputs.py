@@ -5,10 +5,12 @@
 Legend of shapes: B windows, C context, P window inputs, K ridge features, H horizons.
 """
 
+import functools
+
 import numpy as np
 
 from hallmark.arrays import Array, Floats
-from hallmark.families.forecasting.panel import MINUTES_A_DAY, Scale
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid, Scale
 
 FINE = 24  # grid points kept one by one (2 h at 5 minutes)
 QUARTER = 3  # grid points a mean beyond that, up to the recent window
@@ -28,28 +30,39 @@ def is_weekend(minute: Array) -> Array:
     return (minute // MINUTES_A_DAY + 3) % 7 >= 5
 
 
-def window_inputs(context: Floats, minute: Array, recent_length: int, scale: Scale) -> Floats:
+def window_inputs(context: Floats, minute: Array, grid: Grid, scale: Scale) -> Floats:
     """Describe a context at falling resolution.
 
     Args:
         context: (B, C) readings, oldest first, gaps short enough already interpolated; the last
-            `recent_length` are complete, older ones NaN where nothing is known.
+            `grid.recent_length` are complete, older ones NaN where nothing is known.
         minute: (B,) local wall-clock minute of the last reading.
-        recent_length: grid points that are complete.
+        grid: of the readings.
         scale: units.
 
     Returns:
-        (B, P) inputs of order one. A missing older mean is 0 (the level of the recent window), and
-        the share of what is there is itself an input.
+        (B, P) inputs of order one; `window_columns` names them. A missing older mean is 0 (the level of the recent
+        window), and the share of what is there is itself an input.
     """
-    length = context.shape[1]
+    return np.concatenate(list(_window_blocks(context, minute, grid, scale).values()), axis=1).astype(np.float32)
+
+
+@functools.cache
+def window_columns(grid: Grid) -> dict[str, slice]:
+    """Name the columns of `window_inputs`: block → where it lies."""
+    nothing = np.zeros((1, grid.context_length), dtype=np.float32)
+    blocks = _window_blocks(nothing, np.zeros(1, dtype=np.int64), grid, Scale(0.0, 1.0, -1.0, 1.0))
+    ends = np.cumsum([block.shape[1] for block in blocks.values()]).tolist()
+    return {name: slice(start, end) for name, start, end in zip(blocks, [0, *ends], ends, strict=False)}
+
+
+def _window_blocks(context: Floats, minute: Array, grid: Grid, scale: Scale) -> dict[str, Array]:
+    """Compute the blocks of `window_inputs`, in its order."""
+    length, recent_length = context.shape[1], grid.recent_length
     recent = context[:, length - recent_length :]
     last = recent[:, -1:]
     level = recent.mean(axis=1, keepdims=True)
-    lags = recent[:, -FINE:-1] - last
-    quarters = _blocks(recent[:, :-FINE], QUARTER) - last
     older, known = _known_means(context[:, : length - recent_length], HOURLY, level)
-    slots = [_slots(context, days, level) for days in (1, 2)]
     hour = recent[:, -HOURLY:]
     three = recent[:, -3 * HOURLY :]
     summaries = np.stack(
@@ -72,9 +85,19 @@ def window_inputs(context: Floats, minute: Array, recent_length: int, scale: Sca
         ],
         axis=1,
     )
-    values = np.concatenate([lags, quarters, older, *slots, summaries], axis=1) / scale.spread
-    times = np.concatenate([clock(minute, 4), is_weekend(minute)[:, None], known.mean(axis=1, keepdims=True)], axis=1)
-    return np.concatenate([values, times], axis=1).astype(np.float32)
+    values = {
+        "lags": recent[:, -FINE:-1] - last,
+        "quarters": _blocks(recent[:, :-FINE], QUARTER) - last,
+        "older": older,
+        "a day ago": _slots(context, grid.day_length, level),
+        "two days ago": _slots(context, 2 * grid.day_length, level),
+        "summaries": summaries,
+    }
+    return {
+        **{name: block / scale.spread for name, block in values.items()},
+        "clock": np.concatenate([clock(minute, 4), is_weekend(minute)[:, None]], axis=1),
+        "known": known.mean(axis=1, keepdims=True) if known.shape[1] else np.ones((len(context), 1)),
+    }
 
 
 def ridge_features(context: Floats, minute: Array, recent_length: int, scale: Scale) -> Floats:
@@ -88,11 +111,11 @@ def ridge_features(context: Floats, minute: Array, recent_length: int, scale: Sc
     last = recent[:, -1]
     lags = np.concatenate([np.arange(1, 13), np.arange(15, 37, 3), np.arange(48, 133, 12)])
     lags = lags[lags < recent_length]
-    differences = (recent[:, -1 - lags] - last[:, None]) / np.float32(30.0)
+    differences = (recent[:, -1 - lags] - last[:, None]) / np.float32(0.6 * scale.spread)
     level = (last - scale.center) / scale.spread
     mean = (recent.mean(axis=1) - scale.center) / scale.spread
     sd = recent.std(axis=1) / scale.spread
-    slope = (last - recent[:, -4]) / np.float32(15.0)
+    slope = (last - recent[:, -4]) / np.float32(0.3 * scale.spread)
     times = clock(minute, 2)
     terms = [level, mean, sd, level * level, mean * mean, level * mean, slope * np.abs(slope)]
     terms += [level * slope, mean * slope, sd * slope, sd * level]
@@ -128,10 +151,9 @@ def _known_means(values: Floats, width: int, neutral: Array) -> tuple[Array, Arr
     return means, enough.astype(np.float32)
 
 
-def _slots(context: Floats, days: int, neutral: Array) -> Array:
-    """The coming SLOTS quarters as they were `days` ago; 0 where unknown or beyond the context."""
-    a_day = FINE * HOURLY
-    first = context.shape[1] - 1 - days * a_day
+def _slots(context: Floats, back: int, neutral: Array) -> Array:
+    """The coming SLOTS quarters as they were `back` grid points ago; 0 where unknown or beyond the context."""
+    first = context.shape[1] - 1 - back
     columns = first + 1 + np.arange(SLOTS * QUARTER)
     inside = columns >= 0
     values = context[:, np.maximum(columns, 0)]

@@ -12,10 +12,11 @@ from hallmark.arrays import Array, Integers
 from hallmark.errors import ConfigError
 from hallmark.families.forecasting.assemble import Assembler
 from hallmark.families.forecasting.history import History
+from hallmark.families.forecasting.inputs import window_columns
 from hallmark.families.forecasting.splits import Parts
 
 MOST_ROWS = 150_000
-RECENT, SUMMARIES = slice(0, 63), slice(115, 130)  # of window_inputs: 23 lags, 40 quarter means; 15 summaries
+RECENT = ("lags", "quarters", "summaries")  # blocks of `window_inputs` that rest on the recent window alone
 TREES: dict[str, Any] = {
     "learning_rate": 0.05,
     "num_leaves": 31,
@@ -101,6 +102,7 @@ class Trees:
                 x.append(batch["x"])
                 base.append((batch["anchor"] + batch["correction"])[:, self.places])
             else:
-                x.append(np.concatenate([batch["x"][:, RECENT], batch["x"][:, SUMMARIES]], axis=1))
+                columns = window_columns(self.assembler.grid)
+                x.append(np.concatenate([batch["x"][:, columns[name]] for name in RECENT], axis=1))
                 base.append(np.repeat(panel.values[part][:, None], len(self.places), axis=1))
         return np.concatenate(x), np.concatenate(base)

@@ -40,8 +40,8 @@ class Classifier:
 def fit_classifier(
     config: EncoderConfig,
     labels: tuple[str, ...],
-    train_rows: tuple[Sequence[str], Sequence[str]],
-    valid_rows: tuple[Sequence[str], Sequence[str]],
+    train_rows: tuple[Sequence[str], Array],
+    valid_rows: tuple[Sequence[str], Array],
     train: TrainConfig,
     checkpoints: Path,
     follow: Follow,
@@ -51,7 +51,7 @@ def fit_classifier(
     Args:
         config: the candidate.
         labels: names.
-        train_rows: texts and their labels.
+        train_rows: texts and the numbers of their labels.
         valid_rows: those that stop and choose.
         train: how.
         checkpoints: of this run alone.
@@ -62,10 +62,8 @@ def fit_classifier(
     directory = config.weights.directory()
     tokens = Tokens(directory, config.max_tokens)
     encoder = Encoder(directory).eval()
-    numbers = {label: i for i, label in enumerate(labels)}
     frozen = vectors(encoder, tokens, train_rows[0])
-    target = np.asarray([numbers[label] for label in train_rows[1]])
-    start = LogisticRegression(max_iter=1000).fit(frozen, target)
+    start = LogisticRegression(max_iter=1000).fit(frozen, train_rows[1])
     torch.manual_seed(train.seed)
     model = _assemble(config, encoder, len(labels))
     with torch.no_grad():  # two classes share one row of coefficients
@@ -73,9 +71,9 @@ def fit_classifier(
         model.head.weight.copy_(torch.cat([-weight, weight]) / 2 if len(weight) == 1 else weight)
         model.head.bias.copy_(torch.cat([-bias, bias]) / 2 if len(bias) == 1 else bias)
 
-    def batches(rows: tuple[Sequence[str], Sequence[str]]) -> tuple[int, Callable[[list[int]], dict[str, Tensor]]]:
+    def batches(rows: tuple[Sequence[str], Array]) -> tuple[int, Callable[[list[int]], dict[str, Tensor]]]:
         ids = tokens.ids(rows[0])
-        wanted = torch.tensor([numbers[label] for label in rows[1]])
+        wanted = torch.tensor(rows[1], dtype=torch.int64)
 
         def make(chosen: list[int]) -> dict[str, Tensor]:
             return {**tokens.batch([ids[i] for i in chosen]), "target": wanted[chosen]}

@@ -1,356 +1,91 @@
-"""Evaluation of the glucose task on test: all models on the same windows, person by person."""
+"""What glucose is judged by beside the shared evaluation: hypo- and hyperglycaemia, and the clinical error grids."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from hallmark.arrays import Array, Floats, Integers
-from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
-from hallmark.families.forecasting.base_forecaster import Base, load_base
-from hallmark.families.forecasting.baselines import Baselines, fit_baselines
+from hallmark.arrays import Array, Floats
+from hallmark.contracts import Metric
+from hallmark.families.forecasting.evaluation import ForecastEvaluation
 from hallmark.families.forecasting.learner import ForecastLearner
-from hallmark.families.forecasting.lightgbm import Trees
 from hallmark.families.forecasting.panel import Grid
-from hallmark.families.forecasting.predictor import ForecastPredictor
-from hallmark.families.forecasting.scores import Row, forecast_metrics, score_events, score_points, score_quantiles
-from hallmark.families.forecasting.splits import HELD_OUT, SEEN, Parts
-from hallmark.families.forecasting.task import pairs
-from hallmark.judge.bootstrap import summarise
-from hallmark.judge.gates import CHAMPION, OURS
-from hallmark.judge.pictures import draw_calibration, draw_errors, draw_fans, draw_gains, draw_grid
-from hallmark.judge.report import training_notes
-from hallmark.learn.side_by_side import shared_out
-from hallmark.learn.trainer import seed_everything
+from hallmark.families.forecasting.scores import Row, score_events
+from hallmark.families.forecasting.task import ForecastTask
+from hallmark.judge.pictures import draw_grid
 from hallmark.tasks.glucose.cleaning import GROUPS
 from hallmark.tasks.glucose.error_grids import ZONES, clarke_zone, parkes_zone
 from hallmark.tasks.glucose.task import GlucoseTask
 
 HYPO_MG_DL, HYPER_MG_DL = 70.0, 180.0
-TIMES = ("night", "morning", "afternoon", "evening")
-
-
-@dataclass(frozen=True)
-class GlucoseEvaluation:
-    """What evaluation looks at.
-
-    Attributes:
-        marks_minutes: single horizons in the tables.
-        path_minutes: every step up to here is pooled as the path.
-        stride: grid points between two test windows.
-        event_minutes: horizon of the hypo and hyper figures and of the error grids.
-        minimum_examples: a person's figure that rests on fewer test windows is left out of every mean.
-        trees: also fit LightGBM (extra `bench`), one model a horizon: on the recent window, and on every input.
-        seed: of the bootstrap.
-        side_by_side: processes that share the people, on CPUs: the same bytes.
-    """
-
-    evaluates = (GlucoseTask, ForecastLearner)
-
-    marks_minutes: tuple[int, ...]
-    path_minutes: int
-    stride: int
-    event_minutes: int
-    minimum_examples: int
-    trees: bool
-    seed: int
-    side_by_side: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "marks_minutes", tuple(self.marks_minutes))
-        for name in ("minimum_examples", "side_by_side"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-
-    @property
-    def shown(self) -> Shown:
-        """Errors on people never seen first, then on the others, then how the intervals hold."""
-        errors = tuple((name, who) for who in (HELD_OUT, SEEN) for name in ("rmse", "mae", "pinball"))
-        kinds = ("coverage_50", "coverage_80", "coverage_90", "width_90")
-        headline = (("rmse", HELD_OUT), ("pinball", HELD_OUT), ("coverage_90", "all"))
-        marks = tuple(str(m) for m in self.marks_minutes)
-        return Shown(marks, "min", headline, (*errors, *((name, "all") for name in kinds)), "people")
-
-    @property
-    def segmentations(self) -> Sequence[str]:
-        """Groups of people, their sensors' interval, range of the last reading, time of day."""
-        return (*GROUPS, "sensor", "range", "time")
-
-    def metrics(self, task: GlucoseTask, learner: ForecastLearner) -> Mapping[str, Metric]:
-        """Every metric that is reported, by name; ValueError for a horizon that the grid does not have."""
-        for minutes in (*self.marks_minutes, self.event_minutes):
-            task.grid.index_of(minutes)
-        found = forecast_metrics(task.unit, learner.forecast.quantile_levels)
-        return found | {name: Metric(name, "", "higher") for name in CLINICAL}
-
-    def evaluate(
-        self,
-        task: GlucoseTask,
-        learner: ForecastLearner,
-        prepared: Prepared,
-        model: Path,
-        champion: Path | None,
-        out: Path,
-        progress: Progress,
-    ) -> Evaluation:
-        """Score everything on test; see `Evaluator.evaluate`."""
-        seed_everything(self.seed, 1)
-        parts = task.parts(prepared)
-        predictor = learner.open_for_test(task, model, parts)
-        origins = parts.origins("test")[:: self.stride]
-        others: dict[str, Base] = {p.name: load_base(p) for p in sorted((model / "rivals").glob("*")) if p.is_dir()}
-        rival = learner.open_for_test(task, champion, parts) if champion is not None else None
-        train, valid = learner.origins_to_fit(parts)
-        baselines = fit_baselines(parts, train, valid, task.scale, learner.forecast.ridge_penalties)
-        trees = self._trees(learner, parts, predictor, progress) if self.trees else {}
-        groups = _groups(prepared, parts)
-        rows: list[tuple[Any, ...]] = []
-        shown: list[dict[str, Any]] = []
-        cloud: list[Array] = []
-        codes = [int(code) for code in np.unique(parts.panel.subject[origins])]
-
-        def scored(code: int) -> dict[str, Any]:
-            mine = origins[parts.panel.subject[origins] == code]
-            who = parts.panel.subjects[code]
-            return _person(self, task, parts, predictor, others, rival, baselines, trees, who, mine)
-
-        people = shared_out(codes, scored, self.side_by_side, lambda done, total: progress("evaluate", done, total, ""))
-        for code, found in zip(codes, people, strict=True):
-            subject_id = parts.panel.subjects[code]
-            segments = ["all", HELD_OUT if parts.held_out[code] else SEEN, *groups.get(subject_id, [])]
-            for name, metric, at, value, windows in found["scores"]:
-                rows += [(subject_id, name, metric, at, segment, value, windows) for segment in segments]
-            rows += [(subject_id, OURS, *score[:2], segment, *score[2:]) for segment, score in found["segmented"]]
-            if len(shown) < 3 and parts.held_out[code]:
-                shown.append({**found["fan"], "title": subject_id})
-            cloud.append(found["cloud"])
-        progress("evaluate", len(codes), len(codes), "")
-        scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
-        scores, left_out = self._enough(scores)
-        summary = summarise(scores, self.seed)
-        pictures = _draw(self, task.grid, predictor.levels, out, scores, summary, shown, np.concatenate(cloud))
-        notes = {
-            **training_notes(model),
-            "test": f"{len(origins):,} windows of {len(cloud)} people",
-            "left out": left_out or "nobody",
-            "interpolated share of input readings": f"{parts.panel.interpolated_share:.2%}",
-            "what every model is given": INPUTS,
-        }
-        timings = _timings(parts, predictor, origins)
-        return Evaluation(scores, summary, pictures, notes, timings, left_out)
-
-    def _enough(self, scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-        """Keep the figures that rest on enough windows; say whose RMSE is not among them, and where."""
-        few = scores["windows"] < self.minimum_examples
-        errors = scores[few & (scores["metric"] == "rmse") & (scores["segment"] == "all") & (scores["model"] == OURS)]
-        who = [f"@{at}: {', '.join(sorted(rows['subject_id']))}" for at, rows in errors.groupby("at", sort=True)]
-        said = f"fewer than {self.minimum_examples} test windows (evaluate.evaluator.minimum_examples) " if who else ""
-        return scores[~few], said + "; ".join(who)
-
-    def _trees(
-        self, learner: ForecastLearner, parts: Parts, predictor: ForecastPredictor, progress: Progress
-    ) -> dict[str, Trees]:
-        """Fit the trees, one model a horizon that is shown."""
-        train, valid = learner.origins_to_fit(parts)
-        assembler, history = predictor.base.assembler, predictor.pasts.history
-        found = {}
-        for name, every_input in (("lightgbm_12h", False), ("lightgbm_all", True)):
-
-            def report(fitted: int, name: str = name) -> None:
-                progress(f"fit {name}", fitted, len(self.marks_minutes), "")
-
-            trees = Trees(assembler, self.marks_minutes, every_input)
-            found[name] = trees.fit(parts, history, train, valid, report)
-            report(len(self.marks_minutes))
-        return found
-
-
 CLINICAL = (
     *(f"{event}_{kind}" for event in ("hypo", "hyper") for kind in ("recall", "precision")),
     *(f"{grid}_{zones}" for grid in ("clarke", "parkes") for zones in ("a", "ab")),
 )
 
-INPUTS = {
-    "persistence": "the last reading",
-    "damped_linear": "the last reading and its slope over 15 minutes",
-    "profile": "the person's own last 14 days, mean by time of day",
-    "ridge": "the last 12 h",
-    "no_personal": "the last 48 h and the clock (this model, personal inputs silenced)",
-    "hallmark": "the last 48 h, the clock, the person's own past up to the last midnight",
-    "lightgbm_12h": "the last 12 h",
-    "lightgbm_all": "every input of hallmark",
-    "other candidates": "the same inputs as hallmark, without adapters and calibration",
-}
 
+@dataclass(frozen=True)
+class GlucoseEvaluation(ForecastEvaluation):
+    """The shared evaluation, and clinical figures.
 
-def _person(
-    config: GlucoseEvaluation,
-    task: GlucoseTask,
-    parts: Parts,
-    predictor: ForecastPredictor,
-    others: Mapping[str, Base],
-    champion: ForecastPredictor | None,
-    baselines: Baselines,
-    trees: Mapping[str, Trees],
-    subject_id: str,
-    origins: Integers,
-) -> dict[str, Any]:
-    """Score one person's test windows."""
-    panel, grid, levels = parts.panel, task.grid, predictor.levels
-    context, minute = panel.context(origins), panel.minute[origins].astype(np.int64)
-    target = parts.target(origins, "test")
-    history = predictor.pasts.history
-    mean, quantiles = predictor.forecast(subject_id, context, minute)
-    points: dict[str, Floats] = {OURS: mean}
-    spread: dict[str, Floats] = {OURS: quantiles}
-    newcomer = -np.ones(len(origins), dtype=np.int64)
-    points["no_personal"], spread["no_personal"] = predictor.base.forecast(context, minute, None, newcomer)
-    rows = history.rows(panel.subject[origins], panel.day[origins])
-    for name, base in others.items():
-        # Every base has its own population ridge, but candidates of one run share it, and so the history.
-        points[name], spread[name] = base.forecast(context, minute, history, rows)
-    if champion is not None:
-        points[CHAMPION], spread[CHAMPION] = champion.forecast(subject_id, context, minute)
-    points |= baselines.forecast(parts, origins, history, task.scale)
-    points |= {name: model.forecast(parts, origins, history) for name, model in trees.items()}
-    found: list[tuple[str, str, str, float, int]] = []
-    for name, forecast in points.items():
-        scored: list[Row] = score_points(forecast, target, grid, config.marks_minutes, config.path_minutes)
-        if name in spread:
-            scored += score_quantiles(spread[name], target, levels, grid, config.marks_minutes)
-        scored += _clinical(config, grid, levels, forecast, spread.get(name), target)
-        found += [(name, *score) for score in scored]
-    segmented = []
-    for segment, inside in _window_segments(context[:, -1], minute).items():
-        if inside.sum() >= 30:
-            for score in score_points(mean[inside], target[inside], grid, config.marks_minutes, config.path_minutes):
-                segmented.append((segment, score))
-    event = grid.index_of(config.event_minutes)
-    known = ~np.isnan(target[:, event])
-    middle = len(origins) // 2
-    fan = {
-        "past": context[middle, -grid.recent_length :],
-        "target": target[middle],
-        "mean": mean[middle],
-        "quantiles": quantiles[middle],
-        "step_minutes": grid.step_minutes,
-    }
-    cloud = np.stack([target[known, event], mean[known, event]], axis=1)[::4]
-    return {"scores": found, "segmented": segmented, "fan": fan, "cloud": cloud}
-
-
-def _clinical(
-    config: GlucoseEvaluation,
-    grid: Grid,
-    levels: tuple[float, ...],
-    mean: Floats,
-    quantiles: Floats | None,
-    target: Floats,
-) -> list[Row]:
-    """Error-grid shares and hypo and hyper events at the event horizon.
-
-    An event is called when the 10% (90%) quantile crosses the bound; without quantiles, when the mean does.
+    Attributes:
+        event_minutes: horizon of the hypo and hyper figures and of the error grids.
     """
-    at = config.event_minutes
-    i = grid.index_of(at)
-    known = ~np.isnan(target[:, i])
-    if not known.any():
-        return []
-    reference, predicted = target[known, i].astype(np.float64), np.maximum(mean[known, i], 0).astype(np.float64)
-    rows: list[Row] = []
-    for name, zone in (("clarke", clarke_zone(reference, predicted)), ("parkes", parkes_zone(reference, predicted))):
-        rows.append((f"{name}_a", str(at), float((zone == 0).mean()), len(zone)))
-        rows.append((f"{name}_ab", str(at), float((zone <= 1).mean()), len(zone)))
-    low = mean[:, i] if quantiles is None or 0.1 not in levels else quantiles[:, i, levels.index(0.1)]
-    high = mean[:, i] if quantiles is None or 0.9 not in levels else quantiles[:, i, levels.index(0.9)]
-    said = {"hypo": low < HYPO_MG_DL, "hyper": high > HYPER_MG_DL}
-    was = {"hypo": target[:, i] < HYPO_MG_DL, "hyper": target[:, i] > HYPER_MG_DL}
-    return rows + score_events(said, was, known, str(at))
 
+    evaluates = (GlucoseTask, ForecastLearner)
+    groups = GROUPS
 
-def _window_segments(last: Array, minute: Array) -> dict[str, Array]:
-    """Cut windows by range of the last reading and by time of day."""
-    found = {
-        "range:low": last < HYPO_MG_DL,
-        "range:in": (last >= HYPO_MG_DL) & (last <= HYPER_MG_DL),
-        "range:high": last > HYPER_MG_DL,
-    }
-    quarter = (minute % 1440) // 360
-    return found | {f"time:{name}": quarter == i for i, name in enumerate(TIMES)}
+    event_minutes: int
 
+    def metrics(self, task: ForecastTask, learner: ForecastLearner) -> Mapping[str, Metric]:
+        """Every metric, by name; ValueError for a horizon that the grid does not have."""
+        task.grid.index_of(self.event_minutes)
+        return super().metrics(task, learner)
 
-def _groups(prepared: Prepared, parts: Parts) -> dict[str, list[str]]:
-    """Segments that every person belongs to, from the subject table and the interval of the sensor."""
-    panel = parts.panel
-    found = {who: [f"sensor:{m:g} min"] for who, m in zip(panel.subjects, panel.interval_minutes, strict=True)}
-    for row in prepared.subjects.to_dict("records"):
-        labels = [f"{c}:{row[c]}" for c in GROUPS if c in row and not pd.isna(row[c])]
-        found[str(row["subject_id"])] += labels
-    return found
+    @property
+    def further(self) -> Mapping[str, Metric]:
+        """Recall and precision of events, shares of the error grids' zones."""
+        return {name: Metric(name, "", "higher") for name in CLINICAL}
 
+    def score_further(
+        self, grid: Grid, levels: tuple[float, ...], mean: Floats, quantiles: Floats | None, target: Floats
+    ) -> list[Row]:
+        """Score error grids and events at the event horizon; see `ForecastEvaluation.score_further`.
 
-def _timings(parts: Parts, predictor: ForecastPredictor, origins: Integers) -> list[float]:
-    """Time single forecasts, one window at a time, milliseconds."""
-    chosen = origins[:: max(1, len(origins) // 50)][:50]
-    times = []
-    for origin in chosen:
-        one = np.asarray([origin])
-        context, minute = parts.panel.context(one), parts.panel.minute[one].astype(np.int64)
-        subject_id = parts.panel.subjects[int(parts.panel.subject[origin])]
-        for _ in range(2):  # the first call may load the person's adapter
-            start = time.perf_counter()
-            predictor.forecast(subject_id, context, minute)
-            taken = (time.perf_counter() - start) * 1000
-        times.append(taken)
-    return times
+        An event is called when the 10% (90%) quantile crosses the bound; without quantiles, when the mean does.
+        """
+        at = self.event_minutes
+        i = grid.index_of(at)
+        known = ~np.isnan(target[:, i])
+        if not known.any():
+            return []
+        reference, predicted = target[known, i].astype(np.float64), np.maximum(mean[known, i], 0).astype(np.float64)
+        rows: list[Row] = []
+        for name, zones in (("clarke", clarke_zone), ("parkes", parkes_zone)):
+            zone = zones(reference, predicted)
+            rows.append((f"{name}_a", str(at), float((zone == 0).mean()), len(zone)))
+            rows.append((f"{name}_ab", str(at), float((zone <= 1).mean()), len(zone)))
+        low = mean[:, i] if quantiles is None or 0.1 not in levels else quantiles[:, i, levels.index(0.1)]
+        high = mean[:, i] if quantiles is None or 0.9 not in levels else quantiles[:, i, levels.index(0.9)]
+        said = {"hypo": low < HYPO_MG_DL, "hyper": high > HYPER_MG_DL}
+        was = {"hypo": target[:, i] < HYPO_MG_DL, "hyper": target[:, i] > HYPER_MG_DL}
+        return rows + score_events(said, was, known, str(at))
 
+    def keep_further(self, grid: Grid, mean: Floats, target: Floats) -> Array:
+        """Keep every fourth pair of reading and forecast at the event horizon, (N, 2)."""
+        i = grid.index_of(self.event_minutes)
+        known = ~np.isnan(target[:, i])
+        return np.stack([target[known, i], mean[known, i]], axis=1)[::4]
 
-def _draw(
-    config: GlucoseEvaluation,
-    grid: Grid,
-    levels: tuple[float, ...],
-    out: Path,
-    scores: pd.DataFrame,
-    summary: pd.DataFrame,
-    fans: list[Any],
-    cloud: Array,
-) -> dict[str, str]:
-    marks = [str(m) for m in config.marks_minutes]
-    found = {}
-    if fans:
-        draw_fans(out / "fans.png", fans, grid.horizons_minutes, levels, "mg/dL")
-        found["fans.png"] = f"Forecasts of held-out people ({len(fans)} of them) with their 50, 80 and 90% intervals"
-    draw_errors(out / "errors.png", summary, marks, "mg/dL")
-    found["errors.png"] = "RMSE on held-out people with 95% bootstrap intervals over people"
-    ours = summary[(summary["model"] == OURS) & (summary["segment"] == "all")]
-    nominal = sorted(n for _, _, n in pairs(levels))
-    measured = {}
-    for mark in marks:
-        here = ours[ours["at"] == mark].set_index("metric")["mean"]
-        names = [f"coverage_{n:.0%}".rstrip("%") for n in nominal]
-        if all(name in here.index for name in names):
-            measured[mark] = [float(here.loc[name]) for name in names]
-    draw_calibration(out / "calibration.png", nominal, measured)
-    found["calibration.png"] = "Measured against nominal coverage, all people"
-    gains = _gains(scores, str(config.event_minutes if 60 not in config.marks_minutes else 60))
-    draw_gains(out / "gains.png", gains, "change of RMSE by personal inputs, %")
-    found["gains.png"] = "What personal inputs change for every person (negative is better)"
-    for name, zones in (("clarke", clarke_zone), ("parkes", parkes_zone)):
-        reference, predicted = cloud[:, 0].astype(float), np.maximum(cloud[:, 1], 0).astype(float)
-        zone = zones(reference, predicted)
-        share = ", ".join(f"{z} {np.mean(zone == i):.1%}" for i, z in enumerate(ZONES))
-        title = f"{name.title()} grid @{config.event_minutes} min"
-        draw_grid(out / f"{name}.png", reference, predicted, zone, title, "mg/dL")
-        found[f"{name}.png"] = f"{title}: {share}"
-    return found
-
-
-def _gains(scores: pd.DataFrame, at: str) -> "pd.Series[float]":
-    """Every person's relative change of RMSE against the same model without personal inputs, percent."""
-    mine = scores[(scores["metric"] == "rmse") & (scores["at"] == at) & (scores["segment"] == "all")]
-    wide = mine.pivot(index="subject_id", columns="model", values="value")
-    return (wide[OURS] / wide["no_personal"] - 1) * 100
+    def draw_further(self, task: GlucoseTask, out: Path, kept: Array) -> dict[str, str]:
+        """Draw the error grids; see `ForecastEvaluation.draw_further`."""
+        reference, predicted = kept[:, 0].astype(float), np.maximum(kept[:, 1], 0).astype(float)
+        found = {}
+        for name, zones in (("clarke", clarke_zone), ("parkes", parkes_zone)):
+            zone = zones(reference, predicted)
+            share = ", ".join(f"{z} {np.mean(zone == j):.1%}" for j, z in enumerate(ZONES))
+            title = f"{name.title()} grid @{self.event_minutes} min"
+            draw_grid(out / f"{name}.png", reference, predicted, zone, title, task.unit)
+            found[f"{name}.png"] = f"{title}: {share}"
+        return found

@@ -79,10 +79,10 @@ class SentimentTask(ClassTask):
         """Ask for every text."""
         return [SentimentRequest(text=text) for text in rows["text"]]
 
-    def texts(self, prepared: Prepared, split: str) -> tuple[list[str], list[str]]:
-        """Return the texts of a split and their labels."""
-        rows = self.rows_of(prepared, split)
-        return rows["text"].tolist(), rows["label"].tolist()
+    def texts(self, prepared: Prepared, split: str) -> list[str]:
+        """Return the texts of a split."""
+        found: list[str] = self.rows_of(prepared, split)["text"].tolist()
+        return found
 
     def segments(self, rows: pd.DataFrame) -> dict[str, Array]:
         """Cut by source and by length."""

@@ -154,11 +154,6 @@ class TradesTask(ClassTask):
         """Select the trades of one part that would be answered; the index is their place in `prepared.rows`."""
         return prepared.rows[(prepared.splits["part"] == part).to_numpy() & self.usable(prepared.rows)]
 
-    def table(self, prepared: Prepared, part: str) -> tuple[Array, Array]:
-        """Return one part's features and targets (1: buy); features may look back into the part before."""
-        rows = self.rows_of(prepared, part)
-        return self.examples(prepared.rows)[rows.index], self.numbers(rows["label"])
-
     def requests(self, prepared: Prepared, rows: pd.DataFrame) -> Sequence[TradesRequest]:
         """Ask for every trade with the window before it."""
         found = []

@@ -133,10 +133,10 @@ def test_subjects_who_are_taught_together_learn_what_each_learns_alone(
     assert np.abs(alone.weights).max() > 0
 
 
-def test_unknown_targets_teach_nothing(task: Any, taught: tuple[Any, Lessons]) -> None:
+def test_unknown_targets_teach_nothing(task: Any, learner: Any, taught: tuple[Any, Lessons]) -> None:
     panel, found = taught
     blind = dataclasses.replace(found, y=np.full_like(found.y, np.nan))
-    state = untaught(task, panel, blind)
+    state = untaught(learner, panel, blind)
     for day in np.unique(found.day)[:6]:
         teach(state, blind, int(day))
     assert not state.weights.any()

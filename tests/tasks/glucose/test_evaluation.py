@@ -120,10 +120,12 @@ def test_shares_lie_between_zero_and_one(evaluation: Evaluation, evaluator: Any,
 
 
 def test_a_person_without_test_windows_does_not_stop_it(
-    evaluator: Any, task: Any, prepared: Any, trained: Path, tmp_path: Path
+    evaluator: Any, task: Any, learner: Any, prepared: Any, trained: Path, tmp_path: Path
 ) -> None:
     late = prepared.splits.assign(test_start=prepared.splits["test_start"].where(prepared.splits.index != 0, 10**9))
-    found = evaluator.evaluate(task, dataclasses.replace(prepared, splits=late), trained, None, tmp_path, silent)
+    found = evaluator.evaluate(
+        task, learner, dataclasses.replace(prepared, splits=late), trained, None, tmp_path, silent
+    )
     assert found.notes["test"].endswith(f"of {len(prepared.subjects) - 1} people")
 
 
