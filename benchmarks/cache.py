@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 
 from hallmark.build import targets
 from hallmark.prove.code import ROOT
-from runtime.code import code_list, source_tree
+from runtime.code import code_lists
 from runtime.facts import STAGES, sections_of
 
 EXPERIMENTS = ("default", "cv", "sentiment", "text", "trades")
@@ -124,11 +124,10 @@ class Repository:
 
     def decisions(self, experiment: str) -> dict[str, str]:
         """What DVC would compare of each stage: its list of code, and its parameters."""
-        params, source = self.params[experiment], source_tree(self.root)
+        params = self.params[experiment]
         return {
-            stage: str(code_list(stage, params, source))
-            + json.dumps({section: params[section] for section in sections_of(stage)}, sort_keys=True)
-            for stage in STAGES
+            stage: json.dumps([listed, {section: params[section] for section in sections_of(stage)}])
+            for stage, listed in code_lists(params, root=self.root).items()
         }
 
     def oracle(self) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
@@ -265,7 +264,7 @@ def new_file(repository: Repository, generator: random.Random, experiment: str) 
 @contextmanager
 def setting(repository: Repository, generator: random.Random, experiment: str) -> Iterator[tuple[set[str], set[str]]]:
     """Another number in conf/."""
-    before = repository.params[experiment]
+    before, wanted = repository.params[experiment], generator.random() < 0.7  # most are to change the composition
     files = sorted((repository.root / "conf").rglob("*.yaml"))
     while True:
         file = generator.choice(files)
@@ -281,6 +280,8 @@ def setting(repository: Repository, generator: random.Random, experiment: str) -
             continue
         with repository.changed(file, text, False):
             after = repository.composed(experiment)
+            if wanted and after == before:
+                continue
             repository.params[experiment] = after
             try:
                 yield {f"section {name}" for name in after if after[name] != before.get(name)}, set()

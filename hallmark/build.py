@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hallmark.contracts import Checking
 from hallmark.errors import ConfigError
 
 TARGET = "_target_"
@@ -70,6 +69,8 @@ def build_experiment(params: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: as in `build`, or two parts do not belong together.
     """
+    from hallmark.contracts import Checking  # with pandas, which reading parameters does not need
+
     check_sections(params)
     built: dict[str, Any] = build(params)
     task, learner, evaluator = built["task"], built["learner"], built["evaluate"]["evaluator"]

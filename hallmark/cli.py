@@ -1,4 +1,4 @@
-"""Verify bundles, ask them, refresh their adapters, and show what the last run found."""
+"""Verify bundles, ask them, refresh their adapters, show what the last run found, and check this machine."""
 
 # Whatever takes long to import is imported in the command that uses it.
 
@@ -42,6 +42,20 @@ def verify(bundle: Annotated[Path, typer.Argument(envvar="HALLMARK_BUNDLE")] = B
     typer.echo(
         f"{bundle}: {hallmark.task} {hallmark.version}, {len(hallmark.files)} files as marked, hallmark {digest[:12]}"
     )
+
+
+@app.command()
+def doctor() -> None:
+    """Check what a run needs of this machine: each line is ok, or the remedy."""
+    from hallmark.doctor import examine
+
+    checks = list(examine(Path.cwd()))
+    for check in checks:
+        typer.echo(f"{'ok    ' if not check.remedy else 'MEND  '} {check.name:10} {check.found}")
+        if check.remedy:
+            typer.echo(f"{'':17} → {check.remedy}")
+    if any(check.remedy for check in checks):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -18,10 +18,9 @@ from typing import Any
 from hallmark.build import read_params
 from hallmark.errors import ProvenanceError
 from hallmark.files import read_json, write_json
-from hallmark.prove.code import CodeList
 from hallmark.prove.provenance import digest_of
 from pipelines import EVALUATION, MODEL, PREPARED, code_of
-from runtime.code import code_list, source_tree
+from runtime.code import code_lists, text_of
 from runtime.facts import dependencies, sections_of
 
 MADE_FROM = "made_from.json"
@@ -43,7 +42,7 @@ class Snapshot:
     stage: str
     params: Mapping[str, Any]
     deps: Mapping[str, str]
-    code: CodeList
+    code: Mapping[str, str]
 
     def check_inputs(self) -> None:
         """Compare the parameters behind every input with this run's, and the code with what DVC has seen of it.
@@ -53,7 +52,9 @@ class Snapshot:
                 is not what its list says.
         """
         listed = Path(code_of(self.stage))
-        if "DVC_STAGE" in os.environ and (not listed.is_file() or listed.read_text(encoding="utf-8") != str(self.code)):
+        if "DVC_STAGE" in os.environ and (
+            not listed.is_file() or listed.read_text(encoding="utf-8") != text_of(self.code)
+        ):
             raise ProvenanceError(f"{listed} is not what the code now is: run `dvc repro`, which lists it anew")
         for directory, made in self._inputs():
             if odd := [name for name, digest in made.items() if digest != digest_of(self.params[name])]:
@@ -77,7 +78,8 @@ class Snapshot:
         if not change:
             now = dependencies(self.stage, self.params)
             changed = [path for path in {**self.deps, **now} if self.deps.get(path) != now.get(path)]
-            changed += _changed_code(self.code, code_list(self.stage, self.params, source_tree()))
+            code = _code_of(self.stage, self.params)
+            changed += [name for name in {**self.code, **code} if self.code.get(name) != code.get(name)]
             change = f"{changed[0]} changed" if changed else ""
         if change:
             raise ProvenanceError(
@@ -114,13 +116,12 @@ class Snapshot:
 
 def take(stage: str, params: Mapping[str, Any]) -> Snapshot:
     """Take the snapshot that a stage starts from."""
-    return Snapshot(stage, params, dependencies(stage, params), code_list(stage, params, source_tree()))
+    return Snapshot(stage, params, dependencies(stage, params), _code_of(stage, params))
 
 
-def _changed_code(before: CodeList, now: CodeList) -> list[str]:
-    """Name files and distributions that differ."""
-    pairs = ((before.files, now.files), (before.versions, now.versions))
-    return [name for old, new in pairs for name in {**old, **new} if old.get(name) != new.get(name)]
+def _code_of(stage: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """List the code of one stage; all are listed together, which is what is kept."""
+    return code_lists(params)[stage]
 
 
 def _changes(before: Any, now: Any, key: str = "") -> Iterator[str]:

@@ -37,12 +37,16 @@ def imported(code: types.CodeType) -> Iterator[str]:
 
 def load(name: str) -> None:
     """Import a module, or the nearest one above a name that is none."""
+    attributes: list[str] = []
     while name:
         try:
-            importlib.import_module(name)
-            return
+            found: Any = importlib.import_module(name)
+            break
         except ModuleNotFoundError:
-            name = name.rpartition(".")[0]
+            name, _, last = name.rpartition(".")
+            attributes.insert(0, last)
+    for attribute in attributes if name else ():
+        found = getattr(found, attribute, None)  # libraries may load a module when its attribute is first asked for
 
 
 def is_ours(name: str) -> bool:

@@ -11,7 +11,9 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from hallmark.prove.code import CACHE as CODE_CACHE
 from runtime import forked, store
+from runtime.versions import CACHE as VERSIONS_CACHE
 from tests.toys import ROOT, compose
 
 
@@ -24,6 +26,10 @@ def copy_repository(to: Path) -> Path:
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, to / name)
+    for kept in (CODE_CACHE, VERSIONS_CACHE):  # what takes seconds, by the content that it was made from
+        if (ROOT / kept).is_file():
+            (to / kept).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / kept, to / kept)
     for command in (
         ["git", "init", "-q"],
         ["git", "add", "-A"],

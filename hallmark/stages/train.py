@@ -92,7 +92,7 @@ def _mine() -> Progress:
 def _checkpoints(task: Task, learner: AnyLearner, prepared: Path, settings: list[Any], built: Sequence[Any]) -> Path:
     """Name a directory after all that its checkpoints depend on: those of another content must never be resumed."""
     code = SourceTree().imported_by({type(x).__module__ for x in (task, learner, *built)})
-    parts = [settings, dump(task), dump(learner), describe_machine(), asdict(FileRef.to(prepared)), str(code)]
+    parts = [settings, dump(task), dump(learner), describe_machine(), asdict(FileRef.to(prepared)), dict(code.files)]
     return CHECKPOINTS / digest_of(parts)[:16]
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from hallmark.build import targets
 from hallmark.prove.code import SourceTree
-from runtime.code import code_list, source_tree
+from runtime.code import code_lists
 from runtime.facts import STAGES, sections_of
+from runtime.versions import pinned_by, versions_of
 from tests.toys import ROOT, compose
 from tests.workspace import run
 
@@ -54,19 +55,64 @@ def modules_of(stage: str, experiment: str) -> list[str]:
 def test_a_list_names_exactly_the_files_that_a_fresh_process_loads(
     stage: str, experiment: str, oracle: dict[str, set[str]]
 ) -> None:
-    listed = code_list(stage, composition(experiment), source_tree())
-    assert set(listed.files) == oracle[f"{stage} of {experiment}"]
+    listed = {name for name in lists(experiment)[stage] if name.endswith(".py")}
+    assert listed == oracle[f"{stage} of {experiment}"]
+
+
+@functools.cache
+def lists(experiment: str) -> dict[str, dict[str, str]]:
+    """Every stage's list."""
+    return code_lists(composition(experiment))
 
 
 def test_versions_are_those_of_the_distributions_that_compute_and_no_others() -> None:
     import numpy
     import torch
 
-    versions = code_list("train", compose(), source_tree()).versions
-    assert versions["torch"] == torch.__version__.partition("+")[0]
-    assert versions["numpy"] == numpy.__version__
-    assert "scipy" in code_list("evaluate", compose(), source_tree()).versions  # scikit-learn's own requirement
-    assert not {"zenml", "bentoml", "dvc", "hydra-core", "pytest", "triton"} & set(versions)
+    found = lists("default")
+    assert found["train"]["torch"] == torch.__version__.partition("+")[0]
+    assert found["train"]["numpy"] == numpy.__version__
+    assert {"pyarrow", "pandas"} <= set(found["prepare"])  # pandas reads Parquet with what it does not require
+    assert "torch" not in found["prepare"]
+    assert "scipy" in found["evaluate"]
+    for listed in found.values():
+        assert not {"zenml", "bentoml", "dvc", "hydra-core", "pytest", "triton", "ruff"} & set(listed)
+
+
+def test_another_version_is_another_list_and_a_build_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    def found(pinned: frozenset[str] = frozenset({"pyyaml"})) -> dict[str, str]:
+        return versions_of({"group": ["yaml"]}, pinned, tmp_path / "kept.json")["group"]
+
+    assert found() == {"pyyaml": yaml.__version__}
+    assert found(frozenset({"numpy"})) == {}
+    for version, expected in (("99.1+cpu", "99.1"), ("99.1", "99.1"), ("99.2", "99.2")):
+        site = tmp_path / version / f"pyyaml-{version}.dist-info"
+        site.mkdir(parents=True)
+        (site / "METADATA").write_text(f"Metadata-Version: 2.1\nName: PyYAML\nVersion: {version}\n")
+        monkeypatch.syspath_prepend(str(site.parent))
+        assert found() == {"pyyaml": expected}
+
+
+def test_what_is_loaded_is_kept_until_the_imports_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, pinned = tmp_path / "kept.json", frozenset({"numpy", "pyyaml"})
+    first = versions_of({"a": ["yaml"], "b": ["yaml", "numpy.linalg.norm"]}, pinned, kept)
+    assert (set(first["a"]), set(first["b"])) == ({"pyyaml"}, {"pyyaml", "numpy"})
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "run", started)
+    assert versions_of({"a": ["yaml"]}, pinned, kept)["a"] == first["a"]
+    with pytest.raises(AssertionError, match="was started"):
+        versions_of({"a": ["numpy"]}, pinned, kept)
+
+
+def test_the_lock_and_torch_are_what_counts() -> None:
+    pinned = pinned_by(ROOT / "requirements.lock")
+    assert {"torch", "numpy", "dvc"} <= pinned
+    assert not {"triton", "nvidia-cublas"} & pinned
 
 
 @pytest.fixture
@@ -119,17 +165,6 @@ def test_a_damaged_cache_is_as_good_as_none(source: SourceTree) -> None:
     before = source.imported_by(["box.a"])
     (source.root / "kept.json").write_text('{"maker": "')
     assert again(source).imported_by(["box.a"]) == before
-
-
-def test_another_version_is_another_list(source: SourceTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    (source.root / "box/deep/leaf.py").write_text("import numpy\n")
-    before = source.imported_by(["box.a"])
-    site = source.root / "site" / "numpy-9.9.9.dist-info"
-    site.mkdir(parents=True)
-    (site / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 9.9.9\n")
-    monkeypatch.syspath_prepend(str(site.parent))
-    after = again(source).imported_by(["box.a"])
-    assert (after.files, after.versions["numpy"]) == (before.files, "9.9.9")
 
 
 @pytest.mark.slow

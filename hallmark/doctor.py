@@ -1,0 +1,116 @@
+"""Check what a run needs of this machine: each line is `ok`, or the remedy."""
+
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from hallmark import kernels
+from hallmark.errors import ConfigError
+
+DISK_GB = 3  # what `make repro` writes: results, DVC's cache, ZenML's store
+MEMORY_GB = 3
+PORTS = {3000: "make serve", 8237: "make dashboard"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found.
+
+    Attributes:
+        name: what was looked at.
+        found: what it is.
+        remedy: what to do; empty if it is fine.
+    """
+
+    name: str
+    found: str
+    remedy: str = ""
+
+
+def examine(root: Path) -> Iterator[Check]:
+    """Look at Python, torch, kernels, accelerator, memory, disk, DVC remote and ports, without the network.
+
+    Args:
+        root: the repository.
+    """
+    version = platform.python_version()
+    yield Check("python", version, "" if sys.version_info[:2] == (3, 11) else "install Python 3.11, then `make setup`")
+    yield from _libraries()
+    yield _kernels()
+    yield _memory()
+    free = shutil.disk_usage(root).free / 1e9
+    yield Check("disk", f"{free:.0f} GB free", "" if free > DISK_GB else f"free {DISK_GB} GB: a run needs them")
+    yield _remote(root)
+    for port, command in PORTS.items():
+        yield _port(port, command)
+
+
+def _libraries() -> Iterator[Check]:
+    missing = [
+        name for name in ("torch", "transformers", "peft", "pandas", "sklearn", "pydantic") if not find_spec(name)
+    ]
+    if missing:
+        yield Check("libraries", f"{', '.join(missing)} not installed", "run `make setup`")
+        return
+    import torch
+
+    yield Check("torch", torch.__version__)
+    if not torch.cuda.is_available():
+        built = (
+            f"this torch is built for CUDA {torch.version.cuda}"
+            if torch.version.cuda
+            else "this torch is built for CPUs"
+        )
+        yield Check("cuda", f"none found ({built}): CPUs do, fp32")
+        return
+    name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 1e9
+    yield Check("cuda", f"{name}, {memory:.0f} GB, CUDA {torch.version.cuda}")
+
+
+def _kernels() -> Check:
+    try:
+        asked = kernels.environment()
+    except ConfigError as error:
+        return Check("kernels", "unknown choice", str(error))
+    import torch
+
+    wanted = asked.get("ATEN_CPU_CAPABILITY", "")
+    offers = torch.backends.cpu.get_cpu_capability()
+    if wanted and offers != wanted.upper():
+        return Check("kernels", f"{offers}, {wanted} asked for", "this CPU lacks AVX2: set HALLMARK_KERNELS=native")
+    return Check("kernels", f"{offers.lower()} ({'the same bytes on every CPU that has it' if wanted else 'native'})")
+
+
+def _memory() -> Check:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 1e6
+    except (OSError, StopIteration, ValueError):
+        return Check("memory", "not known on this system")
+    return Check("memory", f"{free:.0f} GB available", "" if free > MEMORY_GB else f"a run needs {MEMORY_GB} GB")
+
+
+def _remote(root: Path) -> Check:
+    """Tell where DVC would pull from; nothing is connected to."""
+    dvc = Path(sys.executable).with_name("dvc")
+    if not dvc.is_file():
+        return Check("dvc", "not installed", "run `make setup`")
+    done = subprocess.run([str(dvc), "remote", "default"], cwd=root, capture_output=True, text=True, check=False)
+    name = done.stdout.strip()
+    if done.returncode or not name or "No default" in name:
+        found = "no default remote: simulated and made-up data need none"
+        return Check("dvc", f"{found}; for public data: `dvc remote add --local --default mirror PATH`")
+    return Check("dvc", f"default remote {name!r}")
+
+
+def _port(port: int, command: str) -> Check:
+    with socket.socket() as probe:
+        taken = probe.connect_ex(("127.0.0.1", port)) == 0
+    remedy = f"`{command} PORT=…` with another one" if command == "make serve" else "end what listens there"
+    return Check(f"port {port}", f"{'taken' if taken else 'free'} ({command})", remedy if taken else "")
