@@ -126,8 +126,8 @@ def run_fold(
     cost["peak_gb"] = round(peak_gb(), 2)
     shutil.rmtree(work)
     rows = score(panel, test, parts.target(test, scored), forecasts, np.concatenate(quantiles), learner)
-    ways = predictor.people.ways
-    return [{**row, "way": ways[row["subject_id"]]} for row in rows], {"chosen": chosen, **cost}
+    methods = predictor.people.methods
+    return [{**row, "method": methods[row["subject_id"]]} for row in rows], {"chosen": chosen, **cost}
 
 
 def fit_model(
@@ -149,7 +149,7 @@ def fit_model(
     if not base_only:
         clock = cpu_seconds()
         config = build(params["personalise"])
-        cost["ways"] = learner.personalise(task, prepared, out, config, out / "scratch", silent)["ways"]
+        cost["methods"] = learner.personalise(task, prepared, out, config, out / "scratch", silent)["methods"]
         cost["personalise_cpu_s"] = round(cpu_seconds() - clock, 1)
         clock = cpu_seconds()
         learner.calibrate(task, prepared, out, build(params["calibrate"]), silent)
@@ -172,7 +172,7 @@ def score(
             there = np.isfinite(y)
             if there.sum() < LEAST:
                 continue
-            base = {"subject_id": panel.subjects[code], "at": mark, "windows": int(there.sum())}
+            base = {"subject_id": panel.subjects[code], "at": mark, "n_examples": int(there.sum())}
             for name, forecast in forecasts.items():
                 error = forecast[inside][there, h] - y[there]
                 rows.append({**base, "model": name, "rmse": float(np.sqrt(np.mean(error**2)))})
@@ -224,7 +224,7 @@ def show(rows: pd.DataFrame) -> None:
     low, high = interval(cold.to_numpy())
     print(f"  cold start against plain: mean {cold.mean():+.1f}% ({low:+.1f}…{high:+.1f})")
     print("\n90% interval, people with type 1 diabetes and at least 300 test windows:")
-    intervals = rows[(rows["model"] == "interval") & (rows["set"] != "Hall_2018") & (rows["windows"] >= 300)]
+    intervals = rows[(rows["model"] == "interval") & (rows["set"] != "Hall_2018") & (rows["n_examples"] >= 300)]
     for mark, group in intervals.groupby("at"):
         share = group["coverage"].between(0.86, 0.94).mean()
         mean, width = group["coverage"].mean(), group["width"].mean()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from hallmark.adapters.bank import AdapterBank, AdapterSpec, spec_of
-from hallmark.adapters.cache import ResidentAdapters
+from hallmark.adapters.cache import AdapterCache
 from hallmark.adapters.files import PackedStore, unflatten, write_packed, write_peft
 from hallmark.families.forecasting.network import Forecaster, Shape
 from hallmark.families.forecasting.panel import Floats
@@ -161,14 +161,14 @@ def residents(case: Case, seconds: float) -> dict[str, Any]:
         inputs = batch(64)
         seats = {}
         for size in (1, 100, many):
-            seats[size] = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, size), PackedStore(file, spec))
+            seats[size] = AdapterCache(AdapterBank(copy.deepcopy(model), spec, size), PackedStore(file, spec))
             seats[size].warm([f"p{i}" for i in range(size)])
         calls = {}
         for size, here in seats.items():
             asked = [f"p{i % size}" for i in np.random.default_rng(1).integers(0, size, 64)]
             calls[str(size)] = lambda here=here, asked=asked: here.forward(asked, **inputs)  # type: ignore[misc]
         found["ms at residents"] = {name: round(ms, 2) for name, ms in alternate(calls, seconds).items()}
-        small = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, 64), PackedStore(file, spec))
+        small = AdapterCache(AdapterBank(copy.deepcopy(model), spec, 64), PackedStore(file, spec))
         misses = []
         for i in range(400):
             start = time.perf_counter()
@@ -193,7 +193,7 @@ def loading(case: Case) -> dict[str, Any]:
         for i in range(few):
             write_peft(unflatten(block[i], spec), spec, Path(scratch) / str(i), targets)
         start = time.process_time()
-        ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, many), PackedStore(file, spec)).warm(
+        AdapterCache(AdapterBank(copy.deepcopy(model), spec, many), PackedStore(file, spec)).warm(
             [f"p{i}" for i in range(many)]
         )
         ours = time.process_time() - start

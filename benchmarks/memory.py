@@ -27,7 +27,7 @@ def main() -> None:
         f"data.people={arguments.people}",
         f"train.budget_tflop={arguments.tflop}",
         "model=residual_mlp",
-        "personalise.ways=[none,online_ridge]",
+        "personalise.methods=[none,online_ridge]",
     )
     built, show = build(params), bars()
     work = Path(tempfile.mkdtemp(prefix="memory-"))

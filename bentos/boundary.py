@@ -1,4 +1,4 @@
-"""The outer wall of the service: what is let in, how big it may be, and what an error may say."""
+"""ASGI middleware that limits paths, methods and body size, and the error handlers of the service."""
 
 from __future__ import annotations
 

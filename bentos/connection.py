@@ -1,4 +1,4 @@
-"""HTTP connections whose headers must arrive in time, and whose refusals are in the service's own form.
+"""HTTP connections with a deadline for headers, and refusals in the service's own JSON.
 
 uvicorn bounds how long an idle connection stays open, but not how long the headers of a request may take.
 """

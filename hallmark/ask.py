@@ -1,4 +1,4 @@
-"""Answer a request from a file with the bundle that understands it, and show the answer in a terminal."""
+"""Answer request files on the command line: choose the bundle whose task takes the request, print the answer."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache

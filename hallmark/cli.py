@@ -1,4 +1,4 @@
-"""Verify bundles, ask them, refresh their adapters, show what the last run found, and check this machine."""
+"""The command `hallmark`: verify bundles, predict, refresh adapters, show the last run, check this machine."""
 
 # Whatever takes long to import is imported in the command that uses it.
 

@@ -1,4 +1,4 @@
-"""The contracts between the floors: what a source, a task and a predictor are, whatever they are about.
+"""Protocols and records that all layers share: Source, Task, Learner, Evaluator, Predictor, Metric, Verdict.
 
 Pipelines and steps know these and nothing of a task's subject matter.
 """
@@ -101,12 +101,12 @@ class Metric:
     better: Better
     goal: float | None = None
 
-    def gain(self, ours: float, rival: float) -> float:
-        """Return by how much ours is better than a rival's, in the metric's unit; negative if worse."""
+    def gain(self, ours: float, theirs: float) -> float:
+        """Return by how much ours is better than another model's, in the metric's unit; negative if worse."""
         if self.better == "nearer":
             goal = 0.0 if self.goal is None else self.goal
-            return abs(rival - goal) - abs(ours - goal)
-        return rival - ours if self.better == "lower" else ours - rival
+            return abs(theirs - goal) - abs(ours - goal)
+        return theirs - ours if self.better == "lower" else ours - theirs
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Check what a run needs of this machine: each line is `ok`, or the remedy."""
+"""Check whether this machine can run the pipelines: each line is ok, or says the remedy."""
 
 import platform
 import shutil

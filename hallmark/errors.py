@@ -1,4 +1,4 @@
-"""One family of errors: each names the thing, the value, the configuration key and the remedy."""
+"""Exceptions of the library: each message names the thing, the value, the configuration key and the remedy."""
 
 INTERRUPTED = "interrupted; the next run goes on from the last checkpoint"
 """What a command says that was stopped by Ctrl-C; it ends with exit status 130."""

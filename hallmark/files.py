@@ -1,4 +1,4 @@
-"""Bytes on disk: digests, canonical JSON and writes that either happen whole or not at all."""
+"""Files: sha256 digests, canonical JSON, and atomic writes of files and directories."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A bundle, opened: what `hallmark.open` returns."""
+"""Model: an opened bundle that predicts; what `hallmark.open` returns."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Progress bars for long work, on standard error; silent where nobody looks."""
+"""Progress bars on standard error, lines in a log."""
 
 import sys
 import time

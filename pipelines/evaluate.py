@@ -1,4 +1,4 @@
-"""Model → scores, report, verdicts."""
+"""Pipeline evaluate: model → scores, report, verdicts."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Model that passed → bundle, version, Bento."""
+"""Pipeline package: model that passed its gates → bundle, version, Bento."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Raw rows → clean rows → splits."""
+"""Pipeline prepare: raw rows → clean rows → splits."""
 
 from typing import Any
 

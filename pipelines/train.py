@@ -1,4 +1,4 @@
-"""Splits → base → adapters → intervals."""
+"""Pipeline train: splits → base model → adapters → calibration."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One trial of a hyperparameter search."""
+"""Pipeline tune: one trial of a hyperparameter search."""
 
 from typing import Any
 

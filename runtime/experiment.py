@@ -1,4 +1,4 @@
-"""What params.yaml was before an experiment: an experiment that fails puts it back.
+"""Restore params.yaml after an experiment that failed.
 
 `dvc exp run` writes params.yaml before anything runs, and leaves it so when a stage fails: the next `dvc repro` would
 run the failed experiment again.

@@ -1,4 +1,4 @@
-"""What a run is made of: git commit, parameters, and the hashes of its DVC stage's dependencies."""
+"""Collect what a run is made of: git commit, parameters, and hashes of its DVC stage's dependencies."""
 
 import hashlib
 import json

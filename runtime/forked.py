@@ -1,4 +1,4 @@
-"""Run a module as `python -m` does, but in a fork of this process: large libraries are loaded once for every run."""
+"""Run a module as `python -m` does, in a fork of this process that has loaded the large libraries."""
 
 import os
 import runpy

@@ -1,4 +1,4 @@
-"""Earlier results survive a failed run: a stage's outputs come back when it fails."""
+"""Restore a stage's earlier outputs when it fails."""
 
 import os
 import shutil

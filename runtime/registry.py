@@ -1,4 +1,4 @@
-"""The ZenML model registry: one Model per task, one version per bundle, a stage for what is served."""
+"""Register bundles in ZenML's model registry: one Model per task, one version per bundle."""
 
 import subprocess
 import sys

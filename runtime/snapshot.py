@@ -1,4 +1,4 @@
-"""A stage works from one state of parameters and dependencies, and proves at its end that they are still that state.
+"""Snapshot of a stage's parameters and dependencies, compared at its end with what they are then.
 
 DVC writes into dvc.lock what it finds when a stage has ended. An edit in the meantime, or a second `dvc exp run`, would
 make the lock name parameters and files that the results were not made from. Two checks rule that out:

@@ -1,4 +1,4 @@
-"""The one place that touches ZenML's environment and internals (0.98, held by tests/runtime/test_reproducible.py)."""
+"""ZenML's local store: its environment, its start, and runs of pipelines; the only use of ZenML's internals."""
 
 import logging
 import os

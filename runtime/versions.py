@@ -1,4 +1,4 @@
-"""Name the installed version of every distribution that is loaded when some modules are imported.
+"""List the installed version of every distribution that is loaded when some modules are imported.
 
 What a library loads is known by importing it, in a process of its own, and reading `sys.modules`: its metadata name
 what it may need, not what it uses (pandas reads Parquet with pyarrow, which it does not require). That takes seconds,

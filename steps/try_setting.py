@@ -19,9 +19,9 @@ def try_setting(
     from optuna.trial import Trial
 
     study = open_study(build(params["tune"], "tune"), Path(journal))
-    look = watch(Trial(study, trial_id))
+    evaluated = watch(Trial(study, trial_id))
     try:
-        value = stage.try_setting(stage.with_setting(params, setting), Path(prepared), look, bars())
+        value = stage.try_setting(stage.with_setting(params, setting), Path(prepared), evaluated, bars())
         found: dict[str, Any] = {"study": STUDY, "setting": setting, "valid_loss": value, "state": "complete"}
     except Pruned:
         found = {"study": STUDY, "setting": setting, "state": "pruned"}

@@ -149,7 +149,7 @@ def test_a_refused_value_is_named_with_its_key() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("evaluate.evaluator.marks_minutes=[30,33]", r"evaluate\.evaluator: horizons_minutes has no 33"),
+        ("evaluate.evaluator.horizons_minutes=[30,33]", r"evaluate\.evaluator: horizons_minutes has no 33"),
         ("evaluate.evaluator.event_minutes=32", r"has no 32: add it to task\.grid\.horizons_minutes"),
         ("evaluate.gates.0.metric=rsme", r"evaluate\.gates: metric 'rsme' is unknown"),
         ("evaluate.gates.11.by=sexx", r"there is no segmentation 'sexx'"),

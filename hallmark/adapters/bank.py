@@ -1,4 +1,4 @@
-"""The adapter bank: many subjects' LoRA adapters side by side on one frozen base, each row of a batch with its own.
+"""AdapterBank: many subjects' LoRA adapters on one frozen base, a different one for each row of a batch.
 
 PEFT runs the adapters of a mixed batch one after the other; here a layer gathers its rows' factors and multiplies
 them all at once. Slot 0 holds zeros and is exactly the base model. PEFT stays the file format (adapter_files.py) and
@@ -176,7 +176,7 @@ def _one_position(x: Tensor, y: Tensor, a: Tensor, b: Tensor, rows: Tensor, scal
 class AdapterBank(nn.Module):
     """A base model whose target layers hold many adapters.
 
-    The model is changed in place and frozen. `forward` is not thread-safe: one caller at a time (`Residents` locks).
+    The model is changed in place and frozen. `forward` is not thread-safe: one caller at a time (`SlotCache` locks).
 
     Args:
         model: the base.

@@ -1,4 +1,4 @@
-"""Who sits in a bank: subjects' adapters are fetched when asked for, the least recently used make room.
+"""LRU cache of per-subject adapters in the slots of an `AdapterBank`.
 
 A subject without a usable adapter gets slot 0, the base model, with the reason; never somebody else's adapter.
 """
@@ -18,7 +18,7 @@ from hallmark.errors import BundleError
 
 
 class Bank(Protocol):
-    """Numbered slots that hold one subject each; slot 0 is nobody's."""
+    """Numbered slots that hold one subject each; slot 0 is the base model."""
 
     @property
     def slots(self) -> int:
@@ -31,8 +31,8 @@ class Bank(Protocol):
 B = TypeVar("B", bound=Bank)
 
 
-class Residents(Generic[B]):
-    """A bank and the subjects in its slots.
+class SlotCache(Generic[B]):
+    """LRU cache: which subject is in which slot of a bank.
 
     Args:
         bank: with all slots free.
@@ -47,22 +47,22 @@ class Residents(Generic[B]):
 
     @property
     def subjects(self) -> list[str]:
-        """Who is resident, the least recently used first."""
+        """Subjects in the cache, the least recently used first."""
         with self._lock:
             return list(self._slots)
 
     @contextmanager
-    def seated(self, subjects: Sequence[str | None]) -> Iterator[tuple[list[int], list[str]]]:
-        """Seat some subjects for as long as the block runs, one block at a time; None is the base.
+    def hold(self, subjects: Sequence[str | None]) -> Iterator[tuple[list[int], list[str]]]:
+        """Hold some subjects in slots for as long as the block runs, one block at a time; None is the base.
 
         Yields:
             The slot of each, and why it is slot 0, empty where it is not.
         """
         with self._lock:
-            yield self._seat(subjects)
+            yield self._place(subjects)
 
     def warm(self, subjects: Sequence[str]) -> dict[str, str]:
-        """Fetch many subjects before they are asked for; returns who could not be seated, and why."""
+        """Load many subjects before they are asked for; returns those that could not be loaded, with the reason."""
         failed = {}
         with self._lock:
             for subject_id in subjects:
@@ -71,13 +71,13 @@ class Residents(Generic[B]):
         return failed
 
     def forget(self, subject_id: str) -> None:
-        """Drop a subject, whose adapter has changed or must go; the next request fetches it anew."""
+        """Remove a subject whose adapter has changed or must go; the next request loads it anew."""
         with self._lock:
             slot = self._slots.pop(subject_id, None)
             if slot is not None:
                 self._free.append(slot)
 
-    def _seat(self, subjects: Sequence[str | None]) -> tuple[list[int], list[str]]:
+    def _place(self, subjects: Sequence[str | None]) -> tuple[list[int], list[str]]:
         why: dict[str | None, str] = {None: "no subject was named"}
         wanted = dict.fromkeys(s for s in subjects if s is not None)
         for subject_id in wanted:
@@ -108,15 +108,15 @@ class Residents(Generic[B]):
         return ""
 
 
-class ResidentAdapters(Residents[AdapterBank]):
-    """People's LoRA adapters, and their model's answers."""
+class AdapterCache(SlotCache[AdapterBank]):
+    """Cache of LoRA adapters, and the forward pass through them."""
 
     def forward(self, subjects: Sequence[str | None], *args: Any, **inputs: Any) -> tuple[Any, list[str]]:
         """Run one batch, row i for subjects[i], or all rows for a single subject; None is the base.
 
         Returns:
-            What the model returns, and for every subject why the base spoke, empty where the adapter did.
+            What the model returns, and for every subject why the base answered, empty where the adapter did.
         """
-        with self.seated(subjects) as (slots, reasons):
+        with self.hold(subjects) as (slots, reasons):
             rows = torch.tensor(slots, dtype=torch.int64, device=self.bank.device) if any(slots) else None
             return self.bank(rows, *args, **inputs), reasons

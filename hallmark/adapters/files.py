@@ -1,4 +1,4 @@
-"""Adapters on disk: PEFT directories for exchange, one packed file for ten thousand people.
+"""Adapter files: PEFT directories for exchange, and one packed file for ten thousand subjects.
 
 A packed file is a safetensors file with one row a subject: the subject's factors one after the other in the order
 of the spec, A before B. Its metadata hold the spec, the subjects and the sha256 of every row, so that one flipped bit

@@ -1,4 +1,4 @@
-"""Summaries over people: a mean with a bootstrap interval, people being what is drawn."""
+"""Means over subjects with bootstrap intervals."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Evidently's summary and drift of two tables as one HTML page whose bytes depend on the data alone."""
+"""Data drift of test against train by Evidently, as one HTML page whose bytes depend on the data alone."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Gates: rules on the summary that a model must keep before it ships. Built from `conf/evaluate/*.yaml`.
+"""Gates: rules that a model must pass on test before it ships; built from `conf/evaluate/*.yaml`.
 
 A gate without enough data to decide never passes: it is skipped with its reason where `may_skip` allows it, and fails
 elsewhere.
@@ -82,48 +82,48 @@ class _OnMetric:
 
 
 @dataclass(frozen=True)
-class _AgainstRival(_OnMetric):
+class _AgainstModel(_OnMetric):
     """What every gate against another model says.
 
     Attributes:
-        rival: model to hold ours against.
-        margin: share of the rival's figure.
-        segment: whom to look at.
+        against: the model that ours is compared with: a baseline, a candidate or the champion.
+        margin: share of that model's figure.
+        segment: whose figures are compared.
     """
 
-    rival: str
+    against: str
     margin: float
     segment: str
 
     def gain(self, metric: Metric, ours: float, theirs: float) -> float:
-        """By which share of the rival's figure ours is better."""
+        """By which share of the other model's figure ours is better."""
         return metric.gain(ours, theirs) / max(abs(theirs), 1e-9)
 
 
 @dataclass(frozen=True)
-class Beats(_AgainstRival):
-    """Our metric must be better than a rival's by a relative margin (negative: not worse beyond it)."""
+class Beats(_AgainstModel):
+    """Our metric must be better than another model's by a relative margin (negative: not worse beyond it)."""
 
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare both means."""
         metric = metrics[self.metric]
-        name = f"{self.metric}@{self.at} against {self.rival}"
+        name = f"{self.metric}@{self.at} against {self.against}"
         ours = find(evaluation.summary, OURS, self.metric, self.at, self.segment)
-        theirs = find(evaluation.summary, self.rival, self.metric, self.at, self.segment)
-        if self.rival == CHAMPION and not (evaluation.summary["model"] == CHAMPION).any():
+        theirs = find(evaluation.summary, self.against, self.metric, self.at, self.segment)
+        if self.against == CHAMPION and not (evaluation.summary["model"] == CHAMPION).any():
             return self.undecided(name, "there is no champion yet", ours, metric.unit)
         if ours is None or theirs is None:
-            return self.missing(name, evaluation, OURS if ours is None else self.rival)
+            return self.missing(name, evaluation, OURS if ours is None else self.against)
         gain = self.gain(metric, ours, theirs)
         reason = f"{gain:+.1%} better, {self.margin:+.1%} needed"
         return Verdict(name, _status(gain >= self.margin), ours, theirs, metric.unit, reason)
 
 
 @dataclass(frozen=True)
-class NotWorse(_AgainstRival):
-    """Our metric must not be worse than a rival's by more than a margin, beyond chance.
+class NotWorse(_AgainstModel):
+    """Our metric must not be worse than another model's by more than a margin, beyond chance.
 
-    For rivals that nothing beats by much: at parity a comparison of means would fail every other time. Subjects are
+    For baselines that nothing beats by much: at parity a comparison of means would fail every other time. Subjects are
     compared with themselves; the gate fails when the 95% bootstrap interval of the mean gain lies wholly below it.
 
     Attributes:
@@ -135,20 +135,20 @@ class NotWorse(_AgainstRival):
     def judge(self, evaluation: Evaluation, metrics: Mapping[str, Metric]) -> Verdict:
         """Compare subject by subject."""
         metric = metrics[self.metric]
-        name = f"{self.metric}@{self.at} not worse than {self.rival}"
+        name = f"{self.metric}@{self.at} not worse than {self.against}"
         s = evaluation.scores
         mine = s[(s["metric"] == self.metric) & (s["at"] == self.at) & (s["segment"] == self.segment)]
-        wide = mine[mine["model"].isin([OURS, self.rival])].pivot(index="subject_id", columns="model", values="value")
+        wide = mine[mine["model"].isin([OURS, self.against])].pivot(index="subject_id", columns="model", values="value")
         if wide.shape[1] < 2 or (wide := wide.dropna()).empty:
             return self.missing(name, evaluation)
         if len(wide) < self.minimum_people:
             return self.undecided(name, f"{len(wide)} subjects prove nothing, {self.minimum_people} are needed")
-        pairs = zip(wide[OURS], wide[self.rival], strict=True)
+        pairs = zip(wide[OURS], wide[self.against], strict=True)
         gains = np.asarray([self.gain(metric, ours, theirs) for ours, theirs in pairs])
         low, high = interval(gains)
         found = f"{gains.mean():+.1%} better ({low:+.1%}…{high:+.1%}, {len(gains)} people)"
         reason = f"{found}, failed when all of it lies below {-self.margin:+.1%}"
-        bound = float(wide[self.rival].mean())
+        bound = float(wide[self.against].mean())
         status = _status(high >= -self.margin)
         return Verdict(name, status, float(wide[OURS].mean()), bound, metric.unit, reason)
 
@@ -216,8 +216,8 @@ class EachWithin(_OnMetric):
         mine = mine[mine["segment"] == self.segment]
         if mine.empty:
             return self.missing(name, evaluation)
-        most = int(mine["windows"].max())
-        mine = mine[mine["windows"] >= self.minimum_examples]
+        most = int(mine["n_examples"].max())
+        mine = mine[mine["n_examples"] >= self.minimum_examples]
         if mine.empty:
             return self.undecided(name, f"nobody has {self.minimum_examples} test examples, the most is {most}")
         outside = mine[~mine["value"].between(self.low, self.high)]

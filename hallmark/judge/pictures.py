@@ -1,4 +1,4 @@
-"""Pictures as PNG, the same bytes for the same numbers."""
+"""Pictures of the report as PNG files; the same numbers give the same bytes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import pandas as pd
 
 from hallmark.arrays import Array
 
-OURS_COLOR, RIVAL_COLOR, INK = "#1b6ca8", "#b8b8b8", "#222222"
+OURS_COLOR, OTHER_COLOR, INK = "#1b6ca8", "#b8b8b8", "#222222"
 
 
 def _axes(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
@@ -45,7 +45,7 @@ def draw_fans(
             axis.fill_between(hours, q[:, low], q[:, -1 - low], color=OURS_COLOR, alpha=0.18, lw=0)
         axis.plot(hours, fan["mean"], color=OURS_COLOR, lw=1.4, label="forecast")
         axis.plot(hours, fan["target"], color=INK, lw=0.8, ls=":", label="came")
-        axis.axvline(0, color=RIVAL_COLOR, lw=0.8)
+        axis.axvline(0, color=OTHER_COLOR, lw=0.8)
         axis.set(title=str(fan["title"]).replace("$", r"\$"), xlabel="hours", ylabel=unit)
     axes[0][0].legend(frameon=False)
     _save(figure, path)
@@ -55,7 +55,7 @@ def draw_calibration(path: Path, nominal: Sequence[float], measured: Mapping[str
     """Draw measured against nominal coverage, one line a horizon."""
     figure, axes = _axes(4.2, 3.6)
     axis = axes[0][0]
-    axis.plot([0, 1], [0, 1], color=RIVAL_COLOR, lw=1)
+    axis.plot([0, 1], [0, 1], color=OTHER_COLOR, lw=1)
     for name, values in measured.items():
         axis.plot(nominal, values, marker="o", ms=4, label=name)
     axis.set(xlabel="nominal coverage", ylabel="measured coverage", xlim=(0.4, 1), ylim=(0.4, 1))
@@ -69,7 +69,7 @@ def draw_errors(path: Path, summary: pd.DataFrame, marks: Sequence[str], unit: s
     rows = summary[(summary["metric"] == "rmse") & (summary["segment"] == "held_out")]
     for axis, mark in zip(axes[0], marks, strict=True):
         here = rows[rows["at"] == mark].sort_values("mean", ascending=False)
-        colors = [OURS_COLOR if m == "hallmark" else RIVAL_COLOR for m in here["model"]]
+        colors = [OURS_COLOR if m == "hallmark" else OTHER_COLOR for m in here["model"]]
         axis.barh(here["model"], here["mean"], color=colors)
         axis.hlines(here["model"], here["low"], here["high"], color=INK, lw=1)
         axis.set(title=f"{mark} min", xlabel=f"RMSE, {unit}")
@@ -93,7 +93,7 @@ def draw_grid(path: Path, reference: Array, predicted: Array, zone: Array, title
     axis = axes[0][0]
     colors = np.array(["#4c9f70", "#9ccc65", "#f0b429", "#e8743b", "#b3261e"])
     axis.scatter(reference, predicted, s=3, c=colors[zone], lw=0)
-    axis.plot([0, 400], [0, 400], color=RIVAL_COLOR, lw=0.8)
+    axis.plot([0, 400], [0, 400], color=OTHER_COLOR, lw=0.8)
     axis.set(title=title, xlabel=f"came, {unit}", ylabel=f"forecast, {unit}", xlim=(0, 400), ylim=(0, 400))
     _save(figure, path)
 
@@ -111,7 +111,7 @@ def draw_reliability(path: Path, count: Array, confidence: Array, right: Array) 
     confidence, accuracy = confidence[there] / count[there], right[there] / count[there]
     figure, axes = _axes(4.2, 3.6)
     axis = axes[0][0]
-    axis.plot([0, 1], [0, 1], color=RIVAL_COLOR, lw=1)
+    axis.plot([0, 1], [0, 1], color=OTHER_COLOR, lw=1)
     axis.scatter(confidence, accuracy, s=8 + 200 * count[there] / count.max(), color=OURS_COLOR, alpha=0.8)
     low = min(float(confidence.min()), float(accuracy.min())) - 0.05
     axis.set(xlabel="confidence", ylabel="share right", xlim=(low, 1.02), ylim=(low, 1.02))
@@ -135,7 +135,7 @@ def draw_bars(path: Path, panels: Mapping[str, Mapping[str, float]], label: str)
     for axis, (title, values) in zip(axes[0], panels.items(), strict=True):
         names = list(values)
         axis.barh(
-            names[::-1], [values[name] for name in names[::-1]], color=[RIVAL_COLOR] * (len(names) - 1) + [OURS_COLOR]
+            names[::-1], [values[name] for name in names[::-1]], color=[OTHER_COLOR] * (len(names) - 1) + [OURS_COLOR]
         )
         axis.set(title=title, xlabel=label)
     _save(figure, path)

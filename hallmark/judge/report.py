@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page, and a model card in Markdown. The same bytes for the same figures."""
+"""The evaluation report (one self-contained HTML page) and the model card (Markdown)."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""The last word of a run on the terminal: figures, gates, version, where to look next."""
+"""Print the results of a run: figures beside baselines, verdicts, version, and where to look next."""
 
 from collections.abc import Mapping
 from pathlib import Path

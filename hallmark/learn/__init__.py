@@ -1,1 +1,1 @@
-"""What learns: inputs, personal context, ridge, trainer, adapters, intervals, search."""
+"""Training code that every family shares: trainer, candidates, search, processes, export."""

@@ -1,4 +1,4 @@
-"""Fit all candidates of a learner at equal cost, and keep the best on valid: the only loop over candidates."""
+"""Fit all candidates of a learner at equal cost and keep the best on valid."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ def fit_candidates(
         prepared: the rows and their splits.
         candidates: each has a name of its own.
         train: how they are trained.
-        out: the best goes into `base`, the others into `rivals`, the record into `training.json`.
+        out: the best goes into `base`, the others into `candidates`, the record into `training.json`.
         scratch: a directory for checkpoints; the same one resumes a killed run.
         progress: of the terminal.
         evaluated: see `Evaluated`; it orders networks one after the other.
@@ -112,7 +112,7 @@ def fit_candidates(
     models.sort(key=lambda model: model[2].valid_loss)
     said: dict[str, dict[str, Any]] = {}
     for place, (candidate, model, result) in enumerate(models):
-        directory = out / "base" if place == 0 else out / "rivals" / candidate.name
+        directory = out / "base" if place == 0 else out / "candidates" / candidate.name
         directory.mkdir(parents=True, exist_ok=True)
         said[candidate.name] = {
             "valid_loss": round(result.valid_loss, 6),

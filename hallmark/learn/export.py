@@ -1,4 +1,4 @@
-"""A trained network as ONNX, run by ONNX Runtime: the same answers in less time, or nearly the same in much less.
+"""Export a trained network to ONNX, in float32 or 8 bits, and run it with ONNX Runtime.
 
 What is exported lies beside the weights it was made from; whoever opens the model's directory finds it there.
 """

@@ -1,4 +1,4 @@
-"""The number format that a network is trained in, by what the device can do."""
+"""Choose the number format of training (fp32 or bf16) by what the device supports."""
 
 from typing import Literal, get_args
 

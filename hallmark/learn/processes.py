@@ -1,4 +1,4 @@
-"""Work on several processes of this machine: torchrun's own launcher, the same call in each of them.
+"""Run one function in several processes of this machine with torchrun's launcher.
 
 What is split is up to the work: transformers' Trainer wraps the model in DDP, adapters share out their subjects.
 Backend: NCCL where there is a GPU, gloo elsewhere.

@@ -1,4 +1,4 @@
-"""Independent fits at the same time, each in a process of its own: the same bytes as one after the other.
+"""Run independent fits at the same time in forked processes, with the same bytes as one after the other.
 
 The processes are forked, so that they share the parent's data without a copy; each computes on its own threads.
 """

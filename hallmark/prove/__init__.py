@@ -1,1 +1,1 @@
-"""What proves: bundles, manifests, code closure, versions, replay."""
+"""Proof: bundles and their manifests, lists of code, versions, provenance."""

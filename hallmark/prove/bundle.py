@@ -1,4 +1,4 @@
-"""The bundle: a model directory with its hallmark, the manifest in which every byte and verdict is written down.
+"""Write and open bundles: a model directory with its hallmark, the manifest of every byte and verdict.
 
 `hallmark.json` holds the sha256 of every other file; opening a bundle checks them all, so a flipped bit,
 a missing file or a stranger's file is refused before anything is loaded.

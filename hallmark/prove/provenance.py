@@ -1,4 +1,4 @@
-"""Digest plain values, and name what of a machine decides about bytes: part of every model's provenance."""
+"""Digest plain values, and describe the machine: what a model's manifest names of its origin."""
 
 import hashlib
 import platform

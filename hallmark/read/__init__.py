@@ -1,1 +1,1 @@
-"""Where rows come from and how they are checked: sources, schemas, validation, splits, panels."""
+"""Read and check rows: tables, validation, splits, DVC pointers."""

@@ -1,4 +1,4 @@
-"""DVC's pointers: a file beside which `NAME.dvc` lies must be the file that the pointer names."""
+"""Check a data file against the DVC pointer that lies beside it."""
 
 import hashlib
 from pathlib import Path

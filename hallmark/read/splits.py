@@ -1,4 +1,4 @@
-"""Rows cut into train, valid and test: by groups where there is no time, else by time with a gap between parts."""
+"""Split rows into train, valid and test: by groups, or by time with a gap between splits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Tables that somebody hands in: CSV, Parquet or Feather, with an error that says what to do."""
+"""Read a user's table (CSV, Parquet or Feather), with errors that say what to do."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The account of cleaning: every row dropped, merged or changed is counted by reason and subject."""
+"""Limits of cleaning, and a ledger that counts every row dropped, merged or changed, by reason and subject."""
 
 import html
 from collections.abc import Mapping

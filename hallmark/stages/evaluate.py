@@ -1,4 +1,4 @@
-"""Model → scores, report, verdicts."""
+"""Stage evaluate: score a model on test, let the gates decide, write the report."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace

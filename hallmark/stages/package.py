@@ -1,4 +1,4 @@
-"""Model that passed → bundle, version; and its promotion."""
+"""Stage package: make a bundle from a model that no gate refused, and promote it."""
 
 import shutil
 import tempfile

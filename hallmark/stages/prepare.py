@@ -1,4 +1,4 @@
-"""Raw rows → clean rows → splits."""
+"""Stage prepare: load, clean and split the rows, and check for leakage."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""New rows → every subject's linear adapter updated, in a new bundle: nothing is trained."""
+"""Stage refresh: update every subject's linear adapter with new rows, in a new bundle, without training."""
 
 import shutil
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Splits → base → adapters → intervals."""
+"""Stage train: fit the base model, personalise and calibrate it, resuming from checkpoints."""
 
 import shutil
 from collections.abc import Sequence

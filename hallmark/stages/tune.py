@@ -1,4 +1,4 @@
-"""One setting, tried: fit the candidates in a scratch directory and return the better loss on valid."""
+"""Try one setting of a hyperparameter search: fit the candidates and return the best loss on valid."""
 
 import shutil
 import tempfile

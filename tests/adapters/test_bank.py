@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from hallmark.adapters.bank import AdapterBank, AdapterSpec, spec_of
-from hallmark.adapters.cache import ResidentAdapters
+from hallmark.adapters.cache import AdapterCache
 from hallmark.adapters.files import (
     PackedStore,
     PeftStore,
@@ -227,19 +227,19 @@ def test_the_least_recently_used_makes_room() -> None:
             reads.append(subject_id)
             return block["abcd".index(subject_id)]
 
-    residents = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, 2), Memory())
+    cache = AdapterCache(AdapterBank(copy.deepcopy(model), spec, 2), Memory())
     everyone = AdapterBank(copy.deepcopy(model), spec, 4)
     everyone.put(1, block)
     for subjects in (["a"], ["b", "a"], ["c"], ["a", "a", None], ["d"], ["b"]):
         inputs = batch(len(subjects))
-        found, reasons = residents.forward(subjects, **inputs)
+        found, reasons = cache.forward(subjects, **inputs)
         rows = torch.tensor([0 if s is None else 1 + "abcd".index(s) for s in subjects])
         torch.testing.assert_close(look(found), look(everyone(rows, **inputs)), rtol=0, atol=1e-6)
         assert [bool(r) for r in reasons] == [s is None for s in subjects]
     assert reads == ["a", "b", "c", "a", "d", "b"]
-    assert residents.subjects == ["d", "b"]
-    residents.forget("d")
-    assert residents.subjects == ["b"]
+    assert cache.subjects == ["d", "b"]
+    cache.forget("d")
+    assert cache.subjects == ["b"]
 
 
 @torch.no_grad()
@@ -252,16 +252,16 @@ def test_a_subject_without_a_usable_adapter_gets_the_base_and_the_reason(tmp_pat
     weights = tmp_path / "cut" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     directories = {s: tmp_path / s for s in ("good", "other", "cut", "gone")}
-    residents = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, 8), PeftStore(directories, {}, spec))
+    cache = AdapterCache(AdapterBank(copy.deepcopy(model), spec, 8), PeftStore(directories, {}, spec))
     subjects = ["good", "other", "cut", "gone", "nobody", None]
     inputs = batch(6)
-    found, reasons = residents.forward(subjects, **inputs)
+    found, reasons = cache.forward(subjects, **inputs)
     assert reasons[0] == ""
     assert reasons[1].startswith("adapter was made for base cccccccccccc, this one is bbbbbbbbbbbb")
     assert reasons[2].startswith("adapter cannot be read")
     assert reasons[3:] == ["adapter is missing", "nobody is known by this id", "no subject was named"]
     torch.testing.assert_close(look(found)[1:], look(model(**inputs))[1:], rtol=0, atol=0)
-    assert residents.subjects == ["good"]
+    assert cache.subjects == ["good"]
 
 
 @torch.no_grad()
@@ -273,9 +273,9 @@ def test_a_batch_of_more_people_than_slots_serves_the_rest_by_the_base() -> None
         def read(self, subject_id: str) -> Any:
             return block[int(subject_id)]
 
-    residents = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, 2), Memory())
+    cache = AdapterCache(AdapterBank(copy.deepcopy(model), spec, 2), Memory())
     inputs = batch(3)
-    found, reasons = residents.forward(["0", "1", "2"], **inputs)
+    found, reasons = cache.forward(["0", "1", "2"], **inputs)
     assert reasons == ["", "", "the bank's 2 slots are all taken by this batch"]
     torch.testing.assert_close(look(found)[2], look(model(**inputs))[2], rtol=0, atol=0)
 
@@ -288,7 +288,7 @@ def test_threads_never_meet_each_others_adapter() -> None:
         def read(self, subject_id: str) -> Any:
             return block[int(subject_id)]
 
-    residents = ResidentAdapters(AdapterBank(copy.deepcopy(model), spec, 3), Memory())
+    cache = AdapterCache(AdapterBank(copy.deepcopy(model), spec, 3), Memory())
     everyone = AdapterBank(copy.deepcopy(model), spec, 6)
     everyone.put(1, block)
     inputs = batch(2)
@@ -299,7 +299,7 @@ def test_threads_never_meet_each_others_adapter() -> None:
     @torch.no_grad()
     def work(i: int) -> None:
         for _ in range(40):
-            found, reasons = residents.forward([str(i), str(i)], **inputs)
+            found, reasons = cache.forward([str(i), str(i)], **inputs)
             if reasons != ["", ""] or not torch.allclose(look(found), expected[i], atol=1e-6):
                 wrong.append(i)
 

@@ -30,7 +30,7 @@ def evaluation(*rows: tuple[str, str, str, str, float, int], timings: tuple[floa
     """Rows of (subject, model, metric, segment, value, windows) at 60."""
     scores = pd.DataFrame(
         [(s, m, metric, "60", segment, v, n) for s, m, metric, segment, v, n in rows],
-        columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"],
+        columns=["subject_id", "model", "metric", "at", "segment", "value", "n_examples"],
     )
     return Evaluation(scores, summarise(scores), timings_ms=timings)
 

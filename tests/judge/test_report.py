@@ -16,7 +16,7 @@ def evaluation(people: int) -> Evaluation:
     rows = [
         (f"p{i}", model, "rmse", "60", "held_out", 10.0 + i, 50) for i in range(people) for model in ("hallmark", "<b>")
     ]
-    scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
+    scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "n_examples"])
     return Evaluation(scores, summarise(scores), notes={"what <i>": {"ridge": "12 h & no more"}})
 
 
@@ -27,7 +27,7 @@ def test_one_person_has_no_interval() -> None:
 
 def test_the_best_model_stands_first_whichever_way_is_better() -> None:
     rows = [("p", model, name, "60", "all", value, 1) for name in METRICS for model, value in (("a", 1.0), ("b", 2.0))]
-    scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
+    scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "n_examples"])
     summary = summarise(scores)
     order = {name: list(table_of(summary, metric, ["60"], "all").index) for name, metric in METRICS.items()}
     assert order == {"rmse": ["a", "b"], "recall": ["b", "a"]}

@@ -46,8 +46,8 @@ def test_a_day_of_readings_becomes_a_bundle_that_answers(
     assert all(found.files[name] == was.files[name] for name in kept)
     changed = [name for name in was.files if found.files[name] != was.files[name]]
     assert sum(name.endswith("history.safetensors") for name in changed) == tomorrow["subject_id"].nunique() - 1
-    ways = {row["subject_id"]: row["way"] for row in read_json(tmp_path / "nightly/bundle/people/people.json")}
-    assert ways["new/comer"] == "online_ridge"
+    methods = {row["subject_id"]: row["method"] for row in read_json(tmp_path / "nightly/bundle/people/people.json")}
+    assert methods["new/comer"] == "online_ridge"
     assert not [name for name in found.files if "diary" in name or name.endswith(".parquet")]
     # A request of tomorrow's evening is answered from the refreshed history, for the newcomer too.
     predictor = learner.open(task, tmp_path / "nightly" / "bundle", made.version, "d" * 64)

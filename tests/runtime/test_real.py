@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 SMALL = (
     "model=residual_mlp",
     "train.budget_tflop=0.3",
-    "personalise.ways=[none,online_ridge]",
+    "personalise.methods=[none,online_ridge]",
     "evaluate.gates=[]",
     "package.bento=false",
 )

@@ -1,4 +1,4 @@
-"""What a classifier must beat: the commonest label, counted words, and its own encoder left frozen."""
+"""Baselines of classification: the most frequent label, and logistic regression on TF-IDF or frozen vectors."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Score a task that chooses among labels: ours, rivals, baselines and the champion on the same test rows."""
+"""Evaluate classifiers on test: the model, other candidates, baselines and the champion on the same rows."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ class ClassEvaluation:
         ours = learner.load(task, model / "base")
         inputs, target = learner.table(task, prepared, "test")
         found: dict[str, Array] = {OURS: calibration.probabilities(learner.logits(ours, inputs))}
-        for directory in sorted((model / "rivals").glob("*")):
+        for directory in sorted((model / "candidates").glob("*")):
             other = learner.load(task, directory)
             on_valid, known = learner.table(task, prepared, "valid")
             own = fit_temperature(learner.logits(other, on_valid), known, ANSWERS_ALL)

@@ -1,4 +1,4 @@
-"""What learners share that choose among the labels of a `ClassTask`."""
+"""ClassLearner: the half of a `Learner` that all learners of a `ClassTask` share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

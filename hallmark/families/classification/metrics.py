@@ -1,4 +1,4 @@
-"""Figures of a classifier, each with a bootstrap interval over examples.
+"""Metrics of a classifier, each with a bootstrap interval over examples.
 
 Legend of shapes: B examples, L labels.
 """

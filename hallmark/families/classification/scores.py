@@ -1,4 +1,4 @@
-"""The scores of several classifiers on the same test rows, as an evaluation reports them.
+"""Tables of scores for several classifiers on the same test rows.
 
 Legend of shapes: B examples, L labels.
 """
@@ -86,4 +86,4 @@ def scores_by_subject(subjects: "pd.Series[str]", found: Mapping[str, Array], ta
         for name, probabilities in found.items():
             right = float((probabilities[places].argmax(axis=1) == target[places]).mean())
             rows.append((subject, name, "accuracy", AT, "all", right, len(places)))
-    return pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
+    return pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "n_examples"])

@@ -1,4 +1,4 @@
-"""Which columns of a table a model is given; chosen on training rows alone.
+"""Feature selection, fitted on training rows alone.
 
 Legend of shapes: B examples, F features.
 """

@@ -1,4 +1,4 @@
-"""What tasks share that choose among labels, for rows that are personal to nobody."""
+"""ClassTask: the half of a `Task` that all classification tasks share; nobody is personalised."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar

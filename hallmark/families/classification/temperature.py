@@ -1,4 +1,4 @@
-"""Honest probabilities: one temperature for all logits, and the confidence below which nothing is said.
+"""Temperature scaling of logits, and the confidence below which the model abstains.
 
 Legend of shapes: B examples, L labels.
 Source: Guo et al., On Calibration of Modern Neural Networks, 2017 (temperature scaling).

@@ -1,4 +1,4 @@
-"""From a context and a person's history to the tensors a forecaster reads: the one preprocessing.
+"""Turn readings and a subject's history into the tensors of a forecaster, in training and in serving alike.
 
 Training gathers contexts from a panel, serving from a request; both call `Assembler.batch`.
 Legend of shapes: B windows, C context, F inputs, H horizons.

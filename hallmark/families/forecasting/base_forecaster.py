@@ -1,4 +1,4 @@
-"""The base forecaster: population ridge, everybody's history, then the candidates' networks.
+"""Fit, save and load the base forecaster: a population ridge, and a network on its residuals.
 
 A base is a directory: `ridge.safetensors`, `model.safetensors`, `spec.json`. Loading it gives an
 `Assembler` and a `Forecaster`, which is all that training, evaluation and serving need.

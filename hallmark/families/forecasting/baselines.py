@@ -1,4 +1,4 @@
-"""Baselines of forecasting: what a model must beat before anyone looks at it.
+"""Baselines of forecasting: persistence, damped trend, time-of-day profile, ridge regression.
 
 Each is fitted on train windows only and forecasts the same origins as the model.
 Legend of shapes: B windows, C context, H horizons.

@@ -1,4 +1,4 @@
-"""Which of two ways serves one subject better: errors on the same windows, compared day by day.
+"""Compare two methods for one subject by their errors on the same windows, day by day.
 
 Windows of one day resemble each other, days much less so: the days are what is counted.
 Legend of shapes: B windows.
@@ -15,7 +15,7 @@ from hallmark.arrays import Floats
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changing from one way to another gains.
+    """What changing from one method to another gains.
 
     Attributes:
         gain: by which share the summed error falls; negative when it rises.
@@ -36,10 +36,10 @@ class Comparison:
 
 
 def compare(before: Floats, after: Floats, day: npt.NDArray[Any]) -> Comparison:
-    """Compare two ways on the same windows.
+    """Compare two methods on the same windows.
 
     Args:
-        before: (B,) errors of the way in use, not negative.
+        before: (B,) errors of the method in use, not negative.
         after: (B,) errors of its challenger.
         day: (B,) day of each window.
     """

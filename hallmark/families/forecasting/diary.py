@@ -1,4 +1,4 @@
-"""The diary: what tomorrow's readings need of all days before, so that a night costs what its day holds.
+"""State that a daily refresh starts from: online ridges and the recent readings of every subject.
 
 It keeps every subject's online ridge as it stood at the midnight of the last day with readings, and the readings that
 later midnights still look at: a few weeks, whatever the record's length. Readings that come in the order of their days
@@ -37,7 +37,7 @@ class Diary:
         so_far: what the days before `readings` have left.
         readings: columns subject_id, timestamp (on the grid, ascending) and value of the days that are still looked at.
         base: sha256 of the base directory whose population model the ridges mend.
-        joining: the way of whoever joins.
+        joining: the method of whoever joins.
     """
 
     subjects: tuple[str, ...]
@@ -54,7 +54,7 @@ def begin(panel: Panel, assembler: Assembler, base: str, joining: str, populatio
         panel: all readings.
         assembler: grid, units and settings of the base model.
         base: sha256 of its directory.
-        joining: the way of whoever joins.
+        joining: the method of whoever joins.
         population: what the online ridge mends.
     """
     so_far = SoFar.nothing(len(panel.subjects), panel.grid, assembler.history, assembler.scale)

@@ -1,4 +1,4 @@
-"""Several networks that answer together: each is trained alone, forecasts are their average.
+"""Average of separately trained networks, as one model.
 
 Averaging trained networks costs no training of its own: a member that is also a candidate is trained once.
 """

@@ -35,7 +35,7 @@ class ForecastEvaluation:
     """What is measured. A task with figures of its own extends `further`, `score_further` and `draw_further`.
 
     Attributes:
-        marks_minutes: single horizons in the tables.
+        horizons_minutes: single horizons in the tables.
         path_minutes: every step up to here is pooled as the path.
         stride: grid points between two test windows.
         minimum_examples: a person's figure that rests on fewer test windows is left out of every mean.
@@ -48,7 +48,7 @@ class ForecastEvaluation:
     groups: ClassVar[tuple[str, ...]] = ()
     """Columns of the subject table by which figures are cut."""
 
-    marks_minutes: tuple[int, ...]
+    horizons_minutes: tuple[int, ...]
     path_minutes: int
     stride: int
     minimum_examples: int
@@ -57,7 +57,7 @@ class ForecastEvaluation:
     side_by_side: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "marks_minutes", tuple(self.marks_minutes))
+        object.__setattr__(self, "horizons_minutes", tuple(self.horizons_minutes))
         for name in ("minimum_examples", "side_by_side"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -68,7 +68,7 @@ class ForecastEvaluation:
         errors = tuple((name, who) for who in (HELD_OUT, SEEN) for name in ("rmse", "mae", "pinball"))
         kinds = ("coverage_50", "coverage_80", "coverage_90", "width_90")
         headline = (("rmse", HELD_OUT), ("pinball", HELD_OUT), ("coverage_90", "all"))
-        marks = tuple(str(m) for m in self.marks_minutes)
+        marks = tuple(str(m) for m in self.horizons_minutes)
         return Shown(marks, "min", headline, (*errors, *((name, "all") for name in kinds)), "people")
 
     @property
@@ -78,7 +78,7 @@ class ForecastEvaluation:
 
     def metrics(self, task: ForecastTask, learner: ForecastLearner) -> Mapping[str, Metric]:
         """Every metric that is reported, by name; ValueError for a horizon that the grid does not have."""
-        for minutes in self.marks_minutes:
+        for minutes in self.horizons_minutes:
             task.grid.index_of(minutes)
         return forecast_metrics(task.unit, learner.forecast.quantile_levels) | dict(self.further)
 
@@ -124,8 +124,8 @@ class ForecastEvaluation:
         parts = task.parts(prepared)
         predictor = learner.open_for_test(task, model, parts)
         origins = parts.origins("test")[:: self.stride]
-        others: dict[str, Base] = {p.name: load_base(p) for p in sorted((model / "rivals").glob("*")) if p.is_dir()}
-        rival = learner.open_for_test(task, champion, parts) if champion is not None else None
+        others: dict[str, Base] = {p.name: load_base(p) for p in sorted((model / "candidates").glob("*")) if p.is_dir()}
+        released = learner.open_for_test(task, champion, parts) if champion is not None else None
         train, valid = learner.origins_to_fit(parts)
         baselines = fit_baselines(parts, train, valid, task.scale, learner.forecast.ridge_penalties)
         trees = self._trees(learner, parts, predictor, progress) if self.trees else {}
@@ -138,7 +138,7 @@ class ForecastEvaluation:
         def scored(code: int) -> dict[str, Any]:
             mine = origins[parts.panel.subject[origins] == code]
             who = parts.panel.subjects[code]
-            return _person(self, task, parts, predictor, others, rival, baselines, trees, who, mine)
+            return _person(self, task, parts, predictor, others, released, baselines, trees, who, mine)
 
         people = shared_out(codes, scored, self.side_by_side, lambda done, total: progress("evaluate", done, total, ""))
         for code, found in zip(codes, people, strict=True):
@@ -151,7 +151,7 @@ class ForecastEvaluation:
                 shown.append({**found["fan"], "title": subject_id})
             kept.append(found["kept"])
         progress("evaluate", len(codes), len(codes), "")
-        scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
+        scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "n_examples"])
         scores, left_out = self._enough(scores)
         summary = summarise(scores, self.seed)
         pictures = _draw(self, task, predictor.levels, out, scores, summary, shown)
@@ -185,7 +185,7 @@ class ForecastEvaluation:
 
     def _enough(self, scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         """Keep the figures that rest on enough windows; say whose RMSE is not among them, and where."""
-        few = scores["windows"] < self.minimum_examples
+        few = scores["n_examples"] < self.minimum_examples
         errors = scores[few & (scores["metric"] == "rmse") & (scores["segment"] == "all") & (scores["model"] == OURS)]
         who = [f"@{at}: {', '.join(sorted(rows['subject_id']))}" for at, rows in errors.groupby("at", sort=True)]
         said = f"fewer than {self.minimum_examples} test windows (evaluate.evaluator.minimum_examples) " if who else ""
@@ -201,11 +201,11 @@ class ForecastEvaluation:
         for name, every_input in (("lightgbm_12h", False), ("lightgbm_all", True)):
 
             def report(fitted: int, name: str = name) -> None:
-                progress(f"fit {name}", fitted, len(self.marks_minutes), "")
+                progress(f"fit {name}", fitted, len(self.horizons_minutes), "")
 
-            trees = Trees(assembler, self.marks_minutes, every_input)
+            trees = Trees(assembler, self.horizons_minutes, every_input)
             found[name] = trees.fit(parts, history, train, valid, report)
-            report(len(self.marks_minutes))
+            report(len(self.horizons_minutes))
         return found
 
 
@@ -241,15 +241,15 @@ def _person(
     points |= {name: model.forecast(parts, origins, history) for name, model in trees.items()}
     found: list[tuple[str, str, str, float, int]] = []
     for name, forecast in points.items():
-        scored: list[Row] = score_points(forecast, target, grid, config.marks_minutes, config.path_minutes)
+        scored: list[Row] = score_points(forecast, target, grid, config.horizons_minutes, config.path_minutes)
         if name in spread:
-            scored += score_quantiles(spread[name], target, levels, grid, config.marks_minutes)
+            scored += score_quantiles(spread[name], target, levels, grid, config.horizons_minutes)
         scored += config.score_further(grid, levels, forecast, spread.get(name), target)
         found += [(name, *score) for score in scored]
     segmented = []
     for segment, inside in _window_segments(context[:, -1], minute, task.scale).items():
         if inside.sum() >= 30:
-            for score in score_points(mean[inside], target[inside], grid, config.marks_minutes, config.path_minutes):
+            for score in score_points(mean[inside], target[inside], grid, config.horizons_minutes, config.path_minutes):
                 segmented.append((segment, score))
     middle = len(origins) // 2
     fan = {
@@ -308,7 +308,7 @@ def _draw(
     summary: pd.DataFrame,
     fans: list[Any],
 ) -> dict[str, str]:
-    marks = [str(m) for m in config.marks_minutes]
+    marks = [str(m) for m in config.horizons_minutes]
     found = {}
     if fans:
         draw_fans(out / "fans.png", fans, task.grid.horizons_minutes, levels, task.unit)

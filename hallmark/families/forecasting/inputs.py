@@ -1,4 +1,4 @@
-"""What a forecast looks at: one code for training, evaluation and serving.
+"""Inputs of a forecast from the recent readings: lags, means at falling resolution, summaries, clock.
 
 `window_inputs` reads the 48 h context alone; the personal part is looked up in a `History`
 (hallmark/families/forecasting/history.py), which knows the subject's past up to the last midnight and nothing after.

@@ -1,4 +1,4 @@
-"""Honest intervals: conformal offsets per person, learned from the person's past windows only.
+"""Conformal prediction intervals: offsets per subject and day, learned from the subject's past windows.
 
 A window's score for an interval [lo, hi] is max(lo − y, y − hi) / (hi − lo): how far outside, in widths. A
 person's offset is the nominal quantile of past scores, recent ones weighing more, shrunk toward the population's by

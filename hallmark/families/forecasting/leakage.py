@@ -1,4 +1,4 @@
-"""The leakage check: what training will see, recomputed from the tables it came from.
+"""Leakage check: recompute inputs, targets and splits from the cleaned tables and compare.
 
 It trusts neither the splits' code nor the grid's: people are compared by name, times with the splits table, and
 inputs and targets with the cleaned rows, found again by name and time.

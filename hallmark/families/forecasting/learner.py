@@ -160,7 +160,7 @@ class ForecastLearner:
         seed_everything(config.lora.seed, 1)
         parts, base = task.parts(prepared), load_base(model / "base")
         population = population_forecast(base.assembler, parts.panel)
-        history, diary = begin(parts.panel, base.assembler, sha256(model / "base"), config.default_way, population)
+        history, diary = begin(parts.panel, base.assembler, sha256(model / "base"), config.default_method, population)
         out = model / "people"
         table, spec = personalise(
             base,
@@ -174,8 +174,8 @@ class ForecastLearner:
         save_people(out, table, spec, history, parts.panel.subjects)
         write_diary(model / "diary", diary, sha256(out / "people.json"))
         held = prepared.splits.set_index("subject_id")["group"]
-        counts = table["way"].value_counts().to_dict()
-        return {"ways": counts, "held_out": int((table["subject_id"].map(held) == HELD_OUT).sum())}
+        counts = table["method"].value_counts().to_dict()
+        return {"methods": counts, "held_out": int((table["subject_id"].map(held) == HELD_OUT).sum())}
 
     def refresh(self, task: ForecastTask, raw: Raw, model: Path, diary: Path, out: Path) -> Mapping[str, Any]:
         """Update every linear adapter with new readings; see forecasting/diary.py. LoRA stays as it was."""
@@ -210,7 +210,7 @@ class ForecastLearner:
             """Minutes of one subject's windows that no model learned from, and the scores of their intervals."""
             subject_id = panel.subjects[code]
             mine = origins[panel.subject[origins] == code]
-            mine = mine[panel.minute[mine] >= _out_of_sample(parts, code, people.ways[subject_id])]
+            mine = mine[panel.minute[mine] >= _out_of_sample(parts, code, people.methods[subject_id])]
             rows = history.rows(panel.subject[mine], panel.day[mine])
             minute = panel.minute[mine].astype(np.int64)
             _, quantiles = people.forecast(subject_id, panel.context(mine), minute, history, rows)
@@ -280,9 +280,9 @@ def _history(assembler: Assembler, panel: Panel) -> History:
     return build_history(panel, assembler.history, assembler.scale, population_forecast(assembler, panel))
 
 
-def _out_of_sample(parts: Parts, code: int, way: str) -> int:
+def _out_of_sample(parts: Parts, code: int, method: str) -> int:
     """From when on a subject's windows were never learned from: always for held-out subjects without LoRA."""
-    if parts.held_out[code] and way != "lora":
+    if parts.held_out[code] and method != "lora":
         return 0
     return parts.minute_of("valid_start", code)
 

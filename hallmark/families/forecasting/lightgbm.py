@@ -1,4 +1,4 @@
-"""LightGBM as a rival (extra `bench`): one model a mark, on the recent window or on every input of ours.
+"""LightGBM as a baseline (extra `bench`): one model a horizon, on the recent window or on every input of ours.
 
 Legend of shapes: B windows, H horizons, M marks.
 """

@@ -1,4 +1,4 @@
-"""Everybody's linear adapter and statistics side by side: the bank of the personal context, seated as LoRA's is.
+"""Slots and files of the linear adapters: each subject's two newest midnights of `History`.
 
 A slot holds the two newest midnights of one subject's `History`; slot 0 knows nothing, as a newcomer.
 Legend of shapes: S slots, P subjects, F numbers of one subject.
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from hallmark.adapters.bank import check_slots
-from hallmark.adapters.cache import Residents
+from hallmark.adapters.cache import SlotCache
 from hallmark.arrays import Floats, Integers
 from hallmark.errors import BundleError
 from hallmark.families.forecasting.history import History
@@ -108,8 +108,8 @@ def flatten(newest: History) -> Floats:
     return row
 
 
-class ResidentPasts(Residents[LinearBank]):
-    """People's pasts, for serving."""
+class CachedPasts(SlotCache[LinearBank]):
+    """Cache of the subjects' pasts, for serving."""
 
     @property
     def history(self) -> History:
@@ -119,7 +119,7 @@ class ResidentPasts(Residents[LinearBank]):
     @contextmanager
     def of(self, subject_id: str) -> Iterator[tuple[Past | None, str]]:
         """Look up one subject; see `Pasts.of`."""
-        with self.seated([subject_id]) as ([slot], [why]):
+        with self.hold([subject_id]) as ([slot], [why]):
             yield (Past(self.bank.history, slot) if slot else None), why
 
 

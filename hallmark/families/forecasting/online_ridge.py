@@ -1,4 +1,4 @@
-"""The online ridge: everybody's linear adapter in closed form, taught midnight by midnight.
+"""Per-subject ridge on the residuals of the population model, updated every midnight in closed form.
 
 It mends the population model's forecast from a recent window. A window teaches at the first midnight after the last
 of its targets has ended; a midnight adds its windows to the normal equations and solves them, so a day costs what the

@@ -1,4 +1,4 @@
-"""Many subjects' readings on one regular grid, as flat arrays on which windows are views.
+"""Grid, units, and the readings of many subjects on one regular grid as flat arrays.
 
 A window is an index into the flat arrays, so memory grows with the readings, never with
 windows × context. Legend of shapes: N grid points, B windows, C context, H horizons.

@@ -1,9 +1,9 @@
-"""Personalisation: for every subject the adapter that its own validation gate keeps, or none.
+"""Personalise: for every subject, keep the adapter that its validation gate prefers, or none.
 
-Three ways, in rising cost: `none` (personal statistics only), `online_ridge` (the linear adapter of online_ridge.py)
-and `lora` (factors in the bank, on top of the linear adapter). Everybody starts with the configured default; with
-enough history and valid days a gate may prefer another way: one whose errors on the subject's own valid days fall by a
-margin and by more than chance (choice.py).
+Three methods, in rising cost: `none` (personal statistics only), `online_ridge` (the linear adapter of online_ridge.py)
+and `lora` (factors in the bank, on top of the linear adapter). Every subject starts with the configured default; with
+enough history and valid days a gate may prefer another method: one whose errors on the subject's own valid days fall by
+a margin and by more than chance (choice.py).
 
 Legend of shapes: B windows, H horizons, Q quantiles.
 """
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from hallmark.adapters.bank import AdapterBank, AdapterSpec, spec_of
-from hallmark.adapters.cache import ResidentAdapters
+from hallmark.adapters.cache import AdapterCache
 from hallmark.adapters.files import PackedStore, PeftStore, unflatten, write_peft
 from hallmark.adapters.training import LoraSettings, Person, train_shared
 from hallmark.arrays import Floats, Integers
@@ -32,8 +32,8 @@ from hallmark.families.forecasting.splits import Parts
 from hallmark.files import directory_of, sha256
 from hallmark.learn.processes import device
 
-WAYS = ("none", "online_ridge", "lora")
-SEATS = 256  # adapters that stay in memory while serving
+METHODS = ("none", "online_ridge", "lora")
+CACHE_SLOTS = 256  # adapters that stay in memory while serving
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ class PersonaliseConfig:
     """How subjects are personalised.
 
     Attributes:
-        ways: what may be tried, of `none`, `online_ridge`, `lora`; `none` is always there.
-        default_way: what a subject gets unless a gate prefers another: `none`, or `online_ridge`, whose trust the
+        methods: what may be tried, of `none`, `online_ridge`, `lora`; `none` is always there.
+        default_method: what a subject gets unless a gate prefers another: `none`, or `online_ridge`, whose trust the
             network learned by maturity.
         minimum_days: days of history below which no gate decides and no LoRA is trained.
         minimum_valid_days: days with valid windows below which no gate decides.
-        margin: relative gain on the subject's valid days that a way needs over the one before it.
+        margin: relative gain on the subject's valid days that a method needs over the one before it.
         sureness: standard errors over those days that the gain must exceed as well.
         stride: grid points between two windows that the gate looks at.
         lora: how an adapter is trained.
         processes: that share the training of LoRA; statistics and gates are cheap and made by each.
     """
 
-    ways: tuple[str, ...]
-    default_way: str
+    methods: tuple[str, ...]
+    default_method: str
     minimum_days: float
     minimum_valid_days: int
     margin: float
@@ -64,11 +64,11 @@ class PersonaliseConfig:
     processes: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ways", tuple(self.ways))
-        if unknown := set(self.ways) - set(WAYS):
-            raise ValueError(f"ways={sorted(unknown)} are unknown: choose among {', '.join(WAYS)}")
-        if self.default_way not in ("none", "online_ridge"):
-            raise ValueError(f"default_way={self.default_way!r} must be none or online_ridge")
+        object.__setattr__(self, "methods", tuple(self.methods))
+        if unknown := set(self.methods) - set(METHODS):
+            raise ValueError(f"methods={sorted(unknown)} are unknown: choose among {', '.join(METHODS)}")
+        if self.default_method not in ("none", "online_ridge"):
+            raise ValueError(f"default_method={self.default_method!r} must be none or online_ridge")
         if self.minimum_days < 0:
             raise ValueError(f"minimum_days={self.minimum_days} must not be negative")
         for name in ("stride", "processes"):
@@ -82,41 +82,43 @@ class People:
 
     Attributes:
         base: what newcomers get.
-        ways: subject_id → the way that its gate chose; a subject without an entry is a newcomer.
+        methods: subject_id → the method that its gate chose; a subject without an entry is a newcomer.
         adapters: directory of the LoRA adapters, one directory a subject.
         digests: subject_id → sha256 of its LoRA directory.
         spec: what the LoRA adapters share.
     """
 
     base: Base
-    ways: dict[str, str]
+    methods: dict[str, str]
     adapters: Path
     digests: dict[str, str]
     spec: AdapterSpec
 
     @cached_property
-    def residents(self) -> ResidentAdapters:
-        """The bank, and who sits in it."""
-        mine = [subject_id for subject_id, way in self.ways.items() if way == "lora"]
-        bank = AdapterBank(copy.deepcopy(self.base.forecaster), self.spec, max(1, min(SEATS, len(mine))))
+    def cache(self) -> AdapterCache:
+        """Cache of the LoRA adapters in the slots of a bank."""
+        mine = [subject_id for subject_id, method in self.methods.items() if method == "lora"]
+        bank = AdapterBank(copy.deepcopy(self.base.forecaster), self.spec, max(1, min(CACHE_SLOTS, len(mine))))
         directories = {subject_id: lora_directory(self.adapters, subject_id) for subject_id in mine}
-        return ResidentAdapters(bank, PeftStore(directories, self.digests, self.spec))
+        return AdapterCache(bank, PeftStore(directories, self.digests, self.spec))
 
     @torch.no_grad()
     def answer(self, subjects: Sequence[str | None], batch: dict[str, Any]) -> tuple[Floats, Floats, list[str]]:
-        """Answer an assembled batch, row i the way of subjects[i], or all rows that of a single subject.
+        """Answer an assembled batch, row i by the method of subjects[i], or all rows by that of a single subject.
 
         Returns:
             Mean (B, H) and quantiles (B, H, Q) in the value's unit, and for every subject why its LoRA adapter is
             silent although its gate chose it, else empty.
         """
-        ways = [self.ways.get(subject_id or "", "none") for subject_id in subjects]
-        wanted = [subject_id if way == "lora" else None for subject_id, way in zip(subjects, ways, strict=True)]
-        adapted = batch["adapted"] * np.asarray([way != "none" for way in ways], dtype=np.float32)
+        methods = [self.methods.get(subject_id or "", "none") for subject_id in subjects]
+        wanted = [
+            subject_id if method == "lora" else None for subject_id, method in zip(subjects, methods, strict=True)
+        ]
+        adapted = batch["adapted"] * np.asarray([method != "none" for method in methods], dtype=np.float32)
         inputs = as_tensors({**batch, "adapted": adapted})
         reasons = [""] * len(subjects)
         if any(wanted):
-            out, why = self.residents.forward(wanted, **inputs)
+            out, why = self.cache.forward(wanted, **inputs)
             reasons = ["" if who is None else reason for who, reason in zip(wanted, why, strict=True)]
         else:
             out = self.base.network(**inputs)
@@ -125,7 +127,7 @@ class People:
     def forecast(
         self, subject_id: str, context: Floats, minute: Any, history: History | None, rows: Integers | None
     ) -> tuple[Floats, Floats]:
-        """Forecast one subject's windows its own way; see `Base.forecast`.
+        """Forecast one subject's windows by its own method; see `Base.forecast`.
 
         Raises:
             BundleError: its LoRA adapter is missing, changed or made for another base.
@@ -167,7 +169,7 @@ def personalise(
         progress: called with people done, and of how many.
 
     Returns:
-        One row a subject: way, reason, days of history, days with valid windows, valid score of every way tried
+        One row a subject: method, reason, days of history, days with valid windows, valid score of every method tried
         (mean squared error of all horizons, weighted as in training, in units of the population ridge's), sha256 of
         the LoRA directory; and what the LoRA adapters share.
     """
@@ -183,7 +185,7 @@ def personalise(
         looks = valid[panel.subject[valid] == code]
         days, valid_days = _days(parts, history, looks), len(np.unique(panel.day[looks]))
         row: dict[str, Any] = {"subject_id": subject_id, "days": round(days, 1), "valid_days": valid_days}
-        row |= {"way": config.default_way, "sha256": ""}
+        row |= {"method": config.default_method, "sha256": ""}
         if days < config.minimum_days:
             row["reason"] = f"{days:.0f} days of history, a gate needs {config.minimum_days:g}"
         elif valid_days < config.minimum_valid_days:
@@ -196,13 +198,13 @@ def personalise(
         if factors is not None:
             bank.put(1, factors[None])
         choice = _choose(subjects[subject_id], config, None if factors is None else bank)
-        if choice["way"] == "lora" and factors is not None:
+        if choice["method"] == "lora" and factors is not None:
             directory = lora_directory(out, subject_id)
             write_peft(unflatten(factors, spec), spec, directory, forecaster.lora_targets)
             choice["sha256"] = sha256(directory)
         table[subject_id] |= choice
     progress(len(panel.subjects), len(panel.subjects))
-    columns = ["subject_id", "way", "reason", "days", "valid_days", *(f"valid_{w}" for w in WAYS), "sha256"]
+    columns = ["subject_id", "method", "reason", "days", "valid_days", *(f"valid_{w}" for w in METHODS), "sha256"]
     return pd.DataFrame(list(table.values())).reindex(columns=columns), spec
 
 
@@ -227,7 +229,7 @@ def _trained(
         Every subject with its factors, or None where LoRA is not tried or there is not a whole batch to learn from.
     """
     nothing = np.empty(0, dtype=np.int64)
-    tried = subjects if "lora" in config.ways else {}
+    tried = subjects if "lora" in config.methods else {}
     people = [Person(s, v.train, nothing) for s, v in tried.items() if len(v.train) >= config.lora.batch_size]
     learning = {person.subject_id for person in people}
     yield from ((subject_id, None) for subject_id in subjects if subject_id not in learning)
@@ -275,7 +277,7 @@ class _Subject:
 
 
 def _choose(subject: _Subject, config: PersonaliseConfig, bank: AdapterBank | None) -> dict[str, Any]:
-    """Start from the default way; a challenger must convince on the subject's own valid days.
+    """Start from the default method; a challenger must convince on the subject's own valid days.
 
     Args:
         subject: whose gate it is.
@@ -284,15 +286,15 @@ def _choose(subject: _Subject, config: PersonaliseConfig, bank: AdapterBank | No
     """
     forecaster, day = subject.base.forecaster, subject.parts.panel.day[subject.looks]
     errors = {"none": subject.errors(forecaster, 0.0)}
-    if "online_ridge" in {*config.ways, config.default_way}:
+    if "online_ridge" in {*config.methods, config.default_method}:
         errors["online_ridge"] = subject.errors(forecaster, 1.0)
     if bank is not None:
         errors["lora"] = subject.errors(partial(bank, torch.tensor([1])), 1.0)
-    way, notes = config.default_way, []
-    for challenger in (w for w in WAYS if w in errors and w != config.default_way):
-        found = compare(errors[way][0], errors[challenger][0], day)
-        notes.append(f"{challenger} against {way}: {found}")
+    method, notes = config.default_method, []
+    for challenger in (w for w in METHODS if w in errors and w != config.default_method):
+        found = compare(errors[method][0], errors[challenger][0], day)
+        notes.append(f"{challenger} against {method}: {found}")
         if found.convinces(config.margin, config.sureness):
-            way = challenger
+            method = challenger
     scores = {f"valid_{w}": round(float(e.sum()) / max(weight, 1.0), 6) for w, (e, weight) in errors.items()}
-    return {"way": way, "reason": "; ".join(notes), **scores}
+    return {"method": method, "reason": "; ".join(notes), **scores}

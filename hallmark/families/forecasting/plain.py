@@ -1,4 +1,4 @@
-"""A forecasting task that needs no cleaning and no messages of its own: a subclass names quantity, unit and range."""
+"""PlainForecastTask: cleaning and messages for tasks that need none of their own."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""One call for evaluation and serving: windows in, calibrated forecasts out, each by its own subject's method."""
+"""ForecastPredictor: requests in, calibrated forecasts or abstentions out; evaluation and serving use the same."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -113,7 +113,7 @@ class ForecastPredictor:
             for row, (i, draft, respond) in enumerate(part):
                 here = slice(row, row + 1)
                 mean, spread = self._calibrated(means[here], quantiles[here], draft.subject_id, draft.day)
-                adapted = self.people.ways.get(draft.subject_id or "", "none") != "none"
+                adapted = self.people.methods.get(draft.subject_id or "", "none") != "none"
                 found[i] = respond(
                     "forecast",
                     served_by="adapter" if adapted else "base",

@@ -1,4 +1,4 @@
-"""Ridge regression from streamed normal equations: memory is the square of the inputs, never the rows."""
+"""Ridge regression from streamed normal equations: memory grows with the inputs squared, not with the rows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

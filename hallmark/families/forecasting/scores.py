@@ -1,4 +1,4 @@
-"""Scores of forecasts: one person at a time, so that memory grows with the people and not with their windows.
+"""Scores of forecasts, one subject at a time: RMSE, MAE, pinball loss, coverage, width, events.
 
 Names of places (`at`): `30`, `60` … are single horizons in minutes; `path-60` pools every step up to 60 minutes;
 `all` pools every horizon. Legend of shapes: B windows, H horizons, Q quantiles.

@@ -1,4 +1,4 @@
-"""Splits by person and by time.
+"""Split subjects into seen and held out, and each subject's time into train, valid and test.
 
 Some people are held out whole; everybody's time is cut into train, valid and test. Held-out people's
 train time is never learned from by the base model: it is the history that personalises them.

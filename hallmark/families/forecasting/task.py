@@ -1,4 +1,4 @@
-"""What tasks share that forecast one quantity of every subject on a regular grid, each with its own past."""
+"""ForecastTask: the half of a `Task` that all forecasting tasks share."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

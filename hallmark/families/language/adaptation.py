@@ -1,4 +1,4 @@
-"""A language model learns a new domain: from scratch it learns the old one first, then the strategy adapts it."""
+"""Domain adaptation of a causal language model: learn or load the source corpus, then adapt to the target corpus."""
 
 import shutil
 from collections.abc import Callable, Sequence

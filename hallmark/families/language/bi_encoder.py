@@ -1,4 +1,4 @@
-"""Two kinds of texts in one space: an encoder that learns to put what belongs together side by side.
+"""Bi-encoder: one text encoder, trained with a contrastive loss on pairs that belong together.
 
 Legend of shapes: B pairs, K different answers in the batch, T tokens, D width.
 Source: Henderson et al., Efficient Natural Language Response Suggestion, 2017 (negatives are the batch's others).

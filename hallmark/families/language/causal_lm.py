@@ -1,4 +1,4 @@
-"""Language models that go on from a text: where one starts from, and how it learns a new domain.
+"""Causal language models: pretrained or trained from scratch, and strategies of fine-tuning (full, LoRA, prefix).
 
 Legend of shapes: B texts, T tokens, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""Texts as they come: what is dropped, changed or merged before anything learns from them, and what is refused."""
+"""Clean texts: drop, normalise and merge rows, with counts; refuse what cannot be read."""
 
 import re
 import unicodedata

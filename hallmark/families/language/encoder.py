@@ -1,4 +1,4 @@
-"""Pretrained text encoders: where one comes from, how much of it learns, and a classifier on top.
+"""Pretrained text encoders: their weights, strategies of fine-tuning, and a classification head.
 
 Legend of shapes: B texts, T tokens, D width, L labels.
 """

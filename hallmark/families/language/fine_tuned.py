@@ -1,4 +1,4 @@
-"""What fine-tuning has learned, on disk: the trainable tensors and the configuration that names the rest."""
+"""Save and load fine-tuned weights: the trainable tensors, and the configuration that names the rest."""
 
 from collections.abc import Mapping
 from pathlib import Path

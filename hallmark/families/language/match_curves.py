@@ -1,4 +1,4 @@
-"""From cosines to probabilities: does a sentence ask for a skill, and does any line of a document show it?
+"""Logistic curves that turn cosines into probabilities, for one sentence and for a whole document.
 
 A cosine has no unit: two logistic curves, fitted on valid, turn it into what can be weighed and added up.
 

@@ -1,4 +1,4 @@
-"""What a language model is judged by: bits a byte, repetition, and how much it copies from what it has learned.
+"""Metrics of generated text: bits per byte, repetition, longest copy of training text; baselines by counting.
 
 Bits a byte compare models whose tokens differ. Baselines: a general compressor, and counted bytes.
 Source: Witten & Bell, The Zero-Frequency Problem, 1991 (the interpolation of counts).

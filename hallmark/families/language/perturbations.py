@@ -1,4 +1,4 @@
-"""Changes of a text that change nothing it says: what a model makes of them is noise to hold other changes against."""
+"""Changes of a text that keep its meaning (typos, spaces), to measure how stable a model's answers are."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""How well answers are found: metrics of rankings, and the baseline that counts letters.
+"""Metrics of rankings, and a TF-IDF baseline on character n-grams.
 
 Legend of shapes: Q questions, A answers.
 Source: RP@K as in Chalkidis et al., Large-Scale Multi-Label Text Classification on EU Legislation, 2019.

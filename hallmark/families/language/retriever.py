@@ -1,4 +1,4 @@
-"""A bi-encoder learns from pairs which of many answers belong to a text; all answers are encoded once.
+"""Retriever: a bi-encoder fitted on (text, answer) pairs, with the vectors of all answers.
 
 Legend of shapes: Q questions, A answers, D width.
 """

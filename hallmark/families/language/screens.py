@@ -1,4 +1,4 @@
-"""A last look at text that the service has made: what must not be said is withheld, whoever wrote it."""
+"""Screens of generated text: word lists, or any other filter, that withhold harmful text."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A pretrained encoder becomes a classifier: the head starts from a regression on frozen vectors, then both learn."""
+"""Fine-tune a pretrained encoder as a classifier; its head starts from logistic regression on frozen vectors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

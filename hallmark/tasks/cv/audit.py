@@ -1,4 +1,4 @@
-"""Does a name change a score? The same CVs under many names of several groups.
+"""Fairness audit of names: score the same CVs under many names of several groups.
 
 Source: Bloomberg, OpenAI's GPT Is a Recruiter's Dream Tool. Tests Show There's Racial Bias, 2024 (the design);
 the four-fifths rule of the US Uniform Guidelines on Employee Selection Procedures, 1978 (the ratio).

@@ -1,4 +1,4 @@
-"""Documents cut into what is read at once: units (a line's sentences) and their clauses, with their places kept.
+"""Cut documents into units (a line's sentences) and clauses, and keep their positions.
 
 A whole CV is longer than an encoder reads, and one skill is shown by one line: so a document is never cut off and never
 averaged, every unit is read for itself.

@@ -1,4 +1,4 @@
-"""What the CV task is judged by: skills found, names without weight, nothing personal left, nothing invented."""
+"""Evaluate the CV task on test: skills found, effect of names, personal data left, inventions passed."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -209,9 +209,9 @@ def _similarities(
     """Compare the sentences with every skill, (Q, A), by every model."""
     skills = ours.answers
     found = {OURS: read_sentences(sentences, ours.vectors).similarity(ours.known)}
-    for rival in sorted((model / "rivals").glob("*")):
-        other = load_retriever(rival)
-        found[rival.name] = read_sentences(sentences, other.vectors).similarity(other.known)
+    for directory in sorted((model / "candidates").glob("*")):
+        other = load_retriever(directory)
+        found[directory.name] = read_sentences(sentences, other.vectors).similarity(other.known)
     if champion is not None:
         theirs = load_retriever(champion / "base")
         known = vectors(theirs.model.encoder, theirs.tokens, skills)  # its list of skills may be another one
@@ -243,7 +243,7 @@ def _by_source(rankings: Mapping[str, Mapping[str, Array]], source: "pd.Series[s
         for model, scores in rankings.items()
         for metric, values in scores.items()
     ]
-    return pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "windows"])
+    return pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "n_examples"])
 
 
 def _told_apart(

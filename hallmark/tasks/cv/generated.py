@@ -1,4 +1,4 @@
-"""A language model as a rewriter of CVs: it may only say again what is there, and the guard sees to that."""
+"""Rewriter of CVs by a language model, whose text the guard of rewriting.py must accept."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

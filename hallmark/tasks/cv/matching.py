@@ -1,4 +1,4 @@
-"""What a job asks for, what a CV shows of it, by which lines, and a score whose parts add up.
+"""Match a job with a CV: skills asked for, the lines that show them, and a score that is the sum of its parts.
 
 Legend of shapes: U units of a document, K skills, D width.
 """

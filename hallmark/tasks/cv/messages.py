@@ -1,4 +1,4 @@
-"""Request and response: a score comes with the parts that add up to it, and every part with what shows it."""
+"""Request and response of the CV task: every part of the score comes with its evidence."""
 
 from typing import Annotated, Literal, get_args
 

@@ -1,4 +1,4 @@
-"""Names by which people are recognised in a CV, and the groups of names that fairness is audited with.
+"""Lists of names: to recognise people in a CV, and groups of names for the fairness audit.
 
 First names are frequent ones of United States birth records, surnames frequent ones of its census; each audited name is
 one that those records tie to a group more than to the others. A source may bring longer lists of its own.

@@ -1,4 +1,4 @@
-"""What the made-up labour market is made of: occupations, their skills, and how people say that they have them.
+"""Phrases of the generated labour market: occupations, their skills, and sentences that show them.
 
 The last wording of a skill is kept for the test: a model must know it by meaning.
 """

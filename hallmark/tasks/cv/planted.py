@@ -1,4 +1,4 @@
-"""What evaluation hides in CVs to see whether it is found: names, contact data, and inventions of a careless writer."""
+"""Names, contact data and inventions that evaluation plants in CVs, to count how many are found."""
 
 import re
 

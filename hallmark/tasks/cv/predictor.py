@@ -1,4 +1,4 @@
-"""One call for evaluation and serving: a CV and a job in, a score with its reasons out. Personal data go first."""
+"""CvPredictor: a CV and a job in, a score with its evidence out; personal data are removed first."""
 
 import hashlib
 from collections.abc import Callable, Sequence

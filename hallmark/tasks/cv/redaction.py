@@ -1,4 +1,4 @@
-"""Who somebody is, taken out of a text before any model reads it: contact data, birth, protected traits, names.
+"""Remove personal data from a text: contact data, birth, protected traits, names.
 
 Patterns and lists, no model: what they find is the same everywhere and can be read in one file. What they miss is
 measured by the evaluation (`names_left`, `contacts_left`).

@@ -1,4 +1,4 @@
-"""A CV arranged for a job from its own lines, and the guard that holds any rewriter to what the CV says."""
+"""Rearrange a CV for a job from its own lines, and check that a rewriting invents nothing."""
 
 import difflib
 import re

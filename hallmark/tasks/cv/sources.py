@@ -1,4 +1,4 @@
-"""Where job sentences, skills, CVs and names come from: a seeded generator, or public sets of ESCO skills.
+"""Sources of the CV task: a seeded generator, or public sets of ESCO skills, job sentences, CVs and names.
 
 One table of all: `kind` says what a row is, see `KINDS`.
 """

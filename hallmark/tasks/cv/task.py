@@ -1,4 +1,4 @@
-"""The CV task: skills that a job asks for, found in a CV, with evidence, gap and suggestions, whoever wrote it."""
+"""The CV task: find the skills that a job asks for in a CV, with evidence, gap and suggestions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Public sets in the Glucose-ML layout: a zip with one metadata table and one CSV a person."""
+"""Sources in the Glucose-ML layout: a zip with one metadata table and one CSV per person."""
 
 import csv
 import io

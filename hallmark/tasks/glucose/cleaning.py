@@ -1,4 +1,4 @@
-"""From whatever a source yields to the glucose table, with an account of every row.
+"""Clean glucose readings: times, units, ranges, duplicates, resampled records; every changed row is counted.
 
 The table: subject_id (text), timestamp (local wall-clock time, no zone), glucose_mg_dl, source.
 """

@@ -1,4 +1,4 @@
-"""What glucose is judged by beside the shared evaluation: hypo- and hyperglycaemia, and the clinical error grids."""
+"""Evaluate glucose forecasts: the family's metrics, hypo- and hyperglycaemia, clinical error grids."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Request and response of glucose forecasting: an answer cannot be made without what safety demands."""
+"""Request and response of glucose forecasting; a response without its safety fields cannot be built."""
 
 from datetime import datetime
 from itertools import pairwise

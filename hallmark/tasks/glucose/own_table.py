@@ -1,4 +1,4 @@
-"""One's own readings: a CSV or Parquet file with subject_id, timestamp and glucose."""
+"""Source of a user's own readings: a CSV or Parquet file with subject_id, timestamp and glucose."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

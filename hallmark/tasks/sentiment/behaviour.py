@@ -1,4 +1,4 @@
-"""Behaviour that accuracy does not show: does negation turn the answer, and do typos and names leave it alone?
+"""Behavioural tests of a sentiment classifier: negation, typos, names.
 
 Source: Ribeiro et al., Beyond Accuracy: Behavioral Testing of NLP Models with CheckList, 2020 (the kinds of tests).
 """

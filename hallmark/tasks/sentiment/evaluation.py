@@ -1,4 +1,4 @@
-"""Sentiment's own tests beside the shared evaluation: how the model behaves where accuracy does not look."""
+"""Evaluate sentiment: the family's metrics, and behavioural tests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

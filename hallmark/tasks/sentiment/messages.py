@@ -1,4 +1,4 @@
-"""Request and response: an answer names its probability and what it rests on, an abstention its reason."""
+"""Request and response of the sentiment task."""
 
 from typing import Annotated, Literal, get_args
 

@@ -1,4 +1,4 @@
-"""One call for evaluation and serving: texts in, calibrated probabilities or an abstention out."""
+"""SentimentPredictor: texts in, calibrated probabilities or abstentions out."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Where labelled sentences come from: the UCI files, or a seeded generator of made-up reviews."""
+"""Sources of labelled sentences: the UCI files, or a seeded generator of reviews."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The sentiment task: does a short English text speak well or ill of its subject?"""
+"""The sentiment task: is a short English text positive or negative?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

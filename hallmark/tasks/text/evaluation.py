@@ -1,4 +1,4 @@
-"""What the text task is judged by: bits a byte of the new and the old domain, repetition, and copies."""
+"""Evaluate text generation: bits per byte of source and target corpus, repetition, copies."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ class TextEvaluation:
         """Score everything on test; see `Evaluator.evaluate`."""
         predictor = learner.open(task, model, "0.0.0", "0" * 64)  # an answer must name a version: these go nowhere
         models = {OURS: predictor.model, BEFORE: predictor.model.before()}
-        models |= {path.name: load_language_model(path) for path in sorted((model / "rivals").glob("*"))}
+        models |= {path.name: load_language_model(path) for path in sorted((model / "candidates").glob("*"))}
         if champion is not None:
             models[CHAMPION] = load_language_model(champion / "base")
         learned = [text for domain in (OLD, NEW) for text in task.texts(prepared, domain, "train")]
@@ -108,7 +108,7 @@ class TextEvaluation:
         }
         draw_bars(out / "bits.png", panels, "bits a byte")
         summary = pd.DataFrame(rows, columns=["model", "metric", "at", "segment", "mean", "low", "high", "drawn"])
-        columns = ["subject_id", "model", "metric", "at", "segment", "value", "windows"]
+        columns = ["subject_id", "model", "metric", "at", "segment", "value", "n_examples"]
         notes = {
             **training_notes(model),
             "what every model is given": {

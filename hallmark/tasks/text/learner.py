@@ -1,4 +1,4 @@
-"""Learn the text task: a causal language model that knows the old domain is adapted to the new one."""
+"""Learn the text task: adapt a causal language model from the source corpus to the target corpus."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

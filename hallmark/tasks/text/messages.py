@@ -1,4 +1,4 @@
-"""Request and response: what was made says that a machine made it, with which draw, and where it stopped."""
+"""Request and response of text generation: a response names model, seed and where it stopped."""
 
 from typing import Annotated, Literal, get_args
 

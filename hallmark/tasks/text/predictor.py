@@ -1,4 +1,4 @@
-"""One call for evaluation and serving: a beginning in, a continuation out, whole or piece by piece."""
+"""TextPredictor: a prompt in, a generated text out, whole or streamed."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

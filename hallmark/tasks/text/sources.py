@@ -1,4 +1,4 @@
-"""Where texts of two domains come from: what a model knows already, and what it is to learn."""
+"""Sources of two corpora: the source corpus that a model knows, and the target corpus that it adapts to."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The text task: a language model that knows one domain learns another, and must not forget the first."""
+"""The text task: text generation in a target corpus, without forgetting the source corpus."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a trade is judged by: its own price, size and time, and those of the trades before it. Never a side.
+"""Features of a trade from its own price, size and time and those of earlier trades; no side is used.
 
 Every feature is a function of a window that ends with the trade in question, so nothing later can reach it. A request
 of `memory` trades gives the same bits as the training table; a shorter one is as if trading had begun with it.

@@ -1,4 +1,4 @@
-"""Request and response: the trades up to the one in question, and who probably started it."""
+"""Request and response of the trades task: the last trades, and who probably started the newest one."""
 
 from itertools import pairwise
 from typing import Annotated, Literal, get_args

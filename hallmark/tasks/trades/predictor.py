@@ -1,4 +1,4 @@
-"""One call for evaluation and serving: trades in, the probable side of the last one out."""
+"""TradesPredictor: trades in, the probable side of the last one out."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Where trades come from: an exchange's trades with their aggressor side, or a seeded market."""
+"""Sources of trades with their aggressor side: an exchange's file, or a seeded market."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A subject's choice between two ways: days are what is counted, and chance does not convince."""
+"""A subject's choice between two methods: days are what is counted, and chance does not convince."""
 
 import numpy as np
 from hypothesis import given, settings

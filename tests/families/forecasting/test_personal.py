@@ -33,26 +33,26 @@ def table(trained: Path) -> pd.DataFrame:
 def test_every_person_has_a_way_and_a_reason(table: pd.DataFrame, prepared: Any) -> None:
     assert set(table["subject_id"]) == set(prepared.subjects["subject_id"])
     assert (table["reason"].str.len() > 10).all()
-    assert table["way"].isin(["none", "online_ridge", "lora"]).all()
+    assert table["method"].isin(["none", "online_ridge", "lora"]).all()
 
 
 def test_a_gate_leaves_the_default_only_for_what_was_better(
     task: Any, learner: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
 ) -> None:
     shutil.copytree(trained / "base", tmp_path / "base")
-    node = {**params["personalise"], "default_way": "none", "sureness": 0.0, "margin": 0.01}
+    node = {**params["personalise"], "default_method": "none", "sureness": 0.0, "margin": 0.01}
     learner.personalise(task, prepared, tmp_path, build(node), tmp_path / "scratch", silent)
     rows = read_json(tmp_path / "people" / "people.json")
     decided = [row for row in rows if row["days"] >= node["minimum_days"]]
     assert decided
-    assert any(row["way"] != "none" for row in decided)
+    assert any(row["method"] != "none" for row in decided)
     for row in decided:
         assert "online_ridge against none" in row["reason"]
-        tried = [row[f"valid_{way}"] for way in ("none", "online_ridge", "lora")]
-        if row["way"] == "none":
+        tried = [row[f"valid_{method}"] for method in ("none", "online_ridge", "lora")]
+        if row["method"] == "none":
             assert tried[1] >= tried[0] * 0.99
         else:
-            assert row[f"valid_{row['way']}"] < tried[0] * 0.99
+            assert row[f"valid_{row['method']}"] < tried[0] * 0.99
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_without_enough_days_no_gate_decides(
     shutil.copytree(trained / "base", tmp_path / "base")
     config = build({**params["personalise"], key: 99})
     found = learner.personalise(task, prepared, tmp_path, config, tmp_path / "scratch", silent)
-    assert found["ways"] == {"online_ridge": len(prepared.subjects)}
+    assert found["methods"] == {"online_ridge": len(prepared.subjects)}
     assert any(reason in row["reason"] for row in read_json(tmp_path / "people" / "people.json"))
     assert not list((tmp_path / "people").glob("*/lora"))
 
@@ -76,15 +76,15 @@ def everyone_has_lora(
     where: Path = tmp_path_factory.mktemp("lora")
     for part in ("base", "calibration"):
         shutil.copytree(trained / part, where / part)
-    node = {**params["personalise"], "default_way": "none", "margin": -1.0, "sureness": -100.0}
-    assert learner.personalise(task, prepared, where, build(node), where / "scratch", silent)["ways"]["lora"] > 1
+    node = {**params["personalise"], "default_method": "none", "margin": -1.0, "sureness": -100.0}
+    assert learner.personalise(task, prepared, where, build(node), where / "scratch", silent)["methods"]["lora"] > 1
     return where
 
 
 def test_a_lora_adapter_speaks_as_peft_loads_it(task: Any, prepared: Any, everyone_has_lora: Path) -> None:
     base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
     people = load_people(everyone_has_lora / "people", base)
-    subject_id = next(s for s, way in people.ways.items() if way == "lora")
+    subject_id = next(s for s, method in people.methods.items() if method == "lora")
     directory = lora_directory(everyone_has_lora / "people", subject_id)
     assert {p.name for p in directory.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     oracle = PeftModel.from_pretrained(copy.deepcopy(base.forecaster), str(directory)).eval()
@@ -103,7 +103,7 @@ def test_a_lora_adapter_speaks_as_peft_loads_it(task: Any, prepared: Any, everyo
 def test_people_of_one_batch_each_get_their_own_adapter(task: Any, prepared: Any, everyone_has_lora: Path) -> None:
     base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
     people = load_people(everyone_has_lora / "people", base)
-    subjects = [*(s for s, way in people.ways.items() if way == "lora"), None, "stranger"]
+    subjects = [*(s for s, method in people.methods.items() if method == "lora"), None, "stranger"]
     origins = np.repeat(parts.origins("train")[:1], len(subjects))
     batch = base.assembler.batch(parts.panel.context(origins), parts.panel.minute[origins].astype(np.int64), None, None)
     means, _, reasons = people.answer(subjects, batch)
@@ -119,7 +119,7 @@ def test_a_row_of_a_full_block_has_the_same_bits_wherever_it_stands(
 ) -> None:
     base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
     people = load_people(everyone_has_lora / "people", base)
-    subjects = [*people.ways, None]
+    subjects = [*people.methods, None]
     origins = parts.origins("train")[:: len(parts.origins("train")) // BLOCK][:BLOCK]
     batch = base.assembler.batch(parts.panel.context(origins), parts.panel.minute[origins].astype(np.int64), None, None)
     who = [subjects[i % len(subjects)] for i in range(BLOCK)]
@@ -142,7 +142,7 @@ def test_the_bits_of_an_answer_depend_on_its_own_request_alone(
         last = panel.origins[panel.subject[panel.origins] == code][-6:]
         requests += [request_of(panel, int(o), subject_id=subject_id) for o in last]
         requests += [request_of(panel, int(o), subject_id=None) for o in last[:1]]
-    assert {predictor.people.ways[s] for s in panel.subjects} >= {"lora"}
+    assert {predictor.people.methods[s] for s in panel.subjects} >= {"lora"}
     assert len(requests) > 2 * BLOCK
     assert len(requests) % BLOCK
     together = predictor.predict(requests)
@@ -157,7 +157,7 @@ def test_a_changed_adapter_is_refused_in_evaluation_and_named_in_service(
 ) -> None:
     shutil.copytree(everyone_has_lora, tmp_path / "model")
     predictor = learner.open(task, tmp_path / "model", "1.0.0", "0" * 64)
-    subject_id = next(s for s, way in predictor.people.ways.items() if way == "lora")
+    subject_id = next(s for s, method in predictor.people.methods.items() if method == "lora")
     file = lora_directory(tmp_path / "model" / "people", subject_id) / "adapter_model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -182,12 +182,17 @@ def windows_of(task: Any, prepared: Any, subject_id: str) -> tuple[Any, Any]:
     return panel.context(mine), panel.minute[mine].astype(np.int64)
 
 
+def listed(model: Path, entry: str) -> None:
+    """Write a table of choices with one entry."""
+    (model / "people" / "people.json").write_text(f"[{entry}]")
+
+
 BROKEN: dict[str, Callable[[Path], Any]] = {
     "people truncated": lambda p: (p / "people" / "people.json").write_text("[{"),
     "people of another shape": lambda p: (p / "people" / "people.json").write_text("{}x"),
-    "no way": lambda p: (p / "people" / "people.json").write_text('[{"subject_id": "a", "sha256": ""}]'),
-    "unknown way": lambda p: (p / "people" / "people.json").write_text('[{"subject_id":"a","way":"LORA","sha256":""}]'),
-    "no digest": lambda p: (p / "people" / "people.json").write_text('[{"subject_id":"a","way":"lora","sha256":null}]'),
+    "no method": lambda p: listed(p, '{"subject_id": "a", "sha256": ""}'),
+    "unknown method": lambda p: listed(p, '{"subject_id": "a", "method": "LORA", "sha256": ""}'),
+    "no digest": lambda p: listed(p, '{"subject_id": "a", "method": "lora", "sha256": null}'),
     "adapters of another shape": lambda p: (p / "people" / "adapters.json").write_text('{"rank": 4}'),
     "no intervals": lambda p: (p / "calibration" / "index.json").unlink(),
 }
@@ -233,7 +238,7 @@ def test_adapters_of_another_base_are_refused(everyone_has_lora: Path) -> None:
 def test_a_run_killed_between_two_chunks_goes_on(
     task: Any, learner: Any, prepared: Any, trained: Path, everyone_has_lora: Path, params: Any, tmp_path: Path
 ) -> None:
-    node = {**params["personalise"], "default_way": "none", "margin": -1.0, "sureness": -100.0}
+    node = {**params["personalise"], "default_method": "none", "margin": -1.0, "sureness": -100.0}
     node["lora"] = {**node["lora"], "people": 2}
     for where in (tmp_path / "killed", tmp_path / "whole"):
         shutil.copytree(trained / "base", where / "base")
@@ -268,11 +273,11 @@ def test_a_person_without_one_whole_window_is_carried_through(
     sparse = prepared.rows[~mine | (prepared.rows.groupby("subject_id").cumcount() % 12 == 0)]
     holes = dataclasses.replace(prepared, rows=sparse)
     shutil.copytree(trained / "base", tmp_path / "base")
-    ridge = build({**params["personalise"], "ways": ["none", "online_ridge"]})
+    ridge = build({**params["personalise"], "methods": ["none", "online_ridge"]})
     learner.personalise(task, holes, tmp_path, ridge, tmp_path / "scratch", silent)
     learner.calibrate(task, holes, tmp_path, build(params["calibrate"]), silent)
-    ways = {row["subject_id"]: row["way"] for row in read_json(tmp_path / "people" / "people.json")}
-    assert ways[first] == "online_ridge"
+    methods = {row["subject_id"]: row["method"] for row in read_json(tmp_path / "people" / "people.json")}
+    assert methods[first] == "online_ridge"
     with learner.open(task, tmp_path, "", "").pasts.of(first) as (past, why):
         assert past is not None
         assert why == ""

@@ -45,7 +45,7 @@ def test_an_event_that_never_happened_has_no_recall() -> None:
 
 def test_every_person_counts_once() -> None:
     rows = [("a", "m", "rmse", "60", "all", 1.0, 1000), ("b", "m", "rmse", "60", "all", 3.0, 1)]
-    columns = ["subject_id", "model", "metric", "at", "segment", "value", "windows"]
+    columns = ["subject_id", "model", "metric", "at", "segment", "value", "n_examples"]
     assert summarise(pd.DataFrame(rows, columns=columns))["mean"].iloc[0] == 2.0
 
 

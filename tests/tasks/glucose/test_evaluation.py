@@ -90,7 +90,7 @@ def test_trees_answer_at_marks_only_and_claim_no_path(evaluation: Evaluation) ->
 def test_trees_fit_one_model_a_horizon_that_is_shown_and_tell_of_each(
     evaluation: Evaluation, evaluator: Any, bars: list[tuple[str, int, int]]
 ) -> None:
-    shown = len(evaluator.marks_minutes)
+    shown = len(evaluator.horizons_minutes)
     for name in ("lightgbm_12h", "lightgbm_all"):
         assert [(done, total) for bar, done, total in bars if bar == f"fit {name}"] == [
             (done, shown) for done in range(shown + 1)
