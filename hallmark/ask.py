@@ -1,4 +1,4 @@
-"""Answer request files on the command line: choose the bundle whose task takes the request, print the answer."""
+"""Implementation of `hallmark predict`: find the bundle that takes a request file, print its response."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache

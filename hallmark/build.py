@@ -1,4 +1,4 @@
-"""Build objects from configuration: the YAML is the constructor call.
+"""Build objects from YAML `_target_` nodes, with keys and types checked; `dump` is the inverse.
 
 A node with `_target_` becomes a call of that class with the node's other keys. Keys are checked
 against the constructor before anything runs, so that a misspelt one is an error, never a default.

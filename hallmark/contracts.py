@@ -1,4 +1,4 @@
-"""Protocols and records that all layers share: Source, Task, Learner, Evaluator, Predictor, Metric, Verdict.
+"""Interfaces (typing.Protocol) and shared records: Source, Task, Learner, Predictor, Evaluator, Verdict.
 
 Pipelines and steps know these and nothing of a task's subject matter.
 """

@@ -1,4 +1,4 @@
-"""Choose the CPU kernels of numpy and torch before either is loaded, so that a run gives the same bytes on every CPU.
+"""Set the variables of OpenMP, MKL, oneDNN and ATen before torch is imported: the same bytes on every CPU.
 
 Linear algebra libraries pick their kernels by what the CPU offers, and other kernels add in another order. Every entry
 point (pipelines, command line, service, tests, benchmarks) calls `pin` first: the library itself never does.

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, lines in a log."""
+"""Progress bars on a terminal, plain log lines elsewhere."""
 
 import sys
 import time

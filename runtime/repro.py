@@ -69,10 +69,14 @@ def _run(options: argparse.Namespace) -> int:
         code, line = explain(error)
         if line:
             print(f"error: {line}", file=sys.stderr)
-        if options.set and not said.ran:  # a stage that fails does both itself
-            experiment.restore()
+        if options.set:
             with Repo(str(ROOT)) as repo, suppress(DvcException):
-                repo.checkout(allow_missing=True)  # DVC had removed the outputs of the stage that it could not start
+                if not said.ran:  # a stage that fails does both itself
+                    experiment.restore()
+                    repo.checkout(
+                        allow_missing=True
+                    )  # DVC had removed the outputs of the stage that it could not start
+                repo.reproduce(targets=["code"])  # dvc.lock names the lists of the parameters that are there now
         return code
     if not options.targets:
         _finish(said.ran)
@@ -136,7 +140,7 @@ class _Said(logging.Handler):
         """Read one message."""
         words = record.getMessage()
         if words.startswith("Running stage"):
-            self.ran.add(words.split("'")[1])
+            self.ran |= {words.split("'")[1]} - {"code"}  # it always runs
         elif "is cached" in words:
             print(f"{words.split(' is cached')[0]}: known result, taken from the cache", file=sys.stderr, flush=True)
 

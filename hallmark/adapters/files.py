@@ -1,4 +1,4 @@
-"""Adapter files: PEFT directories for exchange, and one packed file for ten thousand subjects.
+"""Save and load LoRA adapters: one PEFT directory per subject, or one safetensors file for all.
 
 A packed file is a safetensors file with one row a subject: the subject's factors one after the other in the order
 of the spec, A before B. Its metadata hold the spec, the subjects and the sha256 of every row, so that one flipped bit

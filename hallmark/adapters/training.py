@@ -1,4 +1,4 @@
-"""Train many subjects' LoRA adapters at once: one forward pass for a chunk of subjects, one loss for each.
+"""Train LoRA adapters of many subjects in one batched loop, each with its own loss and early stopping.
 
 Subjects do not meet: a subject's loss touches its own factors only, AdamW works element by element, and a subject's
 batches depend on the seed and the step alone, so each follows the path that it would follow alone. What is shared is

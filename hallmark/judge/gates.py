@@ -1,4 +1,4 @@
-"""Gates: rules that a model must pass on test before it ships; built from `conf/evaluate/*.yaml`.
+"""Quality gates: pass, fail or skip by test metrics before release; configured in `conf/evaluate/*.yaml`.
 
 A gate without enough data to decide never passes: it is skipped with its reason where `may_skip` allows it, and fails
 elsewhere.

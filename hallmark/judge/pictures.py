@@ -1,4 +1,4 @@
-"""Pictures of the report as PNG files; the same numbers give the same bytes."""
+"""Matplotlib plots of an evaluation, saved as PNG; the same numbers give the same bytes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

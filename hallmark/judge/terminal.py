@@ -1,4 +1,4 @@
-"""Print the results of a run: figures beside baselines, verdicts, version, and where to look next."""
+"""Print metrics against baselines, gate verdicts and the model version in the terminal."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fit all candidates of a learner at equal cost and keep the best on valid."""
+"""Model selection: fit all candidates with the same budget of FLOPs, keep the best by loss on valid."""
 
 import math
 from collections.abc import Callable, Sequence

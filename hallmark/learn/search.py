@@ -1,4 +1,4 @@
-"""Hyperparameter search: an Optuna study over any node of the configuration, resumed where it stopped.
+"""Optuna hyperparameter search over any configuration key; resumable, with seeded trials.
 
 Every trial's sampler is seeded by the study's seed and the trial's number, so a study that was killed and resumed
 tries what one that was not would have tried.

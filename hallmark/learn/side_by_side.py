@@ -1,4 +1,4 @@
-"""Run independent fits at the same time in forked processes, with the same bytes as one after the other.
+"""Parallel map on CPUs by forked processes, with results identical to a serial run.
 
 The processes are forked, so that they share the parent's data without a copy; each computes on its own threads.
 """

@@ -1,4 +1,4 @@
-"""Train any torch model: transformers' Trainer with an EMA, early stopping and exact resume.
+"""Train a torch model with Hugging Face Trainer: FLOP budget, EMA weights, early stopping, exact resume.
 
 Determinism: batches depend on the seed and the step alone, dropout on torch's generator, which the
 checkpoint carries; so a run that was killed ends with the same bytes as one that was not.

@@ -1,4 +1,4 @@
-"""Write and open bundles: a model directory with its hallmark, the manifest of every byte and verdict.
+"""Write and open bundles: model directories with a manifest (hallmark.json) of sha256, metrics, verdicts.
 
 `hallmark.json` holds the sha256 of every other file; opening a bundle checks them all, so a flipped bit,
 a missing file or a stranger's file is refused before anything is loaded.

@@ -1,4 +1,4 @@
-"""List the source files that some modules import, with digests, and the modules of others that these import.
+"""Transitive imports of given modules: digests of our files' syntax trees, and names of third-party modules.
 
 The digest of a file is that of its syntax tree: comments and formatting do not count, docstrings do (they become
 descriptions in schemas). Files are parsed, not imported, so that listing takes a tenth of a second.

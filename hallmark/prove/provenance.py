@@ -1,4 +1,4 @@
-"""Digest plain values, and describe the machine: what a model's manifest names of its origin."""
+"""SHA-256 of JSON values, and a description of the environment: torch, CPU kernels, Python."""
 
 import hashlib
 import platform

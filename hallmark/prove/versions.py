@@ -1,4 +1,4 @@
-"""Semantic versions of models, derived from what changed since the release.
+"""Semantic version of a model: schema change = major, other change = minor, refresh = patch.
 
 Schema → major, anything else in the bundle → minor, nothing → the release's own version. A patch is a refresh: adapters
 updated without training, so that a refresh and a training never share a version.

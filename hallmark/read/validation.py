@@ -1,4 +1,4 @@
-"""Limits of cleaning, and a ledger that counts every row dropped, merged or changed, by reason and subject."""
+"""Limits on dropped and changed rows, and counts of them by reason and subject; HTML report."""
 
 import html
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Stage package: make a bundle from a model that no gate refused, and promote it."""
+"""Stage package: make the bundle of an accepted model, optionally as ONNX; promote a bundle to champion."""
 
 import shutil
 import tempfile

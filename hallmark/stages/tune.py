@@ -1,4 +1,4 @@
-"""Try one setting of a hyperparameter search: fit the candidates and return the best loss on valid."""
+"""Stage tune: objective of one hyperparameter trial; returns the best loss on valid."""
 
 import shutil
 import tempfile

@@ -113,7 +113,7 @@ def lose_output(where: Path) -> None:
 
 EDITS: dict[str, tuple[Callable[[Path], None], str]] = {
     "parameters": (edit_parameters, "params.yaml: train.seed was 0 and became 3 while"),
-    "code": (edit_code, "hallmark/tasks/trades changed while"),
+    "code": (edit_code, "hallmark/tasks/trades/task.py changed while"),
     "output": (lose_output, "models/current was emptied while"),
 }
 
@@ -130,6 +130,7 @@ def test_an_edit_in_the_middle_of_a_stage_fails_and_changes_nothing(repository: 
     assert process.stderr is not None
     said = process.stderr.read()
     assert process.wait(600) != 0
+    subprocess.run(["git", "checkout", "-q", "hallmark"], cwd=repository, check=True)  # the edit of the code
     assert f"error: {told} {stage} ran" in said
     assert state(repository) == before
 

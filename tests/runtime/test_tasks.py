@@ -70,4 +70,4 @@ def test_a_preset_becomes_a_service_that_answers(name: str, tmp_path: Path) -> N
         service.process.send_signal(signal.SIGTERM)
         service.process.wait(30)
     again = run(where, "dvc", "repro", "--dry")
-    assert "Running stage" not in again.stdout
+    assert again.stdout.count("didn't change, skipping") == 4  # only the list of code always runs

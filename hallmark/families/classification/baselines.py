@@ -1,4 +1,4 @@
-"""Baselines of classification: the most frequent label, and logistic regression on TF-IDF or frozen vectors."""
+"""Classification baselines: majority class, and logistic regression on TF-IDF or pretrained embeddings."""
 
 from collections.abc import Sequence
 from typing import Any

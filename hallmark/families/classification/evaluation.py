@@ -1,4 +1,4 @@
-"""Evaluate classifiers on test: the model, other candidates, baselines and the champion on the same rows."""
+"""Evaluator for classification: model, other candidates, baselines and released champion on the test split."""
 
 import time
 from collections.abc import Mapping, Sequence

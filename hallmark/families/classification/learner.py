@@ -1,4 +1,4 @@
-"""ClassLearner: the half of a `Learner` that all learners of a `ClassTask` share."""
+"""ClassLearner: base class of classification learners."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Metrics of a classifier, each with a bootstrap interval over examples.
+"""Classification metrics with bootstrap intervals, over examples or over groups of dependent ones.
 
 Legend of shapes: B examples, L labels.
 """

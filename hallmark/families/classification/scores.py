@@ -1,4 +1,4 @@
-"""Tables of scores for several classifiers on the same test rows.
+"""DataFrames of classification metrics, per model, subject and segment, with confidence intervals.
 
 Legend of shapes: B examples, L labels.
 """

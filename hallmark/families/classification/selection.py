@@ -1,4 +1,4 @@
-"""Feature selection, fitted on training rows alone.
+"""Feature selection by correlation, forest importance, RFE or L1, fitted on the train split only.
 
 Legend of shapes: B examples, F features.
 """

@@ -1,4 +1,4 @@
-"""ClassTask: the half of a `Task` that all classification tasks share; nobody is personalised."""
+"""ClassTask: base class of classification tasks, which have no per-subject adapters."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""Boosted trees as arrays: fitted by a library, stored as safetensors, evaluated with NumPy.
+"""Binary gradient boosting (scikit-learn or LightGBM), saved as safetensors, predicted in NumPy.
 
 A pickle may run code when it is read; arrays cannot. Legend of shapes: B examples, F features, N nodes, T trees.
 """

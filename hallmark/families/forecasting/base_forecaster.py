@@ -1,4 +1,4 @@
-"""Fit, save and load the base forecaster: a population ridge, and a network on its residuals.
+"""Fit, save, load and export the base model of all subjects: ridge, and a network on its residuals.
 
 A base is a directory: `ridge.safetensors`, `model.safetensors`, `spec.json`. Loading it gives an
 `Assembler` and a `Forecaster`, which is all that training, evaluation and serving need.

@@ -1,4 +1,4 @@
-"""Compare two methods for one subject by their errors on the same windows, day by day.
+"""Paired comparison of two methods' errors for one subject, with a standard error clustered by day.
 
 Windows of one day resemble each other, days much less so: the days are what is counted.
 Legend of shapes: B windows.

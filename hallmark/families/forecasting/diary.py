@@ -1,4 +1,4 @@
-"""State that a daily refresh starts from: online ridges and the recent readings of every subject.
+"""State of the daily refresh: online-ridge states and recent readings of all subjects; save, load, update.
 
 It keeps every subject's online ridge as it stood at the midnight of the last day with readings, and the readings that
 later midnights still look at: a few weeks, whatever the record's length. Readings that come in the order of their days

@@ -1,4 +1,4 @@
-"""Average of separately trained networks, as one model.
+"""Ensemble backbone: averages the outputs of trained member networks, without further training.
 
 Averaging trained networks costs no training of its own: a member that is also a candidate is trained once.
 """

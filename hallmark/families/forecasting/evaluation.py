@@ -1,4 +1,4 @@
-"""Evaluate a forecasting task on test: all models on the same windows, subject by subject."""
+"""ForecastEvaluation: all models on the same test windows, metrics per subject; tasks may extend it."""
 
 import time
 from collections.abc import Mapping, Sequence

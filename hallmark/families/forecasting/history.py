@@ -1,4 +1,4 @@
-"""Personal context: statistics and linear adapter of each subject at every midnight, from its past alone.
+"""Per-subject features at each midnight from past readings: statistics, daily profile, online-ridge weights.
 
 Row r of a `History` belongs to one subject and one day and was computed from readings before that
 day's midnight. A forecast at any time of the day uses that day's row. It holds statistics of the last

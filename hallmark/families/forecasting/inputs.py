@@ -1,4 +1,4 @@
-"""Inputs of a forecast from the recent readings: lags, means at falling resolution, summaries, clock.
+"""Features of the recent time series: lags, means over growing bins, summary statistics, time of day.
 
 `window_inputs` reads the 48 h context alone; the personal part is looked up in a `History`
 (hallmark/families/forecasting/history.py), which knows the subject's past up to the last midnight and nothing after.

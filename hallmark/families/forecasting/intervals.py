@@ -1,4 +1,4 @@
-"""Conformal prediction intervals: offsets per subject and day, learned from the subject's past windows.
+"""Conformalized quantile regression: interval corrections per subject and day, recent errors weigh more.
 
 A window's score for an interval [lo, hi] is max(lo − y, y − hi) / (hi − lo): how far outside, in widths. A
 person's offset is the nominal quantile of past scores, recent ones weighing more, shrunk toward the population's by

@@ -1,4 +1,4 @@
-"""LightGBM as a baseline (extra `bench`): one model a horizon, on the recent window or on every input of ours.
+"""LightGBM baseline (extra `bench`): one regressor per reported horizon, on recent or all features.
 
 Legend of shapes: B windows, H horizons, M marks.
 """

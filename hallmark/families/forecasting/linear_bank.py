@@ -1,4 +1,4 @@
-"""Slots and files of the linear adapters: each subject's two newest midnights of `History`.
+"""Serving cache and files of each subject's two newest `History` rows: features and ridge weights.
 
 A slot holds the two newest midnights of one subject's `History`; slot 0 knows nothing, as a newcomer.
 Legend of shapes: S slots, P subjects, F numbers of one subject.

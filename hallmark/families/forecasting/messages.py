@@ -1,4 +1,4 @@
-"""Request and response of a forecasting task that needs no types of its own; values are in the task's unit."""
+"""Default request and response of a forecasting task; values are in the task's unit."""
 
 from datetime import datetime
 from itertools import pairwise

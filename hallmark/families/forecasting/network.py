@@ -1,4 +1,4 @@
-"""Quantile forecaster: a ridge forecast as anchor, and a network that predicts its residual.
+"""Quantile forecaster (nn.Module): a ridge forecast, and a backbone network that predicts its residual.
 
 mean = anchor + trust(maturity) × correction + skip(inputs) + body(inputs); quantiles are the mean plus
 a median offset and cumulative positive spacings, so they never cross. The anchor is the population

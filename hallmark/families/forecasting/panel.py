@@ -1,4 +1,4 @@
-"""Grid, units, and the readings of many subjects on one regular grid as flat arrays.
+"""Resample many subjects' time series to one regular grid, with gaps, horizons and scaling constants.
 
 A window is an index into the flat arrays, so memory grows with the readings, never with
 windows × context. Legend of shapes: N grid points, B windows, C context, H horizons.

@@ -1,4 +1,4 @@
-"""A PatchTST body: transformers' encoder over the recent window, joined with all other inputs.
+"""PatchTST backbone (Hugging Face) on the recent window, joined with the tabular features.
 
 Source: Nie et al. 2023, "A Time Series is Worth 64 Words", as implemented by transformers.
 """

@@ -1,4 +1,4 @@
-"""Files of all adapters of a model: the table of chosen methods, and each subject's newest history.
+"""Save and load the personalisation of a model: method per subject (people.json) and `History` files.
 
 The table is `people.json`, one entry a subject: the chosen method, the reason, the sha256 of the LoRA directory and of
 the history. `adapters.json` says what all LoRA adapters share.

@@ -1,4 +1,4 @@
-"""Personalise: for every subject, keep the adapter that its validation gate prefers, or none.
+"""Personalise: train LoRA per subject; choose none, online ridge or LoRA on the subject's valid split.
 
 Three methods, in rising cost: `none` (personal statistics only), `online_ridge` (the linear adapter of online_ridge.py)
 and `lora` (factors in the bank, on top of the linear adapter). Every subject starts with the configured default; with

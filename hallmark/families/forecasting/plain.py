@@ -1,4 +1,4 @@
-"""PlainForecastTask: cleaning and messages for tasks that need none of their own."""
+"""PlainForecastTask: default cleaning and messages, the starting point for a new forecasting task."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

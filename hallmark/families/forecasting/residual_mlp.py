@@ -1,4 +1,4 @@
-"""Residual MLP body: the cheapest network here, as accurate as any that was measured on the same inputs."""
+"""Residual MLP backbone of the forecaster (LayerNorm, GELU, skip connections)."""
 
 from dataclasses import dataclass
 

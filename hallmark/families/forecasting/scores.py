@@ -1,4 +1,4 @@
-"""Scores of forecasts, one subject at a time: RMSE, MAE, pinball loss, coverage, width, events.
+"""Forecast metrics per subject: RMSE, MAE, pinball loss, coverage, interval width, event precision and recall.
 
 Names of places (`at`): `30`, `60` … are single horizons in minutes; `path-60` pools every step up to 60 minutes;
 `all` pools every horizon. Legend of shapes: B windows, H horizons, Q quantiles.

@@ -1,4 +1,4 @@
-"""Split subjects into seen and held out, and each subject's time into train, valid and test.
+"""Split by subject (seen, held out) and, within each subject, by time (train, valid, test).
 
 Some people are held out whole; everybody's time is cut into train, valid and test. Held-out people's
 train time is never learned from by the base model: it is the history that personalises them.

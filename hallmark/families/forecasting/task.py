@@ -1,4 +1,4 @@
-"""ForecastTask: the half of a `Task` that all forecasting tasks share."""
+"""ForecastTask: abstract base class of forecasting tasks, and the records that it exchanges."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Save and load fine-tuned weights: the trainable tensors, and the configuration that names the rest."""
+"""Save and load fine-tuned parameters only; the configuration names the pretrained checkpoint of the rest."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Logistic curves that turn cosines into probabilities, for one sentence and for a whole document.
+"""Platt scaling of cosine similarity: for one sentence, and for the best sentence of a document.
 
 A cosine has no unit: two logistic curves, fitted on valid, turn it into what can be weighed and added up.
 

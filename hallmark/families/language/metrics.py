@@ -1,4 +1,4 @@
-"""Metrics of generated text: bits per byte, repetition, longest copy of training text; baselines by counting.
+"""Language-model metrics: bits per byte, repetition, memorised text; baselines: byte n-grams and lzma.
 
 Bits a byte compare models whose tokens differ. Baselines: a general compressor, and counted bytes.
 Source: Witten & Bell, The Zero-Frequency Problem, 1991 (the interpolation of counts).

@@ -1,4 +1,4 @@
-"""Retriever: a bi-encoder fitted on (text, answer) pairs, with the vectors of all answers.
+"""Retriever: bi-encoder with precomputed answer embeddings (exact cosine search); fit, save, load.
 
 Legend of shapes: Q questions, A answers, D width.
 """

@@ -1,4 +1,4 @@
-"""Screens of generated text: word lists, or any other filter, that withhold harmful text."""
+"""Filters of harmful generated text: a word list, and the interface for other filters."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained encoder as a classifier; its head starts from logistic regression on frozen vectors."""
+"""Fine-tune a pretrained encoder as text classifier; a linear probe on its embeddings initialises the head."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Cut documents into units (a line's sentences) and clauses, and keep their positions.
+"""Split CVs and job ads into sentences, list items and clauses, with character offsets.
 
 A whole CV is longer than an encoder reads, and one skill is shown by one line: so a document is never cut off and never
 averaged, every unit is read for itself.

@@ -1,4 +1,4 @@
-"""Evaluate the CV task on test: skills found, effect of names, personal data left, inventions passed."""
+"""Evaluate CV matching: skill retrieval, name bias, missed personal data, undetected hallucinations."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Rewriter of CVs by a language model, whose text the guard of rewriting.py must accept."""
+"""CV rewriter that adds a profile written by a language model; rewriting.py rejects hallucinations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

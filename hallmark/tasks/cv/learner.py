@@ -1,4 +1,4 @@
-"""Learn the CV task: a bi-encoder that finds the skills of a sentence, and curves that make cosines probabilities."""
+"""CvLearner: fine-tune a bi-encoder for skill retrieval, calibrate its cosines, store redaction names."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Phrases of the generated labour market: occupations, their skills, and sentences that show them.
+"""Templates for synthetic CVs and job ads: occupations, skills and sentences.
 
 The last wording of a skill is kept for the test: a model must know it by meaning.
 """

@@ -1,4 +1,4 @@
-"""Names, contact data and inventions that evaluation plants in CVs, to count how many are found."""
+"""Test strings that evaluation inserts into CVs, to count missed personal data and undetected hallucinations."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Remove personal data from a text: contact data, birth, protected traits, names.
+"""Remove personal data by patterns and name lists: contacts, birth date, protected attributes, names.
 
 Patterns and lists, no model: what they find is the same everywhere and can be read in one file. What they miss is
 measured by the evaluation (`names_left`, `contacts_left`).

@@ -1,4 +1,4 @@
-"""Rearrange a CV for a job from its own lines, and check that a rewriting invents nothing."""
+"""Extractive CV rewriting (reorder lines for a job), and a check that a rewriting adds no facts."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""The CV task: find the skills that a job asks for in a CV, with evidence, gap and suggestions."""
+"""CvTask: configuration, cleaning, splits and schemas of matching a CV with a job."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

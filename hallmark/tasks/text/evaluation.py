@@ -1,4 +1,4 @@
-"""Evaluate text generation: bits per byte of source and target corpus, repetition, copies."""
+"""Evaluate text generation: bits per byte on source and target corpus, repetition, memorised text."""
 
 import time
 from collections.abc import Mapping, Sequence

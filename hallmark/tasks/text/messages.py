@@ -1,4 +1,4 @@
-"""Request and response of text generation: a response names model, seed and where it stopped."""
+"""Request and response of text generation, with model version, seed and finish reason."""
 
 from typing import Annotated, Literal, get_args
 

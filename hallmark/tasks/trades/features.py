@@ -1,4 +1,4 @@
-"""Features of a trade from its own price, size and time and those of earlier trades; no side is used.
+"""Features of a trade from current and past prices, sizes and times; never from the label (side).
 
 Every feature is a function of a window that ends with the trade in question, so nothing later can reach it. A request
 of `memory` trades gives the same bits as the training table; a shorter one is as if trading had begun with it.

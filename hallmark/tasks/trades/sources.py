@@ -1,4 +1,4 @@
-"""Sources of trades with their aggressor side: an exchange's file, or a seeded market."""
+"""Data sources of labelled trades: an exchange file, or synthetic data."""
 
 from dataclasses import dataclass
 from pathlib import Path
