@@ -41,7 +41,7 @@ def code_lists(params: Mapping[str, Any], root: Path = ROOT) -> dict[str, dict[s
         named = targets([params[section] for section in sections_of(stage)])
         code[stage] = source.imported_by([f"pipelines.{stage}", *sorted(named)])
     imports = {stage: found.others for stage, found in code.items()}
-    loaded = versions.versions_of(imports, versions.pinned_by(root / LOCK), root / versions.CACHE)
+    loaded = versions.versions_of(imports, versions.pinned_by(root / LOCK), versions.cache_of(root))
     python = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     return {stage: {**python, **loaded[stage], **found.files} for stage, found in code.items()}
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from hallmark.errors import HallmarkError
 from hallmark.files import write_text
 
-CACHE = Path(".work/versions.json")
+CACHE = "HALLMARK_CACHE"
+"""Environment variable: a directory that several clones share for what takes long; `.work` of each by default."""
 MOST_KEPT = 100  # groups: five compositions under five sets of distributions
 _LOAD = """
 import importlib, json, os, sys
@@ -57,7 +58,7 @@ report({key: set(names) for key, names in json.load(sys.stdin).items()}, set())
 
 
 def versions_of(
-    imports: Mapping[str, Collection[str]], pinned: Collection[str], cache: Path = CACHE
+    imports: Mapping[str, Collection[str]], pinned: Collection[str], cache: Path
 ) -> dict[str, dict[str, str]]:
     """Give versions without local suffixes, which name a build: `2.13.0+cpu` and `2.13.0` are one version.
 
@@ -85,6 +86,11 @@ def versions_of(
         group: {name: installed[name].partition("+")[0] for name in kept[key] if name in pinned}
         for group, key in keys.items()
     }
+
+
+def cache_of(root: Path) -> Path:
+    """Return the file in which results are kept; they are named after all that they depend on."""
+    return Path(os.environ.get(CACHE, str(root / ".work"))) / "versions.json"
 
 
 def pinned_by(lock: Path) -> frozenset[str]:

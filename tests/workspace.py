@@ -11,9 +11,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from hallmark.prove.code import CACHE as CODE_CACHE
 from runtime import forked, store
-from runtime.versions import CACHE as VERSIONS_CACHE
+from runtime.versions import CACHE
 from tests.toys import ROOT, compose
 
 
@@ -26,10 +25,6 @@ def copy_repository(to: Path) -> Path:
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, to / name)
-    for kept in (CODE_CACHE, VERSIONS_CACHE):  # what takes seconds, by the content that it was made from
-        if (ROOT / kept).is_file():
-            (to / kept).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / kept, to / kept)
     for command in (
         ["git", "init", "-q"],
         ["git", "add", "-A"],
@@ -43,7 +38,7 @@ def environment(where: Path) -> dict[str, str]:
     """The environment of a command of the virtual environment, against a workspace's own code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     found = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "DVC_STAGE", "DVC_ROOT"))}
-    found |= {"PATH": path, "PYTHONPATH": str(where)}
+    found |= {"PATH": path, "PYTHONPATH": str(where), CACHE: str(ROOT / ".work")}
     for role in ("AUTHOR", "COMMITTER"):
         found |= {f"GIT_{role}_NAME": "test", f"GIT_{role}_EMAIL": "test@localhost"}
     return found
