@@ -30,11 +30,11 @@ from hallmark.build import targets
 from hallmark.prove.code import ROOT
 from runtime.code import code_lists
 from runtime.facts import STAGES, sections_of
+from runtime.versions import normal
+from tests.workspace import copy_repository
 
 EXPERIMENTS = ("default", "cv", "sentiment", "text", "trades")
 CODE = ("hallmark", "steps", "pipelines", "bentos", "runtime")
-Edit = tuple[dict[Path, str], bool, Any]
-"""New contents by file; whether code changed in meaning; what else the truth needs."""
 
 
 def main() -> None:
@@ -106,13 +106,7 @@ class Repository:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.splitlines()
-        for name in listed:
-            if (ROOT / name).is_file():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, root / name)
+        copy_repository(root)
         self.params = {experiment: self.composed(experiment) for experiment in EXPERIMENTS}
 
     def composed(self, experiment: str) -> dict[str, Any]:
@@ -143,7 +137,7 @@ class Repository:
         owners = importlib.metadata.packages_distributions()
         files = {case: set(found) for case, (found, _) in self._look(whole).items()}
         distributions = {
-            case: {owner.lower().replace("_", "-") for name in others for owner in owners.get(name, [])}
+            case: {normal(owner) for name in others for owner in owners.get(name, [])}
             for case, (_, others) in self._look(library, "--others").items()
         }
         return files, distributions

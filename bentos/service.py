@@ -13,16 +13,16 @@ import bentoml
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
-import hallmark
 from bentos import connection
 from bentos.boundary import Boundary, Error, install_error_handlers
 from bentos.settings import read_settings
 from hallmark import kernels
 from hallmark.contracts import Streaming
+from hallmark.model import Model
 
 SETTINGS = read_settings()
 BUNDLE, PREDICT_TIMEOUT_S = SETTINGS.bundle, SETTINGS.predict_timeout_s
-MODEL = hallmark.open(BUNDLE)
+MODEL = Model(BUNDLE)
 HALLMARK, DIGEST, TASK = MODEL.hallmark, MODEL.digest, MODEL.task
 app = FastAPI(title=f"hallmark {HALLMARK.task}", version=HALLMARK.version, docs_url=None, redoc_url=None)
 install_error_handlers(app, TASK.request_type())
@@ -99,7 +99,7 @@ async def stream(request: Any) -> StreamingResponse:
     return StreamingResponse(given(), media_type="text/plain; charset=utf-8", headers=headers)
 
 
-async def proof() -> dict[str, Any]:
+async def hallmark() -> dict[str, Any]:
     """What is proven about the model that answers."""
     shown = ("task", "version", "reason", "provenance", "digests", "metrics", "verdicts")
     return {"hallmark_sha256": DIGEST, **{name: getattr(HALLMARK, name) for name in shown}}
@@ -111,7 +111,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": Error} for status i
 app.post("/predict", response_model=TASK.response_type(), responses=ERRORS)(predict)
 stream.__annotations__ = {"request": TASK.request_type(), "return": StreamingResponse}
 app.post("/stream", response_class=StreamingResponse, responses={404: {"model": Error}, **ERRORS})(stream)
-app.get("/hallmark")(proof)
+app.get("/hallmark")(hallmark)
 cast("bentoml.Service[Any]", Service).add_asgi_middleware(
     Boundary,
     allowed_paths=frozenset({"/predict", "/stream", "/hallmark", "/openapi.json", "/livez", "/readyz", "/healthz"}),

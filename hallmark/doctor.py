@@ -15,6 +15,7 @@ from hallmark.errors import ConfigError
 
 DISK_GB = 3  # what `make repro` writes: results, DVC's cache, ZenML's store
 MEMORY_GB = 3
+LIBRARIES = ("torch", "transformers", "peft", "pandas", "sklearn", "pydantic")
 PORTS = {3000: "make serve", 8237: "make dashboard"}
 
 
@@ -41,8 +42,11 @@ def examine(root: Path) -> Iterator[Check]:
     """
     version = platform.python_version()
     yield Check("python", version, "" if sys.version_info[:2] == (3, 11) else "install Python 3.11, then `make setup`")
-    yield from _libraries()
-    yield _kernels()
+    if missing := [name for name in LIBRARIES if not find_spec(name)]:
+        yield Check("libraries", f"{', '.join(missing)} not installed", "run `make setup`")
+    else:
+        yield from _torch()
+        yield _kernels()
     yield _memory()
     free = shutil.disk_usage(root).free / 1e9
     yield Check("disk", f"{free:.0f} GB free", "" if free > DISK_GB else f"free {DISK_GB} GB: a run needs them")
@@ -51,13 +55,7 @@ def examine(root: Path) -> Iterator[Check]:
         yield _port(port, command)
 
 
-def _libraries() -> Iterator[Check]:
-    missing = [
-        name for name in ("torch", "transformers", "peft", "pandas", "sklearn", "pydantic") if not find_spec(name)
-    ]
-    if missing:
-        yield Check("libraries", f"{', '.join(missing)} not installed", "run `make setup`")
-        return
+def _torch() -> Iterator[Check]:
     import torch
 
     yield Check("torch", torch.__version__)

@@ -104,7 +104,7 @@ def _installed() -> dict[str, str]:
     for directory in sys.path:
         for place in sorted(Path(directory).glob("*.dist-info")):
             name, _, version = place.name.removesuffix(".dist-info").partition("-")
-            found.setdefault(_normal(name), version)  # the first one on the path is the one that is imported
+            found.setdefault(normal(name), version)  # the first one on the path is the one that is imported
     return found
 
 
@@ -127,8 +127,9 @@ def _loaded(missing: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
         raise HallmarkError(f"a library cannot be imported: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
     owners = importlib.metadata.packages_distributions()
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
-    return {key: sorted({_normal(name) for m in modules for name in owners.get(m, [])}) for key, modules in lines}
+    return {key: sorted({normal(name) for m in modules for name in owners.get(m, [])}) for key, modules in lines}
 
 
-def _normal(name: str) -> str:
+def normal(name: str) -> str:
+    """Write a distribution's name as package indexes do: `Foo.Bar_baz` → `foo-bar-baz`."""
     return re.sub(r"[-_.]+", "-", name).lower()

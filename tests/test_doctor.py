@@ -37,6 +37,13 @@ def test_a_taken_port_and_a_full_disk_come_with_their_remedy(monkeypatch: pytest
     assert found["disk"].remedy == "free 3 GB: a run needs them"
 
 
+def test_a_machine_without_torch_gets_the_remedy_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "torch" else True)
+    found = {check.name: check for check in doctor.examine(ROOT)}
+    assert (found["libraries"].found, found["libraries"].remedy) == ("torch not installed", "run `make setup`")
+    assert not {"torch", "cuda", "kernels"} & set(found)
+
+
 def test_the_command_prints_a_line_each_and_tells_by_its_exit_status() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hallmark.cli", "doctor"], cwd=ROOT, capture_output=True, text=True, check=False
