@@ -15,7 +15,7 @@ TORCH := torch==2.13.0
 PYTHON ?= python3.11
 PORT ?= 3000
 
-.PHONY: help setup repro summary test check params lock tune serve dashboard promote clean
+.PHONY: help setup repro experiments summary test check params lock tune serve dashboard promote clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,14 +26,14 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --n
 LOCKED := --no-deps --require-hashes -r requirements.lock
 $(VENV)/.ready: requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11 or set PYTHON="; exit 1; }
-	@echo "[1/4] $(VENV)"
+	@echo "set-up 1/4: $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@echo "[2/4] $(TORCH): the largest download"
+	@echo "set-up 2/4: $(TORCH): the largest download"
 	@$(PIP) $(TORCH)
-	@echo "[3/4] $$(grep -c == requirements.lock) packages of requirements.lock"
+	@echo "set-up 3/4: $$(grep -c == requirements.lock) packages of requirements.lock"
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt && $(PIP) --no-deps --require-hashes -r $(VENV)/uv.txt
 	@UV_SYSTEM_CERTS=1 $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python $(LOCKED) || $(PIP) $(LOCKED)
-	@echo "[4/4] check"
+	@echo "set-up 4/4: check"
 	@$(VENV)/bin/uv pip check --quiet --python $(VENV)/bin/python
 	@printf '%s\n' '$(CURDIR)' > $$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/hallmark-repository.pth
 	@printf '#!/bin/sh\nexec "%s" -m hallmark.cli "$$@"\n' '$(CURDIR)/$(VENV)/bin/python' > $(VENV)/bin/hallmark
@@ -44,6 +44,9 @@ setup: $(VENV)/.ready  ## make .venv from requirements.lock
 
 repro: $(VENV)/.ready  ## run the main job: data → model → verdicts → bundle; S="train.seed=1 data=azt1d" for an experiment
 	@python -m runtime.repro $(foreach setting,$(S),-S $(setting))
+
+experiments: $(VENV)/.ready  ## compare experiments: at most six figures and the parameters that differ
+	@python -m runtime.experiments
 
 summary: $(VENV)/.ready  ## show the figures, verdicts and version of the last run again
 	@hallmark summary

@@ -2,7 +2,7 @@
 
 A request is made at readings of every person, from the readings of the 48 hours before, and counts as refused when the
 12 hours before it have a gap. Rules: `fixed`, a gap is more than 15 minutes whoever reads (what stood before); `own`, a
-gap is more than three of the sensor's own intervals, as the product has it. People: those of T1D-UOM by their sensor;
+gap is more than three of the sensor's own intervals, as the product has it. Subjects: those of T1D-UOM by their sensor;
 and people of AZT1D, whose sensors read every 5 minutes, as they are and thinned to 15 minutes by a clock
 that runs on, the same share of readings missing in both.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hallmark.build import build
-from hallmark.families.forecasting.panel import Grid, build_panel, nearest_slots
+from hallmark.families.forecasting.panel import TimeGrid, build_panel, nearest_slots
 from runtime.compose import composed as compose
 
 VALUE = "glucose_mg_dl"
@@ -63,7 +63,7 @@ def clean_rows(name: str, directory: str) -> pd.DataFrame:
     return build(params["task"]).clean(build(params["data"]).load()).rows
 
 
-def shares(mine: pd.DataFrame, grid: Grid, requests: int, rng: Any) -> tuple[float, float]:
+def shares(mine: pd.DataFrame, grid: TimeGrid, requests: int, rng: Any) -> tuple[float, float]:
     """Share of requests that a fixed gap and the sensor's own gap refuse."""
     slot = nearest_slots(mine["timestamp"].to_numpy(), grid.step_minutes)
     ends = np.flatnonzero(slot >= slot[0] + grid.context_length)
@@ -86,7 +86,7 @@ def shares(mine: pd.DataFrame, grid: Grid, requests: int, rng: Any) -> tuple[flo
     return float(refused[:, 0].mean()), float(refused[:, 1].mean())
 
 
-def complete(mine: pd.DataFrame, grid: Grid) -> pd.DataFrame:
+def complete(mine: pd.DataFrame, grid: TimeGrid) -> pd.DataFrame:
     """Fill a record's own gaps, so that what is missing is what is taken out here."""
     slot = nearest_slots(mine["timestamp"].to_numpy(), grid.step_minutes)
     every = np.arange(slot[0], min(slot[-1], slot[0] + 14 * grid.day_length))

@@ -29,10 +29,10 @@ import pandas as pd
 
 from benchmarks.spent import cpu_seconds, peak_gb
 from hallmark.build import build
-from hallmark.contracts import Prepared, silent
-from hallmark.families.forecasting.base_forecaster import load_base
+from hallmark.contracts import Prepared, no_progress
+from hallmark.families.forecasting.base import load_base
 from hallmark.families.forecasting.baselines import fit_baselines
-from hallmark.families.forecasting.lightgbm import Trees
+from hallmark.families.forecasting.lightgbm import ForecastTrees
 from hallmark.families.forecasting.splits import HELD_OUT, SEEN
 from hallmark.files import read_json, write_json
 from hallmark.judge.bootstrap import interval
@@ -84,14 +84,14 @@ def run_fold(
     task: Any, learner: Any, params: dict[str, Any], prepared: Prepared, trees: bool, scored: str
 ) -> tuple[list[Any], dict[str, Any]]:
     """Fit everything once and score the held-out people."""
-    parts = task.parts(prepared)
-    panel = parts.panel
-    train, valid = learner.origins_to_fit(parts)
-    test = parts.origins(scored, HELD_OUT)[::3]
+    split_panel = task.split_panel(prepared)
+    panel = split_panel.panel
+    train, valid = learner.origins_to_fit(split_panel)
+    test = split_panel.origins(scored, HELD_OUT)[::3]
     cost: dict[str, Any] = {"train_windows": len(train), "test_windows": len(test)}
     work = Path(tempfile.mkdtemp(prefix="accuracy-"))
     model = fit_model(task, learner, params, prepared, work / "model", cost)
-    predictor = learner.open_for_test(task, model, parts)
+    predictor = learner.open_for_test(task, model, split_panel)
     forecasts, quantiles = {"hallmark": []}, []
     for code in np.unique(panel.subject[test]):
         mine = test[panel.subject[test] == code]
@@ -109,24 +109,24 @@ def run_fold(
     same = {**params, "model": {"candidates": nodes}}
     plain = fit_model(task, no_past, same, prepared, work / "plain", cost, base_only=True)
     forecasts["plain"] = in_chunks(load_base(plain / "base"), panel, test, None, newcomer)
-    baselines = fit_baselines(parts, train, valid, task.scale, learner.forecast.ridge_penalties)
+    baselines = fit_baselines(split_panel, train, valid, task.scale, learner.forecast.ridge_penalties)
     fitted = [
-        baselines.forecast(parts, part, predictor.pasts.history, task.scale)
+        baselines.forecast(split_panel, part, predictor.histories.history, task.scale)
         for part in np.array_split(test, max(1, len(test) // 4096))
     ]
     forecasts |= {name: np.concatenate([f[name] for f in fitted]) for name in fitted[0]}
     if trees:
         clock = cpu_seconds()
         for name, every_input in (("lightgbm_12h", False), ("lightgbm_all", True)):
-            rival = Trees(predictor.base.assembler, MARKS, every_input).fit(
-                parts, predictor.pasts.history, train, valid
+            rival = ForecastTrees(predictor.base.assembler, MARKS, every_input).fit(
+                split_panel, predictor.histories.history, train, valid
             )
-            forecasts[name] = rival.forecast(parts, test, predictor.pasts.history)
+            forecasts[name] = rival.forecast(split_panel, test, predictor.histories.history)
         cost["trees_cpu_s"] = round(cpu_seconds() - clock, 1)
     cost["peak_gb"] = round(peak_gb(), 2)
     shutil.rmtree(work)
-    rows = score(panel, test, parts.target(test, scored), forecasts, np.concatenate(quantiles), learner)
-    methods = predictor.people.methods
+    rows = score(panel, test, split_panel.target(test, scored), forecasts, np.concatenate(quantiles), learner)
+    methods = predictor.personalisation.methods
     return [{**row, "method": methods[row["subject_id"]]} for row in rows], {"chosen": chosen, **cost}
 
 
@@ -143,16 +143,16 @@ def fit_model(
     train = build(params["train"])
     candidates = build(params["model"]["candidates"])
     clock = cpu_seconds()
-    record = fit_candidates(learner, task, prepared, candidates, train, out, out / "scratch", silent)
+    record = fit_candidates(learner, task, prepared, candidates, train, out, out / "scratch", no_progress)
     cost[f"{out.name}_fit_cpu_s"] = round(cpu_seconds() - clock, 1)
     cost[f"{out.name}_valid"] = {name: c["valid_loss"] for name, c in record["candidates"].items()}
     if not base_only:
         clock = cpu_seconds()
         config = build(params["personalise"])
-        cost["methods"] = learner.personalise(task, prepared, out, config, out / "scratch", silent)["methods"]
+        cost["methods"] = learner.personalise(task, prepared, out, config, out / "scratch", no_progress)["methods"]
         cost["personalise_cpu_s"] = round(cpu_seconds() - clock, 1)
         clock = cpu_seconds()
-        learner.calibrate(task, prepared, out, build(params["calibrate"]), silent)
+        learner.calibrate(task, prepared, out, build(params["calibrate"]), no_progress)
         cost["calibrate_cpu_s"] = round(cpu_seconds() - clock, 1)
     return out
 
@@ -172,7 +172,7 @@ def score(
             there = np.isfinite(y)
             if there.sum() < LEAST:
                 continue
-            base = {"subject_id": panel.subjects[code], "at": mark, "n_examples": int(there.sum())}
+            base = {"subject_id": panel.subjects[code], "horizon_or_split": mark, "n_examples": int(there.sum())}
             for name, forecast in forecasts.items():
                 error = forecast[inside][there, h] - y[there]
                 rows.append({**base, "model": name, "rmse": float(np.sqrt(np.mean(error**2)))})
@@ -204,17 +204,22 @@ def in_chunks(base: Any, panel: Any, origins: Any, history: Any, rows: Any) -> A
 def show(rows: pd.DataFrame) -> None:
     """Print errors by set, changes against rivals, personal gain and intervals."""
     points = rows[rows["model"] != "interval"]
-    means = points.groupby(["set", "model", "at"])["rmse"].mean().unstack("at").round(1)
+    means = points.groupby(["set", "model", "horizon_or_split"])["rmse"].mean().unstack("horizon_or_split").round(1)
     print(means.to_string())
-    people = points[points["model"] == "hallmark"].groupby(["set", "at"])["subject_id"].nunique().unstack("at")
+    people = (
+        points[points["model"] == "hallmark"]
+        .groupby(["set", "horizon_or_split"])["subject_id"]
+        .nunique()
+        .unstack("horizon_or_split")
+    )
     print(f"\nPeople with at least {LEAST} scored windows:\n{people.to_string()}")
-    wide = points.pivot_table(index=["set", "subject_id", "at"], columns="model", values="rmse")
+    wide = points.pivot_table(index=["set", "subject_id", "horizon_or_split"], columns="model", values="rmse")
     print(f"\nChange of the mean RMSE, mean of the sets with {LEAST_PEOPLE} people (mean over people, 95% bootstrap):")
     for name, rival in PAIRS:
         if name in wide and rival in wide:
             print(f"  {name} against {rival}: " + "  ".join(_change(wide, name, rival, mark) for mark in MARKS))
     print("\nPersonal gain @60 on people with type 1 diabetes (hallmark against plain):")
-    at60 = wide.xs(60, level="at")
+    at60 = wide.xs(60, level="horizon_or_split")
     t1d = at60[at60.index.get_level_values("set") != "Hall_2018"]
     gain = (t1d["hallmark"] / t1d["plain"] - 1) * 100
     low, high = interval(gain.to_numpy())
@@ -225,7 +230,7 @@ def show(rows: pd.DataFrame) -> None:
     print(f"  cold start against plain: mean {cold.mean():+.1f}% ({low:+.1f}…{high:+.1f})")
     print("\n90% interval, people with type 1 diabetes and at least 300 test windows:")
     intervals = rows[(rows["model"] == "interval") & (rows["set"] != "Hall_2018") & (rows["n_examples"] >= 300)]
-    for mark, group in intervals.groupby("at"):
+    for mark, group in intervals.groupby("horizon_or_split"):
         share = group["coverage"].between(0.86, 0.94).mean()
         mean, width = group["coverage"].mean(), group["width"].mean()
         chance = np.mean([erf(0.04 / max(e, 1e-6) / 2**0.5) for e in group["coverage_error"]])
@@ -246,7 +251,7 @@ PAIRS = (
 
 
 def _change(wide: pd.DataFrame, name: str, rival: str, mark: int) -> str:
-    here = wide.xs(mark, level="at")[[name, rival]].dropna()
+    here = wide.xs(mark, level="horizon_or_split")[[name, rival]].dropna()
     groups = here.groupby("set")
     by_set = groups.mean()[groups.size() >= LEAST_PEOPLE]
     ratio = (here[name] / here[rival] - 1) * 100

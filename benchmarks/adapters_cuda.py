@@ -67,7 +67,7 @@ def compare(case: Any, people: int, device: torch.device, repeats: int) -> dict[
         exact = AdapterBank(copy.deepcopy(model), spec, people)
         exact.put(1, block)
         found["bfloat16 against float32 factors"] = float((ours() - look(exact(rows, **inputs))).abs().max())
-    return {"people": people, **found}
+    return {"subjects": people, **found}
 
 
 def graphed(call: Callable[[], Tensor]) -> Callable[[], Any]:

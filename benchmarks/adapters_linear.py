@@ -1,4 +1,4 @@
-"""python -m benchmarks.adapters_linear: the online ridge of many people, taught together, beside scikit-learn's Ridge.
+"""python -m benchmarks.adapters_linear: the online ridge of many subjects, fitted at once, beside scikit-learn's Ridge.
 
 Simulated people, repeated under other names with other noise. Two figures, CPU seconds on one thread: all midnights of
 everybody's record, and the last midnight alone, when a day of readings has come (from readings to weights). The peer
@@ -16,10 +16,10 @@ import pandas as pd
 
 from hallmark.build import build
 from hallmark.contracts import Prepared
-from hallmark.families.forecasting.base_forecaster import fit_assembler, population_forecast
-from hallmark.families.forecasting.diary import VALUE, begin, readings_of, take_up
-from hallmark.families.forecasting.online_ridge import Lessons, OnlineRidge, lessons
-from hallmark.families.forecasting.panel import Grid, build_panel
+from hallmark.families.forecasting.base_fitting import fit_assembler, population_forecast
+from hallmark.families.forecasting.online_ridge import OnlineRidge, TrainingWindows, training_windows
+from hallmark.families.forecasting.panel import TimeGrid, build_panel
+from hallmark.families.forecasting.refresh import VALUE, initial_state, readings_of, update
 from runtime.compose import composed as compose
 
 SAMPLE = 20  # people of the peer
@@ -36,14 +36,16 @@ def main() -> None:
     config, grid = learner.history.ridge, task.grid
     clean = task.clean(build(params["data"]).load())
     prepared = Prepared(clean.rows, clean.subjects, task.split(clean))
-    parts = task.parts(prepared)
-    assembler = fit_assembler(parts, *learner.origins_to_fit(parts), task.scale, learner.history, learner.forecast)
+    split_panel = task.split_panel(prepared)
+    assembler = fit_assembler(
+        split_panel, *learner.origins_to_fit(split_panel), task.scale, learner.history, learner.forecast
+    )
     panel = build_panel(_repeated(clean.rows, arguments.people), "glucose_mg_dl", grid)
     population = population_forecast(assembler, panel)
     print(f"{arguments.people} people × {arguments.days} days, {np.count_nonzero(panel.values > 0):,} readings")
 
     clock = time.process_time()
-    taught = lessons(panel, panel.origins, config, task.scale, population)
+    taught = training_windows(panel, panel.origins, config, task.scale, population)
     reading = time.process_time() - clock
     state = OnlineRidge(config, grid, arguments.people, taught.x.shape[1])
     first_day = np.full(arguments.people, taught.day.min() - 1)
@@ -55,7 +57,7 @@ def main() -> None:
 
     clock = time.process_time()
     recent = panel.origins[panel.day[panel.origins] >= today - 3]
-    fresh = lessons(panel, recent, config, task.scale, population)
+    fresh = training_windows(panel, recent, config, task.scale, population)
     for _ in state.replay(fresh, np.full(arguments.people, today), np.ones(arguments.people, dtype=np.int64)):
         pass
     print(f"one midnight          {time.process_time() - clock:7.1f} CPU s  (at most 5)")
@@ -63,9 +65,9 @@ def main() -> None:
     rows = readings_of(panel)
     new = rows["timestamp"] >= pd.Timestamp(0) + pd.Timedelta(days=int(panel.day.max()))
     before = build_panel(rows[~new], VALUE, grid)
-    _, diary = begin(before, assembler, "", "online_ridge", population_forecast(assembler, before))
+    _, refresh_state = initial_state(before, assembler, "", "online_ridge", population_forecast(assembler, before))
     clock = time.process_time()
-    taken = take_up(diary, rows[new], VALUE, assembler, partial(population_forecast, assembler))
+    taken = update(refresh_state, rows[new], VALUE, assembler, partial(population_forecast, assembler))
     print(
         f"a day taken up        {time.process_time() - clock:7.1f} CPU s  from {taken.counts['readings']:,} clean rows:"
     )
@@ -99,7 +101,7 @@ def _repeated(rows: pd.DataFrame, people: int) -> pd.DataFrame:
     return pd.concat(copies, ignore_index=True)
 
 
-def _refit(config: Any, grid: Grid, taught: Lessons, state: OnlineRidge, person: int, day: int) -> float:
+def _refit(config: Any, grid: TimeGrid, taught: TrainingWindows, state: OnlineRidge, person: int, day: int) -> float:
     """Fit everything anew for one person; returns the largest difference from the state's weights."""
     from sklearn.linear_model import Ridge
 

@@ -123,7 +123,7 @@ def mixed(case: Case, seconds: float) -> list[dict[str, Any]]:
             "base": lambda inputs=inputs: model(**inputs),  # type: ignore[misc]
             "bank": lambda inputs=inputs, slots=slots: bank(slots, **inputs),  # type: ignore[misc]
         }
-        row: dict[str, Any] = {"people": people}
+        row: dict[str, Any] = {"subjects": people}
         if people <= PEFT_PEOPLE:
             names = [f"p{i}" for i in range(people)]
             calls["peft"] = lambda inputs=inputs, names=names: peft(**inputs, adapter_names=names)  # type: ignore[misc]
@@ -244,7 +244,7 @@ def plot(found: dict[str, Any], file: Path) -> None:
     }
     for axis, name in zip(axes, names, strict=True):
         for key, (label, color) in styles.items():
-            points = [(row["people"], row[f"{key}_ms"]) for row in found[name] if f"{key}_ms" in row]
+            points = [(row["subjects"], row[f"{key}_ms"]) for row in found[name] if f"{key}_ms" in row]
             axis.loglog(*zip(*points, strict=True), marker="o", label=label, color=color)
         axis.set(title=name, xlabel="people in one batch, a row each", ylabel="CPU ms a batch, one thread")
         axis.grid(True, alpha=0.3)

@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.adapters_serve import ALPHA, RANK, forecaster, patchtst
 from hallmark.adapters.bank import AdapterBank, spec_of
 from hallmark.adapters.files import flatten, unflatten
-from hallmark.adapters.training import LoraSettings, Person, draw, initial_row, train_adapters
+from hallmark.adapters.training import LoraSettings, SubjectExamples, initial_row, sample_examples, train_adapters
 
 WINDOWS = 200  # a person
 
@@ -68,11 +68,11 @@ def compare(
     nobody = np.empty(0, dtype=np.int64)
     generator = np.random.default_rng(0)
     people = [
-        Person(f"p{i}", generator.permutation(WINDOWS)[: generator.integers(40, WINDOWS)], nobody)
+        SubjectExamples(f"p{i}", generator.permutation(WINDOWS)[: generator.integers(40, WINDOWS)], nobody)
         for i in range(arguments.people)
     ]
 
-    def batch(examples: Any, part: str) -> dict[str, Tensor]:
+    def batch(examples: Any, split: str) -> dict[str, Tensor]:
         return {key: value[examples] for key, value in inputs.items()}
 
     settings = LoraSettings(RANK, ALPHA, arguments.steps, rows, 2e-4, 0.01, 0, arguments.steps, 9, 1, 1)
@@ -86,7 +86,7 @@ def compare(
         ours = time.process_time() - start
         row = {
             "model": name,
-            "people": len(people),
+            "subjects": len(people),
             "rows a person": rows,
             "at once": chunk,
             "peft_s": round(theirs, 1),
@@ -99,7 +99,7 @@ def compare(
 
 
 def sequential(
-    model: Any, targets: str, spec: Any, people: list[Person], batch: Any, settings: LoraSettings
+    model: Any, targets: str, spec: Any, people: list[SubjectExamples], batch: Any, settings: LoraSettings
 ) -> tuple[Any, float]:
     """PEFT, one person after the other; returns the factors and CPU seconds."""
     from peft import LoraConfig, get_peft_model
@@ -118,7 +118,7 @@ def sequential(
                 modules[name].lora_B["default"].weight.copy_(b)
         optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
         for step in range(settings.steps):
-            peft(**batch(draw(person, settings, step), "train"))["loss"].backward()
+            peft(**batch(sample_examples(person, settings, step), "train"))["loss"].backward()
             optimizer.step()
             optimizer.zero_grad()
         made = {

@@ -55,7 +55,7 @@ def measure(name: str, out: Path) -> None:
         if form != "standard":
             how = build(compose(*PRESETS[name], f"package={form}")["package"]["form"])
             verdict = package.export(task, learner, out / "standard", out / form, out / "prepared", how)
-            here, there = (learner.compared(task, data, out / name) for name in ("standard", form))
+            here, there = (learner.raw_outputs(task, data, out / name) for name in ("standard", form))
             largest = float(np.abs(there - here).max())
             size = (out / form / "base" / "network.onnx").stat().st_size / 2**20
             shown = f"  {size:6.1f} MiB  {verdict.figure:.3%} of the spread (99%), largest change {largest:.2g}"

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--tflop", type=float, default=0.3)
     arguments = parser.parse_args()
     params = compose(
-        f"data.people={arguments.people}",
+        f"data.subjects={arguments.people}",
         f"train.budget_tflop={arguments.tflop}",
         "model=residual_mlp",
         "personalise.methods=[none,online_ridge]",

@@ -16,8 +16,7 @@ import pandas as pd
 from benchmarks.chain import prepare_rows, train_model
 from benchmarks.spent import cpu_seconds
 from hallmark.build import build_experiment
-from hallmark.contracts import silent
-from hallmark.judge.gates import OURS
+from hallmark.contracts import OURS, no_progress
 from hallmark.stages import evaluate, train
 from runtime.compose import composed as compose
 
@@ -26,10 +25,10 @@ TASKS = {
     "sentiment": ("data=uci_sentences", "data.directory={data}/sentiment"),
     "text": (
         "data=plays_and_jobs",
-        "data.old={data}/text/tinyshakespeare.txt",
-        "data.new=[{data}/text/skillspan_train.json,{data}/text/skillspan_dev.json,{data}/text/skillspan_test.json]",
+        "data.source={data}/text/tinyshakespeare.txt",
+        "data.target=[{data}/text/skillspan_train.json,{data}/text/skillspan_dev.json,{data}/text/skillspan_test.json]",
     ),
-    "trades": ("model=lightgbm_too", "data=xrp_eth", "data.path={data}/trades/XRP_ETH-trades.feather"),
+    "trades": ("model=trees_and_lightgbm", "data=xrp_eth", "data.path={data}/trades/XRP_ETH-trades.feather"),
 }
 
 
@@ -56,16 +55,18 @@ def run(params: dict[str, object], out: Path) -> None:
     counts = prepare_rows(built, prepared, out / "validation")
     train_model(built, prepared, model)
     evaluator, gates = built["evaluate"]["evaluator"], built["evaluate"]["gates"]
-    verdicts = evaluate.evaluate(task, learner, evaluator, prepared, model, None, gates, out / "evaluation", silent)
+    verdicts = evaluate.evaluate(
+        task, learner, evaluator, prepared, model, None, gates, out / "evaluation", no_progress
+    )
     spent = cpu_seconds() - clock
     summary = pd.read_csv(out / "evaluation" / "summary.csv")
     print(f"\n{task.name}: {counts['train']:,} rows to train, {counts['test']:,} to test, {spent:.0f} CPU s")
-    marks = evaluator.shown.marks
-    columns = [f"{metric}@{mark}" for metric, _ in evaluator.shown.tables for mark in marks]
-    summary["metric"] += "@" + summary["at"].astype(str)
+    horizons = evaluator.layout.columns
+    columns = [f"{metric}@{mark}" for metric, _ in evaluator.layout.tables for mark in horizons]
+    summary["metric"] += "@" + summary["horizon_or_split"].astype(str)
     compared = summary[summary["metric"] == columns[0]]
     everybodys = compared.groupby("segment")["model"].nunique() == compared["model"].nunique()
-    lower = evaluator.metrics(task, learner)[evaluator.shown.tables[0][0]].better == "lower"
+    lower = evaluator.metrics(task, learner)[evaluator.layout.tables[0][0]].better == "lower"
     for segment in ["all", *sorted(set(everybodys.index[everybodys]) - {"all"})]:
         show(summary[summary["segment"] == segment], segment, columns, lower)
     ours = summary[(summary["model"] == OURS) & (summary["segment"] == "all") & ~summary["metric"].isin(columns)]

@@ -19,11 +19,12 @@ import torch
 
 from hallmark.build import build
 from hallmark.contracts import Prepared
-from hallmark.families.forecasting.base_forecaster import batches, fit_assembler, make_forecaster, population_forecast
+from hallmark.families.forecasting.base import make_forecaster
+from hallmark.families.forecasting.base_fitting import batches, fit_assembler, population_forecast
 from hallmark.families.forecasting.history import build_history
 from hallmark.families.forecasting.network import Shape
 from hallmark.learn.precision import resolve
-from hallmark.learn.trainer import Averaged, fit, quiet, seed_everything, steps_within
+from hallmark.learn.trainer import EmaModel, fit, quiet, seed_everything, steps_within
 from runtime.compose import composed as compose
 
 
@@ -39,11 +40,13 @@ def main() -> None:
     quiet()
     seed_everything(0, 1)
     clean = task.clean(build(params["data"]).load())
-    parts = task.parts(Prepared(clean.rows, clean.subjects, task.split(clean)))
-    train, valid = learner.origins_to_fit(parts)
-    assembler = fit_assembler(parts, train, valid, task.scale, learner.history, learner.forecast)
-    history = build_history(parts.panel, learner.history, task.scale, population_forecast(assembler, parts.panel))
-    make = batches(assembler, parts, "train", history, train)
+    split_panel = task.split_panel(Prepared(clean.rows, clean.subjects, task.split(clean)))
+    train, valid = learner.origins_to_fit(split_panel)
+    assembler = fit_assembler(split_panel, train, valid, task.scale, learner.history, learner.forecast)
+    history = build_history(
+        split_panel.panel, learner.history, task.scale, population_forecast(assembler, split_panel.panel)
+    )
+    make = batches(assembler, split_panel, "train", history, train)
     shape = Shape(
         assembler.input_size,
         assembler.personal_size,
@@ -71,7 +74,7 @@ def main() -> None:
 
 def loop(model: Any, count: int, make: Any, config: Any, steps: int) -> None:
     """Train without a framework."""
-    averaged = Averaged(model, config.ema_decay)
+    averaged = EmaModel(model, config.ema_decay)
     optimizer = torch.optim.AdamW(
         averaged.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )

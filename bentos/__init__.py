@@ -1,1 +1,1 @@
-"""The BentoML service around a bundle, and its build. Imports hallmark only."""
+"""The BentoML service around a bundle, and its build. It imports only hallmark."""

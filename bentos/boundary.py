@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 log = logging.getLogger("bentoml.hallmark")  # a child of "bentoml": BentoML configures no other logger
 
 MAX_FIELDS = 20
-MAX_DEPTH = 64  # of nested lists and objects; a request has under ten
+MAX_DEPTH = 64  # levels of nested lists and objects; a valid request has fewer than ten
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 504: "timeout"}
 # pydantic's messages of these types name the rule, never the value. Others (union_tag_invalid, value_error,
 # uuid_parsing ...) can quote the input. Our own validators raise PydanticCustomError("hallmark_...", text).
@@ -38,7 +38,7 @@ class Field(BaseModel):
 
 
 class Error(BaseModel):
-    """The only shape an error has."""
+    """Body of every error response."""
 
     error: str
     message: str
@@ -48,13 +48,13 @@ class Error(BaseModel):
 def error_response(
     status: int, code: str, message: str, fields: Iterable[Field] = (), headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """Return `Error` as a response that no cache keeps."""
+    """Return an `Error` as a response that must not be cached."""
     body = Error(error=code, message=message, fields=list(fields)).model_dump()
     return JSONResponse(body, status_code=status, headers={"cache-control": "no-store", **(headers or {})})
 
 
 def install_error_handlers(app: FastAPI, request_type: type[BaseModel]) -> None:
-    """Answer every error of `app` in the envelope, without a value or a name that the client sent."""
+    """Return every error of `app` as an `Error`, without values or names that the client sent."""
     known = _property_names(request_type)
 
     async def invalid(request: Request, exc: Exception) -> JSONResponse:
@@ -79,9 +79,10 @@ def install_error_handlers(app: FastAPI, request_type: type[BaseModel]) -> None:
 
 
 class Boundary:
-    """Pure ASGI middleware: unknown paths 404, bodies over the cap 413, slow ones 408, what is no JSON 400 or 415.
+    """Check requests as pure ASGI middleware, before they reach the application.
 
-    Crashes are logged without their message.
+    Unknown paths get status 404, too large bodies 413, slow ones 408, and bodies that are not JSON 400 or 415. Crashes
+    are logged without their message.
     """
 
     def __init__(self, app: ASGIApp, allowed_paths: frozenset[str], max_body_bytes: int, read_timeout_s: float) -> None:
@@ -101,7 +102,7 @@ class Boundary:
         too_large = error_response(413, "too_large", f"The body is over {self.max_body_bytes} bytes.")
         if not declared.isdigit() or int(declared) > self.max_body_bytes:
             return await too_large(scope, receive, send)
-        # Read here, so that a chunked body is capped too and the answer has not begun when it proves too long.
+        # Read the whole body first: a chunked body is limited too, and the response to a too long one has not begun.
         body = bytearray()
         more = True
         deadline = asyncio.get_running_loop().time() + self.read_timeout_s
@@ -113,7 +114,7 @@ class Boundary:
                 closing = {"connection": "close"}
                 return await error_response(408, "too_slow", slow, headers=closing)(scope, receive, send)
             if message["type"] == "http.disconnect":
-                # Answer although nobody listens: BentoML's timeout middleware waits for a first byte, and a
+                # Answer although the client left: BentoML's timeout middleware waits for a first byte, and a
                 # handler that returns without one would hold the worker, and SIGTERM, for the whole timeout.
                 return await error_response(400, "disconnected", "The client left.")(scope, receive, send)
             body += message.get("body", b"")
@@ -136,7 +137,7 @@ class Boundary:
 
         try:
             await self.app(scope, replayed, sending)
-        except Exception as exc:  # the message may quote a request: log type and place only
+        except Exception as exc:  # the message may quote a request: log only type and position
             frames = traceback.extract_tb(exc.__traceback__)[-3:]
             where = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
             log.error("%s at %s", type(exc).__name__, where)
@@ -145,7 +146,7 @@ class Boundary:
 
 
 def _refuse_body(headers: Mapping[bytes, bytes], body: bytes) -> JSONResponse | None:
-    """Say why a body is no plain JSON, before anything reads it; None if it is."""
+    """Return an error response if a body is not plain JSON, before it is parsed further; None if it is."""
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         return error_response(400, "compressed", "The body is compressed (Content-Encoding): send it as it is.")
     kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
@@ -177,7 +178,7 @@ def _finite(text: str) -> float:
 
 
 def _depth(text: str) -> int:
-    """Count how deep brackets nest, those inside strings left out."""
+    """Return how deep brackets nest, without those inside strings."""
     bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", text, flags=re.DOTALL)
     depth = deepest = 0
     for sign in re.findall(r"[\[\]{}]", bare):
@@ -204,8 +205,8 @@ def _property_names(model: type[BaseModel]) -> frozenset[str]:
 
 
 def _name(loc: tuple[int | str, ...], known: frozenset[str]) -> str:
-    parts = loc[1:] if loc and loc[0] == "body" else loc
-    return ".".join(str(p) if isinstance(p, int) or p in known else "*" for p in parts) or "body"
+    names = loc[1:] if loc and loc[0] == "body" else loc
+    return ".".join(str(n) if isinstance(n, int) or n in known else "*" for n in names) or "body"
 
 
 def _problem(error: dict[str, object]) -> str:

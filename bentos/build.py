@@ -1,7 +1,7 @@
 """Build the Bento of a bundle, without a network and without a lock step.
 
-BentoML walks every file under its build context, a virtual environment included, and imports the service: so the
-context is a small staging directory, and building happens in a child process whose only code is the staged one.
+BentoML reads every file in its build context, a virtual environment included, and imports the service. Therefore the
+context is a small staging directory, and a child process that sees only the staged code runs the build.
 """
 
 import json
@@ -39,15 +39,15 @@ def build_bento(bundle: Path, lock: Path, home: Path = ROOT / ".bentoml") -> tup
     """Build `hallmark-TASK:VERSION` into a BentoML store, replacing an earlier build of the same tag.
 
     Args:
-        bundle: becomes `src/hallmark-bundle/` of the Bento, as plain files.
-        lock: where the pins of what a worker imports come from.
-        home: BENTOML_HOME.
+        bundle: directory that becomes `src/hallmark-bundle/` of the Bento, as plain files.
+        lock: lock file with the versions of what a worker imports.
+        home: directory of the BentoML store, BENTOML_HOME.
 
     Returns:
         The tag and the sha256 of the Bento's tree; two builds of the same bundle are identical.
 
     Raises:
-        BundleError: the bundle is corrupt or BentoML refused; names the reason.
+        BundleError: the bundle is corrupt, or BentoML failed; names the reason.
     """
     hallmark, digest = open_bundle(bundle)
     name = f"hallmark-{hallmark.task}"
@@ -61,12 +61,12 @@ def build_bento(bundle: Path, lock: Path, home: Path = ROOT / ".bentoml") -> tup
             "name": name,
             "version": hallmark.version,
             "include": ["*"],
-            "description": f"# {name}\n",  # BentoML's own text links to other sites
+            "description": f"# {name}\n",  # BentoML's default text links to other sites
             "labels": {"hallmark_sha256": digest},
             "python": {"packages": pins(lock, hallmark.requirements), "lock_packages": False},
             "docker": {"python_version": "3.11"},
         }
-        # The service's configuration is written into bento.yaml: nothing of this shell may colour it.
+        # bento.yaml records the service's configuration: variables of this shell must not change it.
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("HALLMARK_", "BENTOML_", "PYTHONPATH"))}
         environment |= {"BENTOML_HOME": str(home.resolve()), "BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
         child = subprocess.run(
@@ -87,7 +87,7 @@ def build_bento(bundle: Path, lock: Path, home: Path = ROOT / ".bentoml") -> tup
 
 
 def is_built(bundle: Path, home: Path = ROOT / ".bentoml") -> bool:
-    """Tell whether the store's Bento of a bundle's version holds this very bundle."""
+    """Return whether the store has a Bento of a bundle's version that holds exactly this bundle."""
     import yaml
 
     hallmark, digest = open_bundle(bundle)
@@ -99,19 +99,19 @@ def is_built(bundle: Path, home: Path = ROOT / ".bentoml") -> bool:
 
 
 def pins(lock: Path, further: Sequence[str] = ()) -> list[str]:
-    """Read the versions of what a worker needs from the lock; torch is installed apart and pinned by itself."""
+    """Read the pinned versions of what a worker needs from the lock; torch gets its installed version."""
     import torch
 
     needed = (*NEEDS, *further)
-    found = dict(re.findall(r"(?m)^([a-z0-9-]+)==([^ \\;]+)", lock.read_text(encoding="utf-8")))
-    found["torch"] = torch.__version__.split("+")[0]
-    if missing := [name for name in needed if name not in found]:
+    pinned = dict(re.findall(r"(?m)^([a-z0-9-]+)==([^ \\;]+)", lock.read_text(encoding="utf-8")))
+    pinned["torch"] = torch.__version__.split("+")[0]
+    if missing := [name for name in needed if name not in pinned]:
         raise BundleError(f"{lock} does not pin {missing[0]}: run `make lock`")
-    return [f"{name}=={found[name]}" for name in needed]
+    return [f"{name}=={pinned[name]}" for name in needed]
 
 
 def _fix_creation_time(bento: Path) -> None:
-    """Make two builds of the same bundle identical: only this line of bento.yaml tells them apart."""
+    """Make two builds of the same bundle identical: they differ only in this line of bento.yaml."""
     manifest = bento / "bento.yaml"
     line = "creation_time: '1970-01-01T00:00:00+00:00'"
     text, count = re.subn(r"(?m)^creation_time: .*$", line, manifest.read_text(encoding="utf-8"))

@@ -19,33 +19,33 @@ class Connection(HttpToolsProtocol):
     waiting: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Start waiting for the first request."""
+        """Start the time limit of the first request's headers."""
         super().connection_made(transport)
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop the time limit."""
         self._stop_waiting()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
-        """Start waiting for the headers of a later request; the first one's time runs since the connection stands."""
+        """Start the time limit of a later request's headers; that of the first starts with the connection."""
         super().on_message_begin()
         if self.waiting is None:
             self._wait()
 
     def on_headers_complete(self) -> None:
-        """Stop waiting: from here the application bounds the time."""
+        """Stop the time limit: the application limits the time from now on."""
         self._stop_waiting()
         super().on_headers_complete()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection, unless the headers of another request have begun: their own time runs."""
+        """Close an idle connection, unless the headers of another request have begun, which have their own limit."""
         if self.waiting is None:
             super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
+        """Refuse a request that is not HTTP."""
         self._refuse(400, "invalid_http", "The request is not valid HTTP.")
 
     def _wait(self) -> None:
@@ -59,7 +59,7 @@ class Connection(HttpToolsProtocol):
     def _give_up(self) -> None:
         self.waiting = None
         if self.cycle is not None and not self.cycle.response_complete:
-            self._wait()  # an earlier request is still being answered: nothing may be written into its answer
+            self._wait()  # an earlier response is still being sent: nothing may be written into it
         else:
             self._refuse(408, "too_slow", f"The headers did not arrive within {self.read_timeout_s:g} s.")
 
@@ -73,10 +73,10 @@ class Connection(HttpToolsProtocol):
 
 
 def install(read_timeout_s: float) -> None:
-    """Have uvicorn use it for the servers that this process starts.
+    """Make uvicorn use `Connection` for the servers that this process starts.
 
     Args:
-        read_timeout_s: how long the headers of a request may take.
+        read_timeout_s: seconds within which the headers of a request must arrive.
     """
     Connection.read_timeout_s = read_timeout_s
     protocols: dict[str, Any] = config.HTTP_PROTOCOLS

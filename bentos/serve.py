@@ -1,6 +1,6 @@
-"""python -m bentos.serve [--port N]: serve the bundle on loopback; says when it is ready, and how to ask.
+"""python -m bentos.serve [--port N]: serve the bundle on loopback; print when it is ready and how to send a request.
 
-Everything that can be wrong is checked before the server starts, so that it is one line and not a traceback.
+Port, settings and bundle are checked before the server starts, so that an error is one line and not a traceback.
 """
 
 import argparse
@@ -26,7 +26,7 @@ READY_S = 120.0  # seconds within which the model must be loaded
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until interrupted."""
+    """Serve until interrupted; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bentos.serve", description=__doc__)
     parser.add_argument("--port", default=os.environ.get("PORT", "3000"))
     options = parser.parse_args(arguments)
@@ -54,10 +54,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def port_of(text: str) -> int:
-    """Read a port that is free.
+    """Parse the number of a port and check that it is free.
 
     Raises:
-        ConfigError: no port, or taken.
+        ConfigError: the text is no port number, or the port is taken.
     """
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise ConfigError(f"PORT={text!r} must be a number within 1…65535, such as 3000")
@@ -68,7 +68,7 @@ def port_of(text: str) -> int:
 
 
 def wait_until_ready(process: "subprocess.Popen[Any]", port: int) -> bool:
-    """Wait until the model is loaded, or the process has ended."""
+    """Wait until the model is loaded (True), or the process has ended or `READY_S` has passed (False)."""
     deadline = time.monotonic() + READY_S
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -80,7 +80,7 @@ def wait_until_ready(process: "subprocess.Popen[Any]", port: int) -> bool:
 
 
 def welcome(hallmark: Hallmark, settings: Settings, port: int) -> str:
-    """Say where the service is and how to ask it."""
+    """Describe the address of the service and how to send a request."""
     address = f"http://{HOST}:{port}"
     example = Path("examples") / f"{hallmark.task}.json"
     ask = f"curl -H 'content-type: application/json' -d @{example} {address}/predict"

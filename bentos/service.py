@@ -1,6 +1,6 @@
 """One BentoML service for every task: `POST /predict` (and `/stream` for texts), typed by the bundle's task.
 
-The bundle inside the Bento wins; from the source tree `HALLMARK_BUNDLE` (default `bundle`) names it.
+A Bento serves the bundle inside it; in the source tree, `HALLMARK_BUNDLE` (default `bundle`) names the bundle.
 Every file is checked against the hallmark before a worker loads it.
 """
 
@@ -33,13 +33,13 @@ connection.install(SETTINGS.read_timeout_s)
     name="hallmark",
     workers=1,
     traffic={"timeout": 2 * PREDICT_TIMEOUT_S},
-    logging={"access": {"enabled": False}},  # it would print clients' paths
-    metrics={"enabled": False},  # unauthenticated, and labelled by clients' paths
+    logging={"access": {"enabled": False}},  # it would print the paths of requests
+    metrics={"enabled": False},  # without authentication, and with the paths of requests as labels
     envs=[{"name": name, "value": value} for name, value in kernels.environment().items()],
 )
 @bentoml.asgi_app(app, path="/")
 class Service:
-    """A worker: one predictor, one thread that predicts."""
+    """A worker with one predictor and one thread for predictions."""
 
     def __init__(self) -> None:
         from hallmark.learn.trainer import quiet, seed_everything
@@ -51,12 +51,12 @@ class Service:
         app.state.service = self
 
     async def __is_ready__(self) -> bool:
-        """Tell whether the model is loaded."""
+        """Return whether the model is loaded."""
         return self.predictor is not None
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
-        """Let the prediction under way end."""
+        """Wait until the running prediction has ended."""
         self.executor.shutdown(wait=True)
 
 
@@ -72,14 +72,14 @@ async def predict(request: Any) -> Any:
 
 
 async def stream(request: Any) -> StreamingResponse:
-    """Give a text out while it is made, as UTF-8; the headers name the model. 404 where answers are no texts."""
+    """Stream a text while it is generated, as UTF-8; the headers name the model. 404 if the task generates no text."""
     service: Any = app.state.service
     if not isinstance(service.predictor, Streaming):
         raise HTTPException(404)
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | BaseException | None]()
 
     def make() -> None:
-        """In the thread that predicts; it never waits for a slow client: a text is short."""
+        """Generate the text in the prediction thread, without waiting for a slow client: a text is short."""
         end: BaseException | None = None
         try:
             for piece in service.predictor.stream(request):
@@ -100,7 +100,7 @@ async def stream(request: Any) -> StreamingResponse:
 
 
 async def hallmark() -> dict[str, Any]:
-    """What is proven about the model that answers."""
+    """Return version, provenance, metrics and verdicts of the served model."""
     shown = ("task", "version", "reason", "provenance", "digests", "metrics", "verdicts")
     return {"hallmark_sha256": DIGEST, **{name: getattr(HALLMARK, name) for name in shown}}
 

@@ -1,4 +1,4 @@
-"""What the service reads from its environment: each value checked, with one line that names it."""
+"""Settings of the service from environment variables; an invalid value raises an error that names the variable."""
 
 import os
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ class Settings:
     """Settings of one service.
 
     Attributes:
-        bundle: that it serves; the one inside a Bento wins over HALLMARK_BUNDLE.
-        predict_timeout_s: seconds before a prediction is given up (HALLMARK_PREDICT_TIMEOUT_S).
-        read_timeout_s: seconds within which a whole request must have arrived (HALLMARK_READ_TIMEOUT_S).
-        max_body_bytes: of a request (HALLMARK_MAX_BODY_BYTES).
+        bundle: directory of the served bundle; the bundle inside a Bento has precedence over HALLMARK_BUNDLE.
+        predict_timeout_s: seconds after which a prediction is cancelled (HALLMARK_PREDICT_TIMEOUT_S).
+        read_timeout_s: seconds within which a whole request must arrive (HALLMARK_READ_TIMEOUT_S).
+        max_body_bytes: largest body of a request, in bytes (HALLMARK_MAX_BODY_BYTES).
     """
 
     bundle: Path
@@ -27,10 +27,10 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read the environment.
+    """Read the settings from the environment.
 
     Raises:
-        ConfigError: a value is no positive number; names the variable.
+        ConfigError: a value is not a positive number; names the variable.
     """
     named = Path(os.environ.get("HALLMARK_BUNDLE") or "bundle").resolve()
     return Settings(

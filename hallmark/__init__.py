@@ -1,4 +1,4 @@
-"""Hallmark: data in, served personal models out, and proof of every answer."""
+"""Hallmark: train, evaluate, package and serve models, personal ones too, with verifiable provenance."""
 
 from importlib import import_module
 from os import PathLike
@@ -9,13 +9,13 @@ __version__ = "0.1.0"
 
 
 def open(directory: str | PathLike[str]) -> Any:
-    """Open a bundle: a `hallmark.model.Model` with `predict`, `card` and `verify`.
+    """Open a bundle and return a `hallmark.model.Model` with `predict`, `card` and `verify`.
 
     Args:
-        directory: the bundle, such as `bundle` after `make repro`.
+        directory: of the bundle, such as `bundle` after `make repro`.
 
     Raises:
-        BundleError: no bundle, a changed one, or one that a gate refused.
+        BundleError: there is no bundle, one of its files was changed, or a gate refused it.
     """
-    # By name: whoever imports one module of the library must not depend on all that a bundle needs.
+    # Imported by name, or the code list of every module (prove/code.py) would hold all that a bundle needs.
     return import_module(f"{__name__}.model").Model(directory)

@@ -1,4 +1,4 @@
-"""Types of NumPy arrays that the whole library uses."""
+"""Type aliases of NumPy arrays."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Implementation of `hallmark predict`: find the bundle that takes a request file, print its response."""
+"""`hallmark predict`: answer a request file with the first bundle whose schema accepts it, and print the response."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -11,19 +11,22 @@ from hallmark.errors import BundleError, RequestError
 from hallmark.model import Model, explain
 from hallmark.prove.bundle import MANIFEST
 
-ROWS = 12  # of a long list that are shown
+ROWS = 12  # of a long list that are printed
 
 
 def answer(request: Path, bundles: Sequence[Path]) -> BaseModel:
-    """Answer one request.
+    """Answer one request with the first bundle whose task accepts it.
 
     Args:
-        request: a JSON file.
-        bundles: the first whose task takes the request answers.
+        request: path of a JSON file.
+        bundles: directories of bundles, tried in order.
+
+    Returns:
+        The task's response.
 
     Raises:
-        RequestError: the file cannot be read, or no bundle's task takes it.
-        BundleError: there is no bundle.
+        RequestError: the file cannot be read, or no bundle's task accepts it.
+        BundleError: no directory holds a bundle.
     """
     try:
         data = request.read_bytes()
@@ -45,15 +48,15 @@ def answer(request: Path, bundles: Sequence[Path]) -> BaseModel:
         return model.predict([parsed])[0]
     if not refused:
         raise BundleError(f"{bundles[0]} is no bundle: it has no {MANIFEST}; run `make repro`")
-    others = f"; so do the bundles of the other tasks ({len(refused) - 1})" if len(refused) > 1 else ""
+    others = f"; nor for the bundles of {len(refused) - 1} other tasks" if len(refused) > 1 else ""
     raise RequestError(f"{request} {refused[0]}{others}")
 
 
-_open = cache(Model)  # several requests share a bundle
+_open = cache(Model)  # the requests of one command share an opened bundle
 
 
 def show(request: Path, response: BaseModel) -> None:
-    """Print an answer: its plain values, then each of its lists as a table."""
+    """Print a response: first its single values, then each list as a table."""
     from rich.table import Table
 
     from hallmark.judge.terminal import open_console

@@ -1,23 +1,51 @@
-"""Build objects from YAML `_target_` nodes, with keys and types checked; `dump` is the inverse.
+"""Build objects from YAML `_target_` nodes, with keys, types and bounds checked; `dump` is the inverse.
 
-A node with `_target_` becomes a call of that class with the node's other keys. Keys are checked
-against the constructor before anything runs, so that a misspelt one is an error, never a default.
+A node with `_target_` becomes a call of that class with the node's other keys. The class is decorated with
+`configuration`: a frozen pydantic dataclass whose annotations declare the types and bounds of its fields.
 """
 
 import dataclasses
 import difflib
 import importlib
 import inspect
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from hallmark.errors import ConfigError
 
 TARGET = "_target_"
 SECTIONS = ("task", "learner", "data", "model", "train", "personalise", "calibrate", "evaluate", "package", "tune")
-"""What a composition consists of."""
+"""Sections of a composition, which is the resolved configuration in params.yaml."""
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+Tuple = Annotated[tuple[T, ...], Field(strict=False)]
+"""A tuple that may be written as a YAML list."""
+Count = Annotated[int, Field(ge=1)]
+"""An integer of at least 1."""
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share from 0 to 1, both included."""
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
+"""A share between 0 and 1, both excluded."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field, dataclasses.field))
+def configuration(kind: type[K]) -> type[K]:
+    """Make a class a frozen pydantic dataclass that `build` can build.
+
+    Types are strict: `"3"` is not a number, but an integer is accepted as a float. NaN and infinity are refused. Bounds
+    are declared in the annotations; `__post_init__` checks only conditions on several fields, and raises ValueError.
+    """
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+    made: type[K] = pydantic_dataclass(kind, frozen=True, config=config)  # type: ignore[assignment]  # it is `kind`
+    return made
 
 
 def build(node: Any, key: str = "") -> Any:
@@ -25,7 +53,7 @@ def build(node: Any, key: str = "") -> Any:
 
     Args:
         node: plain values; a mapping with `_target_` becomes an object of that class.
-        key: where the node stands in params.yaml, for messages.
+        key: dotted position of the node in params.yaml, for error messages.
 
     Raises:
         ConfigError: an unknown target or key, a missing key, or a value that the class refuses.
@@ -39,15 +67,16 @@ def build(node: Any, key: str = "") -> Any:
         return values
     target = _resolve(str(node[TARGET]), key)
     _check_keys(target, values, key)
-    _check_types(target, values, key)
     try:
         return target(**values)
+    except ValidationError as error:
+        raise ConfigError(_first_error(error, key)) from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{key or 'configuration'}: {error}") from error
 
 
 def dump(value: Any) -> Any:
-    """Write an object as the configuration node that builds it: the inverse of `build`.
+    """Convert an object to the configuration node that builds it; the inverse of `build`.
 
     Args:
         value: plain values, sequences and mappings of them, and dataclasses of `hallmark.*`.
@@ -64,19 +93,22 @@ def dump(value: Any) -> Any:
 
 
 def build_experiment(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the whole composition and hold its parts against each other, before anything runs.
+    """Build the whole composition and check that its sections belong together, before any stage runs.
+
+    Returns:
+        Section → what was built from it.
 
     Raises:
-        ConfigError: as in `build`, or two parts do not belong together.
+        ConfigError: as in `build`, or two sections do not belong together.
     """
-    from hallmark.contracts import Checking  # with pandas, which reading parameters does not need
+    from hallmark.contracts import ChecksTask  # it imports pandas, which reading parameters does not need
 
     check_sections(params)
     built: dict[str, Any] = build(params)
     task, learner, evaluator = built["task"], built["learner"], built["evaluate"]["evaluator"]
-    _check_parts(built)
+    _check_types(built)
     try:
-        if isinstance(learner, Checking):
+        if isinstance(learner, ChecksTask):
             learner.check(task)
     except ValueError as error:
         raise ConfigError(f"learner: {error}") from error
@@ -90,10 +122,10 @@ def build_experiment(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_sections(params: Mapping[str, Any]) -> None:
-    """Check that a composition is whole.
+    """Check that a composition has every section.
 
     Raises:
-        ConfigError: a section is missing; names the nearest key.
+        ConfigError: a section is missing; names the most similar key.
     """
     for section in SECTIONS:
         if section not in params:
@@ -102,8 +134,8 @@ def check_sections(params: Mapping[str, Any]) -> None:
             raise ConfigError(f"params.yaml has no section {section!r}: {hint}")
 
 
-def _check_parts(built: Mapping[str, Any]) -> None:
-    """Hold every section against the types that the learner and the evaluator declare."""
+def _check_types(built: Mapping[str, Any]) -> None:
+    """Check the type of every section against those that the learner and the evaluator accept."""
     learner, evaluator = built["learner"], built["evaluate"]["evaluator"]
     accepts = learner.accepts
     of_task, of_learner = evaluator.evaluates
@@ -116,15 +148,15 @@ def _check_parts(built: Mapping[str, Any]) -> None:
         ("task", built["task"], (of_task,), evaluator),
         ("learner", learner, (of_learner,), evaluator),
     ]
-    for key, part, wanted, owner in table:
-        kinds = tuple(kind for kind in wanted if kind is not None)
-        if isinstance(part, kinds) or (part is None and None in wanted):
+    for key, value, accepted, owner in table:
+        kinds = tuple(kind for kind in accepted if kind is not None)
+        if isinstance(value, kinds) or (value is None and None in accepted):
             continue
         names = " or ".join([kind.__name__ for kind in kinds] or ["null"])
-        found = "null" if part is None else type(part).__name__
+        actual = "null" if value is None else type(value).__name__
         raise ConfigError(
-            f"{key}: {found} does not belong to {type(owner).__name__}, which takes {names}: "
-            "choose parts that belong together by one preset (conf/experiment)"
+            f"{key}: {actual} does not belong to {type(owner).__name__}, which takes {names}: "
+            "choose sections that belong together with one preset (conf/experiment)"
         )
 
 
@@ -139,7 +171,7 @@ def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
     """Read the resolved composition that every stage runs from.
 
     Raises:
-        ConfigError: no such file, or not a mapping.
+        ConfigError: the file is missing, is not YAML, or holds no mapping.
     """
     import yaml
 
@@ -148,16 +180,16 @@ def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
     try:
         params = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = f"line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else "the file"
+        where = f"line {position.line + 1}" if (position := getattr(error, "problem_mark", None)) else "the file"
         why = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{path} is no YAML ({where}: {why}): mend it, or run `make params`") from error
+        raise ConfigError(f"{path} is no YAML ({where}: {why}): correct it, or run `make params`") from error
     if not isinstance(params, dict):
         raise ConfigError(f"{path} holds no mapping: run `make params` to compose it from conf/")
     return params
 
 
 def targets(node: Any) -> set[str]:
-    """Collect every `_target_` below a node."""
+    """Collect every `_target_` of a node and of the nodes inside it."""
     if isinstance(node, list):
         return set().union(*map(targets, node)) if node else set()
     if not isinstance(node, Mapping):
@@ -171,13 +203,13 @@ def _resolve(dotted: str, key: str) -> Any:
         raise ConfigError(f"{key}.{TARGET}={dotted}: only hallmark.* may be built from configuration")
     module, _, name = dotted.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        resolved = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}.{TARGET}={dotted} cannot be found: {error}") from error
-    # A bundle's spec is built too: a stranger's bundle must not be able to call a function.
-    if not (inspect.isclass(found) and dataclasses.is_dataclass(found)):
+    # The spec of a bundle is built too: a bundle of unknown origin must not be able to call a function.
+    if not (inspect.isclass(resolved) and dataclasses.is_dataclass(resolved)):
         raise ConfigError(f"{key}.{TARGET}={dotted} is no configuration class: only dataclasses may be built")
-    return found
+    return resolved
 
 
 def _check_keys(target: Any, values: dict[str, Any], key: str) -> None:
@@ -194,15 +226,12 @@ def _check_keys(target: Any, values: dict[str, Any], key: str) -> None:
         raise ConfigError(f"{key}.{missing[0]} is missing: {target.__name__} needs it")
 
 
-PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
-
-
-def _check_types(target: Any, values: dict[str, Any], key: str) -> None:
-    """Check plain values against their annotations: `seed: abc` must not be found out in the middle of a run."""
-    hints = typing.get_type_hints(target)
-    for name, value in values.items():
-        wanted = hints.get(name)
-        accepted = PLAIN.get(wanted)
-        if accepted is None or (isinstance(value, accepted) and isinstance(value, bool) == (wanted is bool)):
-            continue
-        raise ConfigError(f"{key}.{name}={value!r} must be of type {getattr(wanted, '__name__', wanted)}")
+def _first_error(error: ValidationError, key: str) -> str:
+    """Describe the first field that pydantic refuses: its key, its value and what it must be."""
+    first = error.errors(include_url=False)[0]
+    where = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in first["loc"])
+    if first["type"] == "value_error":  # raised by __post_init__, with its own message
+        return f"{key or 'configuration'}{where}: {first['ctx']['error']}"
+    wanted = first["msg"].partition(" should ")[2] or first["msg"]  # "Input should be …", "List should have …"
+    wanted = wanted.replace("a valid tuple", "a list, such as [1, 2]")
+    return f"{f'{key}{where}'.lstrip('.')}={first['input']!r}: must {wanted}"

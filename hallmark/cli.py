@@ -1,6 +1,6 @@
 """The command `hallmark`: verify bundles, predict, refresh adapters, show the last run, check this machine."""
 
-# Whatever takes long to import is imported in the command that uses it.
+# Modules that take long to import are imported inside the command that uses them.
 
 import sys
 from pathlib import Path
@@ -16,21 +16,21 @@ app = typer.Typer(help=__doc__.splitlines()[0] if __doc__ else "", no_args_is_he
 BUNDLE = Path("bundle")
 BUNDLES = Path("bundles")  # the last bundle of every task
 Bundle = Annotated[Path, typer.Option(envvar="HALLMARK_BUNDLE", help="a bundle's directory")]
-DIARY = Path("models/current/diary")
+REFRESH_STATE = Path("models/current/refresh_state")
 EVALUATION = Path("reports/evaluation")
-NIGHTLY = Path("nightly")
+REFRESHED = Path("refreshed")
 
 
 @app.command()
 def summary(bundle: Bundle = BUNDLE, evaluation: Path = EVALUATION) -> None:
-    """Show what the last run found: model against baselines, gates, version, where to look next."""
+    """Show the results of the last run: model against baselines, gates, version, and the paths of its outputs."""
     from hallmark.build import build_experiment, read_params
-    from hallmark.judge.terminal import show_figures, show_places
+    from hallmark.judge.terminal import show_figures, show_outputs
 
     built = build_experiment(read_params())
     evaluator = built["evaluate"]["evaluator"]
-    show_figures(evaluation, evaluator.shown, evaluator.metrics(built["task"], built["learner"]))
-    show_places(bundle, evaluation)
+    show_figures(evaluation, evaluator.layout, evaluator.metrics(built["task"], built["learner"]))
+    show_outputs(bundle, evaluation)
 
 
 @app.command()
@@ -40,18 +40,18 @@ def verify(bundle: Annotated[Path, typer.Argument(envvar="HALLMARK_BUNDLE")] = B
 
     hallmark, digest = open_bundle(bundle)
     typer.echo(
-        f"{bundle}: {hallmark.task} {hallmark.version}, {len(hallmark.files)} files as marked, hallmark {digest[:12]}"
+        f"{bundle}: {hallmark.task} {hallmark.version}, {len(hallmark.files)} files verified, hallmark {digest[:12]}"
     )
 
 
 @app.command()
 def doctor() -> None:
-    """Check what a run needs of this machine: each line is ok, or the remedy."""
-    from hallmark.doctor import examine
+    """Check whether this machine can run the pipelines; each line is ok or names the remedy."""
+    from hallmark.doctor import run_checks
 
-    checks = list(examine(Path.cwd()))
+    checks = list(run_checks(Path.cwd()))
     for check in checks:
-        typer.echo(f"{'ok    ' if not check.remedy else 'MEND  '} {check.name:10} {check.found}")
+        typer.echo(f"{'ok    ' if not check.remedy else 'FIX   '} {check.name:10} {check.found}")
         if check.remedy:
             typer.echo(f"{'':17} → {check.remedy}")
     if any(check.remedy for check in checks):
@@ -82,34 +82,34 @@ def predict(
 def refresh(
     rows: Annotated[Path, typer.Argument(help="a CSV or Parquet file with the new rows")],
     bundle: Annotated[Path | None, typer.Option(envvar="HALLMARK_BUNDLE")] = None,
-    diary: Path | None = None,
-    out: Path = NIGHTLY,
-    setting: Annotated[list[str] | None, typer.Option("--set", help="how to read ROWS, as unit=mmol/L")] = None,
+    state: Path | None = None,
+    out: Path = REFRESHED,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="how to read ROWS, such as unit=mmol/L")] = None,
 ) -> None:
-    """Take up new rows, such as a day of readings, without training: a new bundle and a new diary.
+    """Update adapters with new rows, such as a day of readings, without training; write a new bundle and state.
 
-    Starts from OUT as the last refresh left it, else from the trained bundle and its diary.
+    Starts from the last refresh in OUT if there is one, otherwise from the trained bundle and its state.
     """
     from hallmark.errors import BundleError, ConfigError
     from hallmark.files import recover
-    from hallmark.prove.bundle import open_bundle
+    from hallmark.prove.bundle import read_hallmark
     from hallmark.stages.refresh import refresh as stage
     from hallmark.stages.refresh import trained_from
 
     pairs = [pair.partition("=") for pair in setting or ()]
-    if odd := [key for key, sign, _ in pairs if not sign]:
-        raise ConfigError(f"--set {odd[0]} has no value: write --set KEY=VALUE")
-    recover(out)  # a refresh may have been killed
-    if bundle is None and diary is None and (out / "bundle").is_dir():
+    if without_value := [key for key, sign, _ in pairs if not sign]:
+        raise ConfigError(f"--set {without_value[0]} has no value: write --set KEY=VALUE")
+    recover(out)  # an earlier refresh may have been killed
+    if bundle is None and state is None and (out / "bundle").is_dir():
         bundle = out / "bundle"
-        if BUNDLE.is_dir() and trained_from(*open_bundle(bundle)) != trained_from(*open_bundle(BUNDLE)):
+        if BUNDLE.is_dir() and trained_from(*read_hallmark(bundle)) != trained_from(*read_hallmark(BUNDLE)):
             raise BundleError(f"{bundle} goes back to another trained bundle than {BUNDLE}: remove {out}, or name both")
     bundle = bundle or BUNDLE
-    beside = bundle.parent / "diary"
-    diary = diary or (beside if beside.is_dir() else DIARY)
-    hallmark, found = stage(rows, bundle, diary, out, {key: value for key, _, value in pairs})
-    counts = ", ".join(f"{name} {count:,}" for name, count in found.items())
-    typer.echo(f"{out / 'bundle'}: {hallmark.task} {hallmark.version}; {counts}")
+    refreshed_state = bundle.parent / "refresh_state"
+    state = state or (refreshed_state if refreshed_state.is_dir() else REFRESH_STATE)
+    hallmark, counts = stage(rows, bundle, state, out, {key: value for key, _, value in pairs})
+    listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    typer.echo(f"{out / 'bundle'}: {hallmark.task} {hallmark.version}; {listed}")
 
 
 def main() -> None:

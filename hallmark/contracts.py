@@ -1,14 +1,16 @@
-"""Interfaces (typing.Protocol) and shared records: Source, Task, Learner, Predictor, Evaluator, Verdict.
+"""Protocols of sources, tasks, learners, evaluators and their optional capabilities; dataclasses they exchange.
 
-Pipelines and steps know these and nothing of a task's subject matter.
+Pipelines and steps depend on these only; they contain nothing that is specific to one task.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import pandas as pd
+
+from hallmark.arrays import Array
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -16,69 +18,81 @@ if TYPE_CHECKING:
 Better = Literal["lower", "higher", "nearer"]
 Status = Literal["passed", "failed", "skipped"]
 Progress = Callable[[str, int, int, str], None]
-"""Called with (what, done, total, note) by long work."""
+"""Callback of long computations: (what, done, total, note)."""
 
 
 Follow = Callable[[int, int, float], None]
-"""Called with step, steps and the latest loss on valid."""
+"""Callback of training: (step, number of steps, latest loss on valid)."""
+
+OURS, CHAMPION = "hallmark", "champion"
+"""Names of the trained model and of the released one in scores and summary."""
 
 T = TypeVar("T", contravariant=True)
 E = TypeVar("E")
 C = TypeVar("C", contravariant=True)
 S = TypeVar("S", contravariant=True)
 M = TypeVar("M")
+K = TypeVar("K", contravariant=True)
+L = TypeVar("L", contravariant=True)
+Request = TypeVar("Request", contravariant=True)
+Response = TypeVar("Response")
+X = TypeVar("X", contravariant=True)
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+JsonObject: TypeAlias = Mapping[str, Json]
+"""What is written as JSON: origins, reports, notes, training records."""
 
 
-def silent(what: str, done: int, total: int, note: str) -> None:
-    """Show no progress."""
+def no_progress(what: str, done: int, total: int, note: str) -> None:
+    """Show no progress; the default callback."""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """What a source yields, as it was found.
+    """Tables of a source before cleaning.
 
     Attributes:
-        rows: one row a reading (or text, or trade): subject_id, timestamp, the task's value columns, source.
-        subjects: one row a subject: subject_id and whatever groups are known, missing ones as NA.
-        origin: where the rows came from, for the hallmark: names, digests, settings; no ids of people.
-        excluded: subjects that cleaning is to drop, with the reason that it will report.
+        rows: one row per reading (or text, or trade): subject_id, timestamp, the task's value columns, source.
+        subjects: one row per subject: subject_id and the known groups, missing ones as NA.
+        origin: origin of the rows, for the hallmark: names, digests, settings; no ids of subjects.
+        excluded: subject that cleaning must drop → the reason to report.
     """
 
     rows: pd.DataFrame
     subjects: pd.DataFrame
-    origin: Mapping[str, Any]
+    origin: JsonObject
     excluded: Mapping[str, str] = field(default_factory=dict)
 
 
 class Source(Protocol):
-    """Where rows come from; built from `conf/data/*.yaml`."""
+    """A source of rows; built from `conf/data/*.yaml`."""
 
-    def load(self, progress: Progress = silent) -> Raw:
-        """Read everything.
+    def load(self, progress: Progress = no_progress) -> Raw:
+        """Read all rows and subjects.
 
         Raises:
-            SourceError: unreachable, unreadable or not what it should be; names the file and the remedy.
+            SourceError: the source is missing, rejection_reason or of another format; names the file and the remedy.
         """
 
 
 @dataclass(frozen=True)
 class Clean:
-    """Rows that keep the task's schema, and the account of what happened to the others.
+    """Rows that satisfy the task's schema, and a report of all other rows.
 
     Attributes:
         rows: the task's table.
-        subjects: one row a subject that is left.
-        report: JSON values: every row dropped, merged or changed, by reason and subject.
+        subjects: one row per remaining subject.
+        report: JSON values: the dropped, merged and changed rows, by reason and subject.
     """
 
     rows: pd.DataFrame
     subjects: pd.DataFrame
-    report: Mapping[str, Any]
+    report: JsonObject
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` leaves for the other stages."""
+    """Tables that stage `prepare` writes for the later stages."""
 
     rows: pd.DataFrame
     subjects: pd.DataFrame
@@ -87,13 +101,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure with its unit and direction.
+    """A metric with its unit and direction.
 
     Attributes:
         name: such as `rmse`.
-        unit: such as `mg/dL`, empty for a share.
-        better: whether lower or higher is better, or nearer to `goal`.
-        goal: for `nearer`.
+        unit: such as `mg/dL`; empty for a share.
+        better: whether a lower value, a higher value or one nearer to `goal` is better.
+        goal: the ideal value, for `nearer`; None means 0.
     """
 
     name: str
@@ -102,7 +116,7 @@ class Metric:
     goal: float | None = None
 
     def gain(self, ours: float, theirs: float) -> float:
-        """Return by how much ours is better than another model's, in the metric's unit; negative if worse."""
+        """Return by how much `ours` is better than the other model's value, in the metric's unit; negative if worse."""
         if self.better == "nearer":
             goal = 0.0 if self.goal is None else self.goal
             return abs(theirs - goal) - abs(ours - goal)
@@ -111,14 +125,14 @@ class Metric:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate decided, and why.
+    """Decision of a gate, with its reason.
 
     Attributes:
         gate: its name.
-        status: `skipped` where the data cannot decide and the configuration lets the gate be skipped.
-        figure: what was measured.
-        bound: what it was held against.
-        unit: of both.
+        status: `skipped` if the data cannot decide and the configuration allows the gate to be skipped.
+        figure: the measured value.
+        bound: the value that `figure` was compared with.
+        unit: of figure and bound.
         reason: one sentence.
     """
 
@@ -131,65 +145,73 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Which figures are shown, and in what words.
+class ReportLayout:
+    """Which metrics the report, the terminal and `dvc exp show` present.
 
     Attributes:
-        marks: the places (`at`) that tables show, the first one deciding their order.
-        mark_unit: what follows a mark, such as `min`; empty where marks are names.
-        headline: (metric, segment) pairs that `dvc exp show` lists; the terminal shows the first.
+        columns: the horizons or splits that tables show; models are sorted by the first.
+        column_unit: unit of a horizon, such as `min`; empty if the columns are splits.
+        headline: at most six (metric, horizon or split, segment) that `dvc exp show` lists. The report and the
+            terminal begin with the first.
         tables: (metric, segment) pairs that the report shows for all models.
-        drawn: what an interval's bootstrap has drawn, such as `people`.
+        resampling_unit: what the bootstrap of an interval resamples, such as `subjects`.
     """
 
-    marks: tuple[str, ...]
-    mark_unit: str
-    headline: tuple[tuple[str, str], ...]
+    columns: tuple[str, ...]
+    column_unit: str
+    headline: tuple[tuple[str, str, str], ...]
     tables: tuple[tuple[str, str], ...]
-    drawn: str
+    resampling_unit: str
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a task's evaluation found on test.
+    """Results of a task's evaluation on test.
 
     Attributes:
-        scores: one row a (subject_id, model, metric, at, segment): value and how many examples it rests on.
-        summary: one row a (model, metric, at, segment): mean, low and high of a bootstrap interval, and how many were
-            drawn.
-        pictures: file names of PNGs, with their captions.
-        notes: JSON values for the report that are no scores.
-        timings_ms: how long single answers took; judged, never recorded.
-        left_out: why some subjects are in no figure, for gates that find none; empty if nobody is left out.
+        scores: one row per (subject_id, model, metric, horizon_or_split, segment): `value`, and `n_examples`, the
+            number of examples that it was computed from.
+        summary: one row per (model, metric, horizon_or_split, segment): `mean`, `low` and `high` of a bootstrap
+            interval, and `n_units`, the number of resampled units.
+        baselines: the models of `summary` that need little or no training; the trained model must beat them.
+        pictures: file name of a PNG → its caption.
+        notes: JSON values for the report other than scores.
+        timings_ms: latency of single answers, for gates; never stored with the results.
+        left_out: why some subjects have no scores, for gates that need them; empty if no subject is left out.
         drift: column of the data report → distance of test from train, see hallmark/judge/drift.py.
     """
 
     scores: pd.DataFrame
     summary: pd.DataFrame
+    baselines: Sequence[str]
     pictures: Mapping[str, str] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    notes: JsonObject = field(default_factory=dict)
     timings_ms: Sequence[float] = ()
     left_out: str = ""
     drift: Mapping[str, float] = field(default_factory=dict)
 
 
-class Predictor(Protocol):
-    """A trained model behind one call; evaluation and serving use the same one."""
+class Predictor(Protocol[Request, Response]):
+    """A trained model with one method; evaluation and serving use the same predictor."""
 
-    def predict(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer every request in order; one that must not be answered yields an abstention with its reason."""
+    def predict(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer every request, in order; a request that must not be answered gets an abstention with its reason."""
+
+
+AnyPredictor: TypeAlias = Predictor[Any, Any]
+"""A predictor of any task."""
 
 
 @runtime_checkable
-class Streaming(Protocol):
-    """A predictor whose answer is a text that can be given out while it is made."""
+class Streaming(Protocol[Request]):
+    """A predictor that generates a text and can yield it piece by piece."""
 
-    def stream(self, request: Any) -> Iterator[str]:
-        """Give out the pieces of the text that `predict` answers; nothing where it abstains."""
+    def stream(self, request: Request) -> Iterator[str]:
+        """Yield the text that `predict` returns, piece by piece; nothing if it abstains."""
 
 
 class Task(Protocol):
-    """What is predicted; built from `conf/task/*.yaml`. Imports nothing that trains: a `Learner` learns it."""
+    """What is predicted; built from `conf/task/*.yaml`. Imports no training code, which belongs to a `Learner`."""
 
     @property
     def name(self) -> str:
@@ -197,55 +219,55 @@ class Task(Protocol):
 
     @property
     def purpose(self) -> str:
-        """What it is for, one paragraph of the model card."""
+        """Intended use, one paragraph of the model card."""
 
     @property
     def card_limits(self) -> Sequence[str]:
-        """What it must not be used for, and where it is known to be weak."""
+        """Excluded uses and known weaknesses, for the model card."""
 
     def clean(self, raw: Raw) -> Clean:
-        """Check and clean what a source yielded."""
+        """Check and clean the rows of a source."""
 
     def split(self, clean: Clean) -> pd.DataFrame:
-        """Assign rows or subjects to train, valid and test; returns the splits table."""
+        """Assign rows or subjects to train, valid and test; return the splits table."""
 
     def check_leakage(self, prepared: Prepared) -> dict[str, int]:
-        """Count what was checked; raise LeakageError on any leak."""
+        """Check for leakage: raise LeakageError on any leak, else return counts of what was checked."""
 
     def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return train and test tables for the data report: numbers and groups, no ids and no text."""
 
     def request_type(self) -> type["BaseModel"]:
-        """The pydantic type of a request."""
+        """Return the pydantic type of a request."""
 
     def response_type(self) -> type["BaseModel"]:
-        """The pydantic type of an answer; it cannot be made without what safety demands."""
+        """Return the pydantic type of a response, which requires every field that safety needs."""
 
 
 @runtime_checkable
 class OwnRows(Protocol):
-    """A task whose users bring rows in a table of their own, for a learner that is `Refreshing`."""
+    """A task whose users can supply their own table of rows, for a learner that is `Refreshing`."""
 
     @property
-    def own_source(self) -> Mapping[str, Any]:
-        """The configuration node of the source that reads such a table; `path` is added."""
+    def own_source(self) -> JsonObject:
+        """Configuration node of the source that reads such a table, without its `path`."""
 
 
 class Candidate(Protocol):
-    """One model that is tried; built from `model.candidates`."""
+    """One of the models that are fitted and compared; built from `model.candidates`."""
 
     @property
     def name(self) -> str:
-        """Name, different from those of the other candidates."""
+        """Name, unique among the candidates."""
 
 
 @runtime_checkable
-class Requiring(Protocol):
-    """A candidate that rests on a pretrained model which is installed as a package."""
+class HasRequirements(Protocol):
+    """A candidate that needs a pretrained model which is installed as a package."""
 
     @property
     def requirements(self) -> Sequence[str]:
-        """Distributions that a service of it needs beside the library's own."""
+        """Distributions that its service needs in addition to those of the library."""
 
 
 class TrainSettings(Protocol):
@@ -256,18 +278,18 @@ class TrainSettings(Protocol):
         """Processes that share the training of one candidate."""
 
     @property
-    def side_by_side(self) -> int:
+    def n_jobs(self) -> int:
         """Candidates that are trained at the same time, on CPUs."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How the training of one candidate went.
+    """Result of training one candidate.
 
     Attributes:
         valid_loss: the lowest loss on valid, of the averaged weights.
-        best_step: the step that it belongs to.
-        steps: how many were made.
+        best_step: the step with that loss.
+        steps: number of training steps.
         curve: (step, loss on valid) of every evaluation.
     """
 
@@ -279,14 +301,14 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Accepts:
-    """Which types a learner takes, section by section of the configuration.
+    """Types that a learner accepts for the sections of the configuration.
 
     Attributes:
-        task: the tasks that it learns.
-        candidates: the models that it fits (`model.candidates`).
-        train: how it is trained (`train`).
-        personalise: how subjects are personalised; None where the section must be null.
-        calibrate: how its answers are calibrated; None where the section must be null.
+        task: type of the task (`task`).
+        candidates: types of the models that it fits (`model.candidates`).
+        train: type of the training settings (`train`).
+        personalise: type of the personalisation settings; None if the section must be null.
+        calibrate: type of the calibration settings; None if the section must be null.
     """
 
     task: type
@@ -297,125 +319,126 @@ class Accepts:
 
 
 class Learner(Protocol[T, E, C, S, M]):
-    """What learns a task; built from `conf/learner/*.yaml`.
+    """Fits models of a task and opens them for prediction; built from `conf/learner/*.yaml`.
 
     Type variables: the task T, the examples E, a candidate C, training settings S, a fitted model M.
     """
 
     accepts: ClassVar[Accepts]
-    """What it can be combined with; `build_experiment` checks it before anything runs."""
+    """Types that it can be combined with; `build_experiment` checks them before any stage runs."""
 
     def examples(self, task: T, prepared: Prepared, train: S, progress: Progress) -> E:
-        """Read what all candidates learn from, once for all of them."""
+        """Make the training examples, once for all candidates."""
 
-    def describe(self, examples: E) -> Mapping[str, Any]:
-        """Return what the training record says of the examples, JSON values."""
+    def describe(self, examples: E) -> JsonObject:
+        """Describe the examples for the training record, as JSON values."""
 
     def fit_one(self, examples: E, candidate: C, train: S, scratch: Path, follow: Follow) -> tuple[M, TrainResult]:
-        """Fit one candidate on train; valid may stop it early and measures it. `scratch` keeps its checkpoints."""
+        """Fit one candidate on train; valid measures it and may stop it early. `scratch` holds its checkpoints."""
 
-    def save(self, model: M, candidate: C, directory: Path) -> Mapping[str, Any]:
-        """Write a fitted candidate into a directory that is there; returns values for the training record."""
+    def save(self, model: M, candidate: C, directory: Path) -> JsonObject:
+        """Write a fitted candidate into an existing directory; return values for the training record."""
 
-    def open(self, task: T, model: Path, version: str, digest: str) -> Predictor:
+    def open(self, task: T, model: Path, version: str, digest: str) -> AnyPredictor:
         """Open a model directory for prediction; version and hallmark digest go into every answer."""
 
 
-AnyLearner = Learner[Any, Any, Any, Any, Any]
-"""A learner of whatever task."""
+AnyLearner: TypeAlias = Learner[Any, Any, Any, Any, Any]
+"""A learner of any task."""
 
 
 @runtime_checkable
-class Checking(Protocol):
+class ChecksTask(Protocol[T]):
     """A learner whose settings must fit those of the task."""
 
-    def check(self, task: Any) -> None:
-        """Hold both against each other.
+    def check(self, task: T) -> None:
+        """Check the settings of the learner against those of the task.
 
         Raises:
-            ValueError: names the setting of the learner, such as `history.ridge`, and what the task has.
+            ValueError: names the setting of the learner, such as `history.ridge`, and the task's value.
         """
 
 
 @runtime_checkable
-class Combining(Protocol):
-    """A learner that also makes a model of fitted ones, for candidates that have `members`."""
+class Combining(Protocol[X, C, M]):
+    """A learner that can also combine fitted models into one, for candidates that have `members`."""
 
-    def combine(self, examples: Any, candidate: Any, members: Sequence[Any]) -> tuple[Any, TrainResult]:
+    def combine(self, examples: X, candidate: C, members: Sequence[M]) -> tuple[M, TrainResult]:
         """Combine the fitted members, in the candidate's order, without training."""
 
 
 @runtime_checkable
-class Calibrating(Protocol):
+class Calibrating(Protocol[T, K]):
     """A learner whose answers carry calibrated probabilities or intervals."""
 
-    def calibrate(
-        self, task: Any, prepared: Prepared, model: Path, config: Any, progress: Progress
-    ) -> Mapping[str, Any]:
-        """Fit the calibration on valid into `model/calibration`; returns figures of it, JSON values."""
+    def calibrate(self, task: T, prepared: Prepared, model: Path, config: K, progress: Progress) -> JsonObject:
+        """Fit the calibration on valid and write it to `model/calibration`; return a summary, JSON values."""
 
 
 @runtime_checkable
-class Personalising(Protocol):
-    """A learner with adapters: each subject's own weights."""
+class Personalising(Protocol[T, K]):
+    """A learner that fits adapters: weights of one subject each."""
 
     def personalise(
-        self, task: Any, prepared: Prepared, model: Path, config: Any, scratch: Path, progress: Progress
-    ) -> Mapping[str, Any]:
-        """Fit what each subject's gate keeps into `model/people`, one directory each; `scratch` as in `fit_one`."""
+        self, task: T, prepared: Prepared, model: Path, config: K, scratch: Path, progress: Progress
+    ) -> JsonObject:
+        """Fit the methods that the subjects' gates select; write one directory per subject to `model/subjects`.
 
-
-@runtime_checkable
-class Refreshing(Protocol):
-    """A learner whose adapters are updated with new rows in closed form, without training."""
-
-    def refresh(self, task: Any, raw: Raw, model: Path, diary: Path, out: Path) -> Mapping[str, Any]:
-        """Update the adapters in `model/people` with new rows, and write the diary to go on from into `out`.
-
-        Returns:
-            What became of the rows, JSON values.
-
-        Raises:
-            DataError: the rows break the task's schema or its limits; nothing was written.
+        `scratch` is used as in `fit_one`; returns a summary, JSON values.
         """
 
 
 @runtime_checkable
-class Exporting(Protocol):
-    """A learner whose model can be packaged in another form than that of training."""
+class Refreshing(Protocol[T]):
+    """A learner whose adapters are updated with new rows in closed form, without training."""
 
-    def export(self, model: Path, form: Any) -> None:
-        """Write the network in that form beside its weights in `model/base`: `open` then uses it."""
+    def refresh(self, task: T, raw: Raw, model: Path, state: Path, out: Path) -> JsonObject:
+        """Update the adapters in `model/subjects` with new rows, and write the state of the next refresh into `out`.
 
-    def compared(self, task: Any, prepared: Prepared, model: Path) -> Any:
-        """Return the numbers that answers rest on for rows of test, (B, K): what another form must not change."""
+        Returns:
+            Counts of rows by what happened to them, JSON values.
+
+        Raises:
+            DataError: the rows violate the task's schema or its limits; nothing was written.
+        """
 
 
-class Evaluator(Protocol):
-    """What is measured on test; built from `conf/evaluate/*.yaml`."""
+@runtime_checkable
+class Exporting(Protocol[T, K]):
+    """A learner whose model can be exported to another form, such as ONNX."""
+
+    def export(self, model: Path, form: K) -> None:
+        """Write the network in `form` beside its weights in `model/base`; `open` then uses it."""
+
+    def raw_outputs(self, task: T, prepared: Prepared, model: Path) -> Array:
+        """Return the raw outputs for rows of test, (B, K), which another form must not change."""
+
+
+class Evaluator(Protocol[T, L]):
+    """Computes the metrics on test; built from `conf/evaluate/*.yaml`."""
 
     evaluates: ClassVar[tuple[type, type]]
     """The types of the task and the learner that it belongs to."""
 
     @property
-    def shown(self) -> Shown:
-        """What report, terminal and `dvc exp show` show."""
+    def layout(self) -> ReportLayout:
+        """What the report, the terminal and `dvc exp show` present."""
 
     @property
     def segmentations(self) -> Sequence[str]:
-        """How scores are cut into segments: what comes before the colon in a segment's name."""
+        """Names of the segmentations: the text before the colon in a segment's name."""
 
-    def metrics(self, task: Any, learner: Any) -> Mapping[str, Metric]:
-        """Every metric that is reported, by name.
+    def metrics(self, task: T, learner: L) -> Mapping[str, Metric]:
+        """Return every reported metric by its name.
 
         Raises:
-            ValueError: evaluation asks for what the task does not give, such as a horizon it does not forecast.
+            ValueError: the evaluation needs what the task does not have, such as a horizon that it does not forecast.
         """
 
     def evaluate(
         self,
-        task: Any,
-        learner: Any,
+        task: T,
+        learner: L,
         prepared: Prepared,
         model: Path,
         champion: Path | None,
@@ -423,3 +446,7 @@ class Evaluator(Protocol):
         progress: Progress,
     ) -> Evaluation:
         """Score the model, the other candidates, baselines and the champion on test; write pictures into `out`."""
+
+
+AnyEvaluator: TypeAlias = Evaluator[Any, Any]
+"""An evaluator of any task."""

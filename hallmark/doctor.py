@@ -1,4 +1,4 @@
-"""Check whether this machine can run the pipelines: each line is ok, or says the remedy."""
+"""Check whether this machine can run the pipelines: each check is ok or names the remedy."""
 
 import platform
 import shutil
@@ -21,12 +21,12 @@ PORTS = {3000: "make serve", 8237: "make dashboard"}
 
 @dataclass(frozen=True)
 class Check:
-    """What was found.
+    """Result of one check.
 
     Attributes:
-        name: what was looked at.
-        found: what it is.
-        remedy: what to do; empty if it is fine.
+        name: what was checked.
+        found: its value on this machine.
+        remedy: what to do; empty if the check passed.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Check:
     remedy: str = ""
 
 
-def examine(root: Path) -> Iterator[Check]:
-    """Look at Python, torch, kernels, accelerator, memory, disk, DVC remote and ports, without the network.
+def run_checks(root: Path) -> Iterator[Check]:
+    """Check Python, torch, kernels, accelerator, memory, disk, DVC remote and ports, without using the network.
 
     Args:
-        root: the repository.
+        root: directory of the repository.
     """
     version = platform.python_version()
     yield Check("python", version, "" if sys.version_info[:2] == (3, 11) else "install Python 3.11, then `make setup`")
@@ -65,7 +65,7 @@ def _torch() -> Iterator[Check]:
             if torch.version.cuda
             else "this torch is built for CPUs"
         )
-        yield Check("cuda", f"none found ({built}): CPUs do, fp32")
+        yield Check("cuda", f"no GPU ({built}): the CPU is used, in fp32")
         return
     name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 1e9
     yield Check("cuda", f"{name}, {memory:.0f} GB, CUDA {torch.version.cuda}")
@@ -73,16 +73,16 @@ def _torch() -> Iterator[Check]:
 
 def _kernels() -> Check:
     try:
-        asked = kernels.environment()
+        variables = kernels.environment()
     except ConfigError as error:
         return Check("kernels", "unknown choice", str(error))
     import torch
 
-    wanted = asked.get("ATEN_CPU_CAPABILITY", "")
-    offers = torch.backends.cpu.get_cpu_capability()
-    if wanted and offers != wanted.upper():
-        return Check("kernels", f"{offers}, {wanted} asked for", "this CPU lacks AVX2: set HALLMARK_KERNELS=native")
-    return Check("kernels", f"{offers.lower()} ({'the same bytes on every CPU that has it' if wanted else 'native'})")
+    required = variables.get("ATEN_CPU_CAPABILITY", "")
+    actual = torch.backends.cpu.get_cpu_capability()
+    if required and actual != required.upper():
+        return Check("kernels", f"{actual}, {required} asked for", "this CPU lacks AVX2: set HALLMARK_KERNELS=native")
+    return Check("kernels", f"{actual.lower()} ({'the same bytes on every CPU that has it' if required else 'native'})")
 
 
 def _memory() -> Check:
@@ -95,20 +95,20 @@ def _memory() -> Check:
 
 
 def _remote(root: Path) -> Check:
-    """Tell where DVC would pull from; nothing is connected to."""
+    """Name the remote that DVC would pull from, without connecting to it."""
     dvc = Path(sys.executable).with_name("dvc")
     if not dvc.is_file():
         return Check("dvc", "not installed", "run `make setup`")
     done = subprocess.run([str(dvc), "remote", "default"], cwd=root, capture_output=True, text=True, check=False)
     name = done.stdout.strip()
     if done.returncode or not name or "No default" in name:
-        found = "no default remote: simulated and made-up data need none"
-        return Check("dvc", f"{found}; for public data: `dvc remote add --local --default mirror PATH`")
+        no_remote = "no default remote: simulated data need none"
+        return Check("dvc", f"{no_remote}; for public data: `dvc remote add --local --default mirror PATH`")
     return Check("dvc", f"default remote {name!r}")
 
 
 def _port(port: int, command: str) -> Check:
     with socket.socket() as probe:
         taken = probe.connect_ex(("127.0.0.1", port)) == 0
-    remedy = f"`{command} PORT=…` with another one" if command == "make serve" else "end what listens there"
+    remedy = f"`{command} PORT=…` with another one" if command == "make serve" else "stop the program that uses it"
     return Check(f"port {port}", f"{'taken' if taken else 'free'} ({command})", remedy if taken else "")

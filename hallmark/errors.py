@@ -1,11 +1,11 @@
 """Exceptions of the library: each message names the thing, the value, the configuration key and the remedy."""
 
-INTERRUPTED = "interrupted; the next run goes on from the last checkpoint"
-"""What a command says that was stopped by Ctrl-C; it ends with exit status 130."""
+INTERRUPTED = "interrupted; the next run resumes from the last checkpoint"
+"""Message of a command that Ctrl-C stopped; its exit status is 130."""
 
 
 class HallmarkError(Exception):
-    """Whatever Hallmark refuses to do; its text is one line that a stranger can act on."""
+    """Base class of all errors of Hallmark; the message is one line that names the remedy."""
 
 
 class ConfigError(HallmarkError):
@@ -17,15 +17,15 @@ class SourceError(HallmarkError):
 
 
 class DataError(HallmarkError):
-    """Rows that break the task's schema or its limits."""
+    """Rows that violate the task's schema or its limits."""
 
 
 class LeakageError(HallmarkError):
-    """A split through which the future or a held-out subject reaches training."""
+    """A split that lets future values or a held-out subject into training."""
 
 
 class GateError(HallmarkError):
-    """A gate that did not pass; names the figure, the bound and the reason."""
+    """A gate that did not pass; names the measured value, the bound and the reason."""
 
 
 class BundleError(HallmarkError):
@@ -33,8 +33,8 @@ class BundleError(HallmarkError):
 
 
 class RequestError(HallmarkError):
-    """A request that the model must not answer."""
+    """A request that cannot be read or that the model must not answer."""
 
 
 class ProvenanceError(HallmarkError):
-    """Results that were not made from the parameters or files that the record would name."""
+    """Results that were made from other parameters or files than their record would name."""

@@ -23,8 +23,8 @@ class FileRef:
 
     Attributes:
         path: relative to the repository.
-        sha256: of the bytes (of the sorted member digests for a directory).
-        rows: how many rows a table holds, None for anything else.
+        sha256: digest of the file, or of the sorted digests of a directory's files.
+        rows: number of rows of a table; None for anything else.
     """
 
     path: str
@@ -33,20 +33,20 @@ class FileRef:
 
     @classmethod
     def to(cls, path: Path, rows: int | None = None) -> "FileRef":
-        """Refer to what now lies at `path`."""
+        """Make a reference to the current content of `path`."""
         return cls(path.as_posix(), sha256(path), rows)
 
     def open(self) -> Path:
-        """Return the path after checking that its bytes are still the ones referred to.
+        """Return the path after checking that its content still has the recorded digest.
 
         Raises:
-            BundleError: missing or changed since.
+            BundleError: the path is missing, or its content has changed.
         """
         path = Path(self.path)
         if not path.exists():
             raise BundleError(f"{path} is gone: run `dvc repro` to make it again")
-        if (found := sha256(path)) != self.sha256:
-            raise BundleError(f"{path} has sha256 {found[:12]}…, expected {self.sha256[:12]}…: run `dvc repro`")
+        if (digest := sha256(path)) != self.sha256:
+            raise BundleError(f"{path} has sha256 {digest[:12]}…, expected {self.sha256[:12]}…: run `dvc repro`")
         return path
 
     def as_dict(self) -> dict[str, Any]:
@@ -64,16 +64,16 @@ def sha256(path: Path) -> str:
 
 
 def directory_of(subject_id: str) -> str:
-    """Name a subject's directory: the id, percent-encoded, so that no id can leave its folder."""
+    """Return a subject's directory name: the percent-encoded id, which cannot point outside its parent folder."""
     return quote(subject_id, safe="").replace(".", "%2E")
 
 
 @contextmanager
-def readable(what: Path, remedy: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a made directory is read into one line.
+def as_bundle_error(what: Path, remedy: str) -> Iterator[None]:
+    """Convert any error while a file or directory is read into one line.
 
     Raises:
-        BundleError: a file is missing, truncated or not what it should be.
+        BundleError: a file is missing, truncated or of another format; names `what` and the remedy.
     """
     try:
         yield
@@ -91,12 +91,12 @@ def tree_digests(directory: Path, everything: bool = False) -> dict[str, str]:
 
 
 def canonical_json(value: Any) -> str:
-    """Write JSON the one way that hashes the same everywhere: sorted keys, no NaN, a final newline."""
+    """Serialise as JSON so that equal values have equal bytes: sorted keys, no NaN, a final newline."""
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` atomically: a crash or a full disk leaves the earlier file as it was."""
+    """Write `text` atomically: after a crash or on a full disk, the earlier file is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -123,7 +123,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
-    """Fill a fresh directory and put it in place of `directory` only when the block ends well; see `recover`."""
+    """Yield an empty directory that replaces `directory` if the block ends without an error; see `recover`."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     recover(directory)
     fresh = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
@@ -132,7 +132,7 @@ def replacing(directory: Path) -> Iterator[Path]:
         yield fresh
         aside = fresh.with_name(f"{fresh.name}.old")
         if directory.exists():
-            os.replace(directory, aside)  # set aside, not deleted: after a kill between these lines `recover` finds it
+            os.replace(directory, aside)  # moved, not deleted: `recover` restores it after a kill at this point
         os.replace(fresh, directory)
         shutil.rmtree(aside, ignore_errors=True)
     finally:
@@ -140,7 +140,7 @@ def replacing(directory: Path) -> Iterator[Path]:
 
 
 def recover(directory: Path) -> None:
-    """Put back what a killed `replacing` had set aside, or forget it if its successor is there."""
+    """Restore the directory that a killed `replacing` moved aside, or delete it if its replacement exists."""
     for aside in sorted(directory.parent.glob(f".{directory.name}.*.old"), reverse=True):
         if directory.exists():
             shutil.rmtree(aside, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Set the variables of OpenMP, MKL, oneDNN and ATen before torch is imported: the same bytes on every CPU.
+"""Set the variables of OpenMP, MKL, oneDNN and ATen before torch is imported, for the same bytes on every CPU.
 
-Linear algebra libraries pick their kernels by what the CPU offers, and other kernels add in another order. Every entry
-point (pipelines, command line, service, tests, benchmarks) calls `pin` first: the library itself never does.
+Linear algebra libraries select kernels by the features of the CPU, and different kernels add in a different order.
+Every entry point (pipelines, command line, service, tests, benchmarks) calls `pin` first; the library never does.
 """
 
 import os
@@ -16,21 +16,21 @@ KERNELS = "HALLMARK_KERNELS"
 ONE_THREAD: Mapping[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 PORTABLE: Mapping[str, str] = {
-    **ONE_THREAD,  # a sum over other thread counts has other bytes
+    **ONE_THREAD,  # another number of threads gives sums with other bytes
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own loops
     "MKL_CBWR": "AVX2,STRICT",  # torch's matrix products; STRICT: a row's bits do not depend on its batch
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # torch's other matrix products
     "OPENBLAS_CORETYPE": "Haswell",  # numpy's and scipy's
     "OPENBLAS_L2_SIZE": "512",  # KiB; block sizes follow from it
 }
-"""x86-64 with AVX2, which every server since 2015 has."""
+"""Kernels of every x86-64 CPU with AVX2, which servers have had since 2015."""
 
 NATIVE: Mapping[str, str] = {**ONE_THREAD, "MKL_CBWR": "AUTO,STRICT"}
-"""Whatever this CPU does fastest: other bytes on another kind of CPU."""
+"""The fastest kernels of this CPU; another kind of CPU gives other bytes."""
 
 
 def environment() -> dict[str, str]:
-    """Return the variables of the kernels that `HALLMARK_KERNELS` asks for.
+    """Return the environment variables of the kernels that `HALLMARK_KERNELS` selects.
 
     Raises:
         ConfigError: it names neither `portable` nor `native`.
@@ -42,10 +42,10 @@ def environment() -> dict[str, str]:
 
 
 def pin() -> None:
-    """Set the kernels of this process and of those that it starts.
+    """Set the kernels of this process and of its child processes.
 
     Raises:
-        ConfigError: `HALLMARK_KERNELS` is unknown, or numpy or torch was loaded before with other kernels.
+        ConfigError: `HALLMARK_KERNELS` is unknown, or numpy or torch was already imported with other kernels.
     """
     variables = environment()
     late = [name for name, value in variables.items() if os.environ.get(name) != value]
@@ -58,5 +58,5 @@ def pin() -> None:
 
 
 def describe() -> dict[str, str]:
-    """Name the kernels that are set, for the hallmark."""
+    """Return the variables of the kernels that are set, for the hallmark."""
     return {name: os.environ.get(name, "") for name in PORTABLE}

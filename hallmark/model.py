@@ -1,4 +1,4 @@
-"""Model: an opened bundle that predicts; what `hallmark.open` returns."""
+"""Model: an opened bundle with `predict`; `hallmark.open` returns it."""
 
 import json
 from collections.abc import Sequence
@@ -11,21 +11,21 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from hallmark.build import build
-from hallmark.contracts import AnyLearner, Predictor, Task
+from hallmark.contracts import AnyLearner, AnyPredictor, Task
 from hallmark.errors import BundleError, RequestError
 from hallmark.prove.bundle import CARD, Hallmark, open_accepted
 
 
 class Model:
-    """A bundle whose every file was checked; its weights are read when it first predicts.
+    """An opened bundle: every file is checked at once, the weights are read at the first prediction.
 
     Args:
-        directory: the bundle.
+        directory: of the bundle.
 
     Attributes:
-        directory: the bundle.
-        hallmark: its signed manifest: version, provenance, metrics, verdicts.
-        digest: sha256 of the manifest, which every answer names.
+        directory: of the bundle.
+        hallmark: its manifest: version, provenance, metrics, verdicts.
+        digest: sha256 of the manifest, which every answer contains.
 
     Raises:
         BundleError: a file is missing, changed or unknown, or a gate refused the model.
@@ -44,7 +44,7 @@ class Model:
         self.learner: AnyLearner = build(self.hallmark.spec["learner"], "learner")
 
     def __repr__(self) -> str:
-        """Name task, version and hallmark."""
+        """Show task, version and the digest of the hallmark."""
         return f"<hallmark {self.hallmark.task} {self.hallmark.version}, sha256 {self.digest[:12]}…>"
 
     @property
@@ -58,19 +58,22 @@ class Model:
         return (self.directory / CARD).read_text(encoding="utf-8")
 
     @cached_property
-    def predictor(self) -> Predictor:
-        """The predictor behind `predict`; the service uses the same."""
+    def predictor(self) -> AnyPredictor:
+        """The predictor that `predict` calls; the service uses it too."""
         return self.learner.open(self.task, self.directory, self.version, self.digest)
 
     def predict(self, requests: Sequence[Any] | pd.DataFrame) -> list[BaseModel]:
-        """Answer requests, in order; what must not be answered yields an abstention with its reason.
+        """Answer requests, in order; a request that must not be answered gets an abstention with its reason.
 
         Args:
-            requests: each one a request of the task's type, or a mapping of its fields; or a table with one request a
-                row and one of its fields a column.
+            requests: requests of the task's type or mappings of their fields; or a table with one request per row and
+                one field per column.
+
+        Returns:
+            One response per request.
 
         Raises:
-            RequestError: a request is none of the task's; names its place and the field, never the value.
+            RequestError: a request is not valid for the task; names its position and the field, never the value.
         """
         rows = _rows(requests) if isinstance(requests, pd.DataFrame) else requests
         return self.predictor.predict([self._request(row, place) for place, row in enumerate(rows)])
@@ -79,12 +82,12 @@ class Model:
         """Check every file again.
 
         Raises:
-            BundleError: as when it was opened, or the manifest is another one by now.
+            BundleError: as when it was opened, or the manifest has changed since.
         """
-        found, digest = open_accepted(self.directory)
+        hallmark, digest = open_accepted(self.directory)
         if digest != self.digest:
             raise BundleError(f"{self.directory} holds another bundle than was opened: open it again")
-        return found
+        return hallmark
 
     def _request(self, row: Any, place: int) -> BaseModel:
         kind = self.task.request_type()
@@ -97,16 +100,16 @@ class Model:
 
 
 def explain(error: ValidationError) -> str:
-    """Say in one line what is wrong with a request.
+    """Describe in one line what is wrong with a request.
 
-    pydantic's words about a missing, extra or ill-typed field name the rule, never the value.
+    pydantic's messages about a missing, extra or ill-typed field name the rule, never the value.
     """
     first = error.errors()[0]
     return " ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Turn every row into a mapping; what is missing is left out, so that a field's default holds."""
+    """Convert every row to a mapping without its missing values, so that the fields' defaults apply."""
     return [
         {str(name): value for name, value in row.items() if isinstance(value, list | dict) or not pd.isna(value)}
         for row in table.to_dict("records")
@@ -114,7 +117,7 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Write what JSON does not know: times, and numbers of numpy."""
+    """Convert values that JSON does not have: times, and numbers of NumPy."""
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if hasattr(value, "item"):

@@ -5,33 +5,33 @@ import time
 
 from hallmark.contracts import Progress
 
-EVERY_SECONDS = 15.0
+EVERY_SECONDS = 10.0  # between two lines of a log, at least
 
 
 def bars() -> Progress:
-    """Return a progress callback: live bars on a terminal, a line every few seconds elsewhere."""
+    """Return a progress callback: live bars on a terminal, a line every ten seconds at most elsewhere."""
     return _live() if sys.stderr.isatty() else _lines()
 
 
 def _live() -> Progress:
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("  {task.description:<18}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        rich.TextColumn("  {task.description:<18}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[note]}"),
     )
-    display = Progress(*columns, console=Console(stderr=True))
-    known: dict[str, TaskID] = {}
+    display = rich.Progress(*columns, console=Console(stderr=True))
+    known: dict[str, rich.TaskID] = {}
 
     def show(what: str, done: int, total: int, note: str) -> None:
         if what not in known:
             display.start()
             known[what] = display.add_task(what, total=total, note=note)
-        display.update(known[what], completed=done, total=total, note=note)
+        display.update(known[what], completed=done, total=total, note=note, visible=done < total)
         if display.finished:
             display.stop()
 
@@ -39,12 +39,12 @@ def _live() -> Progress:
 
 
 def _lines() -> Progress:
-    last = 0.0
+    last = time.monotonic()
 
     def show(what: str, done: int, total: int, note: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if done >= total > 1 or now - last > EVERY_SECONDS:
+        if now - last >= EVERY_SECONDS:
             last = now
             print(f"  {what} {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
 

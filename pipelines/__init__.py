@@ -1,4 +1,4 @@
-"""Pipelines: wiring only, and where they leave what they make; dvc.yaml names the same places, a test compares them."""
+"""ZenML pipelines, which only connect steps, and the paths of their outputs; a test compares these with dvc.yaml."""
 
 PREPARED = "data/prepared"
 MODEL = "models/current"
@@ -13,5 +13,5 @@ CODE = "reports/code"
 
 
 def code_of(stage: str) -> str:
-    """Return where the list of a stage's code lies."""
+    """Return the path of a stage's code list."""
     return f"{CODE}/{stage}.txt"

@@ -11,7 +11,7 @@ from steps.evaluate_model import evaluate_model
 
 @pipeline(enable_cache=False, execution_mode="fail_fast")
 def evaluate(params: dict[str, Any]) -> None:
-    """Score against baselines and champion on test; a failed gate fails the stage, after its report is stored."""
+    """Score against baselines and champion on test; a failed gate fails the stage, after the report is stored."""
     built = params["task"], params["learner"], params["evaluate"]
     report = evaluate_model(*built, PREPARED, MODEL, RELEASES, CHAMPIONS, EVALUATION)
     enforce_gates(report)

@@ -1,4 +1,4 @@
-"""Pipeline package: model that passed its gates → bundle, version, Bento."""
+"""Pipeline package: model that passed the gates → bundle, version, Bento."""
 
 from typing import Any
 

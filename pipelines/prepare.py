@@ -11,6 +11,6 @@ from steps.split_rows import split_rows
 
 @pipeline(enable_cache=False, execution_mode="fail_fast")
 def prepare(params: dict[str, Any]) -> None:
-    """Load, validate and clean, then split by person and by time and check for leaks."""
+    """Load, validate and clean the rows, then split them and check for leakage."""
     rows, _ = clean_rows(params["data"], params["task"], PREPARED, VALIDATION)
     split_rows(rows, params["task"], VALIDATION)

@@ -12,7 +12,7 @@ from steps.personalise import personalise
 
 @pipeline(enable_cache=False, execution_mode="fail_fast")
 def train(params: dict[str, Any]) -> None:
-    """Fit the base model; then, where configured, one adapter a subject and calibrated intervals or probabilities."""
+    """Fit the base model; then, where configured, one adapter per subject and calibrated intervals or probabilities."""
     built = params["task"], params["learner"]
     model = fit_base(*built, params["model"], params["train"], PREPARED, MODEL)
     if params["personalise"] is not None:

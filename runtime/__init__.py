@@ -1,1 +1,1 @@
-"""Glue between the tools: Hydra's composition, DVC's stages and ZenML's store, registry and dashboard."""
+"""Integration of the tools: Hydra's composition, DVC's stages and ZenML's store, registry and dashboard."""

@@ -1,8 +1,8 @@
-"""python -m runtime.code: write, for every stage, which code and which versions it computes with.
+"""python -m runtime.code: write, for every stage, the list of code files and library versions that it uses.
 
-DVC runs this first (stage `code` of dvc.yaml, always) and decides by the files that it leaves whether the other stages
-run: a stage depends on the syntax trees of the files that its pipeline and its composed `_target_`s import, and on the
-versions of the distributions that these load. See docs/adr/0013-code-lists.md.
+DVC always runs this first (stage `code` of dvc.yaml), and the other stages depend on the lists: on the syntax trees of
+the files that a stage's pipeline and composed `_target_`s import, and on the versions of the distributions that these
+load. See docs/adr/0013-code-lists.md.
 """
 
 import sys
@@ -22,32 +22,32 @@ PACKAGES = ("hallmark", "steps", "pipelines", "bentos")
 
 
 def code_lists(params: Mapping[str, Any], root: Path = ROOT) -> dict[str, dict[str, str]]:
-    """List what every stage computes with: Python, distributions with their versions, files with their digests.
+    """List what every stage uses: Python, distributions with their versions, files with their digests.
 
-    ZenML and BentoML carry results and compute none: what only steps, pipelines and the service import counts as a
-    file, not as a version.
+    ZenML and BentoML compute no results: of steps, pipelines and the service, the files are listed, but not the
+    versions of what they import.
 
     Args:
-        params: of the run.
-        root: the repository.
+        params: parameters of the run.
+        root: directory of the repository.
 
     Raises:
         HallmarkError: a library cannot be imported.
-        SyntaxError: a file is no Python.
+        SyntaxError: a file is not valid Python.
     """
     source = SourceTree(root, PACKAGES, root / CACHE, others_from=("hallmark",))
     code = {}
     for stage in STAGES:
-        named = targets([params[section] for section in sections_of(stage)])
-        code[stage] = source.imported_by([f"pipelines.{stage}", *sorted(named)])
-    imports = {stage: found.others for stage, found in code.items()}
+        built = targets([params[section] for section in sections_of(stage)])
+        code[stage] = source.imported_by([f"pipelines.{stage}", *sorted(built)])
+    imports = {stage: imported.others for stage, imported in code.items()}
     loaded = versions.versions_of(imports, versions.pinned_by(root / LOCK), versions.cache_of(root))
     python = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
-    return {stage: {**python, **loaded[stage], **found.files} for stage, found in code.items()}
+    return {stage: {**python, **loaded[stage], **imported.files} for stage, imported in code.items()}
 
 
 def text_of(listed: Mapping[str, str]) -> str:
-    """Write a list: one line an entry."""
+    """Format a list, one line per entry."""
     return "".join(f"{name} {value}\n" for name, value in listed.items())
 
 

@@ -10,14 +10,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def compose(out: Path, overrides: list[str]) -> None:
-    """Compose, check by building every node, then write.
+    """Compose conf/, check the result by building every node, then write it to `out`.
 
     Raises:
-        ConfigError: an override or a key that does not exist; `out` stays as it was.
+        ConfigError: an override or a key does not exist, or a value is refused; `out` is unchanged.
     """
     import os
     import tempfile
 
+    overrides = without_null_groups(overrides)
     from dvc.utils.hydra import compose_and_dump
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -34,8 +35,14 @@ def compose(out: Path, overrides: list[str]) -> None:
         os.replace(fresh, out)
 
 
+def without_null_groups(overrides: list[str]) -> list[str]:
+    """Write `personalise=null` as Hydra wants it: `~personalise` removes the group, conf/config.yaml's null stays."""
+    nullable = {f"{group}=null": f"~{group}" for group in ("personalise", "calibrate")}
+    return [nullable.get(override.replace(" ", ""), override) for override in overrides]
+
+
 def composed(*overrides: str) -> dict[str, Any]:
-    """Compose conf/ in memory, without a check; what benchmarks and tests start from."""
+    """Compose conf/ in memory, without checks, for benchmarks and tests."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
@@ -47,14 +54,14 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def _explain(error: BaseException) -> str:
-    """Turn Hydra's words into one line, with the nearest key or option."""
+    """Convert Hydra's error to one line, with the most similar key or option."""
     import difflib
     import re
 
     import yaml
 
-    words = " ".join(str(error).split())
-    missing = re.search(r"Could not override '([^']+)'", words)
+    reason = " ".join(str(error).split())
+    missing = re.search(r"Could not override '([^']+)'", reason)
     if missing:
         wanted = missing[1].lstrip("+~")
         known = _keys(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
@@ -63,14 +70,14 @@ def _explain(error: BaseException) -> str:
         near = difflib.get_close_matches(wanted, known, 1) or [k for k in known if k.rpartition(".")[2] == last][:1]
         hint = f"did you mean {near[0]}?" if near else "known keys stand in params.yaml"
         return f"{wanted} is no key of the configuration: {hint}"
-    option = re.search(r"Could not find '([^']+)'.*?Available options in '[^']+':(.*?)(?:Config search path|$)", words)
+    option = re.search(r"Could not find '([^']+)'.*?Available options in '[^']+':(.*?)(?:Config search path|$)", reason)
     if option:
-        known = [name for name in option[2].split() if not name.startswith("_")]  # those are parts of others
+        known = [name for name in option[2].split() if not name.startswith("_")]  # other options include those
         near = difflib.get_close_matches(option[1].rpartition("/")[2], known, 1)
         return f"{option[1]} is no option: {f'did you mean {near[0]}? ' if near else ''}known are {', '.join(known)}"
-    if without := re.search(r"Error parsing override '([^'=]+)'", words):
-        return f"{without[1]} is no setting: give KEY=VALUE, such as train.seed=1"
-    return f"conf/ does not compose: {words[:400]}"
+    if no_value := re.search(r"Error parsing override '([^'=]+)'", reason):
+        return f"{no_value[1]} is no setting: give KEY=VALUE, such as train.seed=1"
+    return f"conf/ does not compose: {reason[:400]}"
 
 
 def _keys(node: Any, above: str = "") -> list[str]:

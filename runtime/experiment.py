@@ -1,7 +1,7 @@
 """Restore params.yaml after an experiment that failed.
 
-`dvc exp run` writes params.yaml before anything runs, and leaves it so when a stage fails: the next `dvc repro` would
-run the failed experiment again.
+`dvc exp run` writes params.yaml before any stage runs, and does not restore it when a stage fails: the next `dvc repro`
+would run the failed experiment again.
 """
 
 import subprocess
@@ -15,12 +15,12 @@ LAST = Path(".work/params.yaml")
 
 
 def remember(params: bytes) -> None:
-    """Keep the parameters of a stage that ended well."""
+    """Store the parameters of a stage that succeeded."""
     write_text(LAST, params.decode("utf-8"))
 
 
 def restore() -> None:
-    """Put back the parameters of the last stage that ended well, else those of the commit; say so where they differ."""
+    """Restore the parameters of the last stage that succeeded, else those of the commit; print a line on a change."""
     if LAST.is_file():
         before = LAST.read_text(encoding="utf-8")
     else:

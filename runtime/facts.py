@@ -1,4 +1,4 @@
-"""Collect what a run is made of: git commit, parameters, and hashes of its DVC stage's dependencies."""
+"""Collect what identifies a run: git commit, digest of the parameters, digests of its DVC stage's dependencies."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def collect(params: Mapping[str, Any], deps: Mapping[str, str]) -> dict[str, Any
     """Collect the facts of this process's run.
 
     Args:
-        params: of the run.
+        params: parameters of the run.
         deps: digests of its dependencies, see `dependencies`.
     """
     return {
@@ -35,15 +35,15 @@ def collect(params: Mapping[str, Any], deps: Mapping[str, str]) -> dict[str, Any
 
 
 def dependencies(stage: str, params: Mapping[str, Any]) -> dict[str, str]:
-    """Digest every dependency that dvc.yaml names for a stage; the digests are DVC's own."""
+    """Return path → DVC's digest for every dependency of a stage in dvc.yaml."""
     listed = [_filled(str(path), params) for path in stage_of(stage).get("deps", [])]
     return {path: digest(Path(path)) for path in listed if Path(path).exists()}
 
 
 def stage_of(name: str) -> dict[str, Any]:
-    """Read what dvc.yaml says of a stage; nothing of one that is none of its, such as a study."""
-    found: dict[str, Any] = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].get(name, {})
-    return found
+    """Read the entry of a stage in dvc.yaml; empty for any other name, such as that of a study."""
+    entry: dict[str, Any] = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].get(name, {})
+    return entry
 
 
 def sections_of(stage: str) -> list[str]:
@@ -52,12 +52,12 @@ def sections_of(stage: str) -> list[str]:
 
 
 def _filled(path: str, params: Mapping[str, Any]) -> str:
-    """Put parameters into a path of dvc.yaml, as DVC does."""
+    """Fill the parameters into a path of dvc.yaml, as DVC does."""
     return re.sub(r"\$\{([\w.]+)\}", lambda m: str(reduce(lambda node, key: node[key], m[1].split("."), params)), path)
 
 
 def digest(path: Path) -> str:
-    """DVC's md5 of a file or a directory; byte code is ignored, as .dvcignore says."""
+    """Return DVC's md5 of a file or a directory; byte code is ignored, as in .dvcignore."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()

@@ -1,4 +1,4 @@
-"""Run a module as `python -m` does, in a fork of this process that has loaded the large libraries."""
+"""Run a module as `python -m` does, in a fork of this process, which has already imported the large libraries."""
 
 import os
 import runpy
@@ -10,18 +10,18 @@ from typing import Any, NoReturn
 
 OURS = ("hallmark", "steps", "pipelines", "runtime", "bentos")
 LATER = ("torch._inductor.config", "matplotlib.pyplot", "scipy.stats", "evidently.presets")
-"""What training and every evaluation import: torch's first on being asked for deterministic algorithms."""
+"""What training and every evaluation import; torch imports the first for deterministic algorithms."""
 
 
 def load_libraries(params: Mapping[str, Any]) -> None:
-    """Load what the stages of a composition import, and ZenML; kernels and ZenML's settings must stand before.
+    """Import what the stages of a composition need, and ZenML; set the kernels and ZenML's settings before.
 
     Raises:
         HallmarkError: the composition cannot be built.
     """
     from hallmark.build import build_experiment
 
-    # torch's own switch: without it, asking whether there is a GPU would forbid the GPU to every fork.
+    # A switch of torch: without it, the check whether there is a GPU would make the GPU unusable in every fork.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     build_experiment(params)
     for name in ("zenml.client", "zenml.zen_stores.sql_zen_store"):
@@ -29,7 +29,7 @@ def load_libraries(params: Mapping[str, Any]) -> None:
 
 
 def load_later() -> None:
-    """Load what only later stages import: for the time in which this process waits for the first one."""
+    """Import what only later stages need; called while this process waits for the first stage."""
     for name in LATER:
         import_module(name)
 
@@ -43,17 +43,17 @@ def start(
 ) -> int:
     """Start `python -m MODULE ARGUMENTS` in a fork.
 
-    Our own code is loaded anew from the disk: what a run records about its code must be what it ran.
+    Our own code is imported again from disk, so that a run records the code that it really ran.
 
     Args:
-        module: to run.
+        module: name of the module.
         arguments: its command line.
-        cwd: the folder that it runs in, and that our code is loaded from.
+        cwd: working directory of the process, from which our code is imported.
         environment: all its environment variables.
-        first: called in the new process before anything else, such as to redirect what it prints.
+        first: called in the new process before anything else, for example to redirect its output.
 
     Returns:
-        The id of the process, to be waited for.
+        The id of the process, for `os.waitpid`.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -66,7 +66,7 @@ def start(
 def _run(
     module: str, arguments: Sequence[str], cwd: str, environment: Mapping[str, str], first: Callable[[], None]
 ) -> NoReturn:
-    """Be that process: it never returns into the code that forked it."""
+    """Run the module in the child process; never return to the code that forked it."""
     code = 1
     try:
         first()

@@ -23,11 +23,11 @@ OUTS: dict[str, Sequence[str]] = {
 
 @contextmanager
 def earlier_kept(stage: str) -> Iterator[None]:
-    """Put a stage's outputs back unless the block ends well.
+    """Restore the earlier outputs of a stage if the block fails.
 
-    DVC removes them before it runs a stage, so they come back from its cache. Where the stage is run by hand they are
-    still there and are set aside; what a killed run had set aside is put back by the next one. A refused gate is the
-    exception: its report must be there to be read.
+    DVC removes them before it runs a stage, so they are restored from its cache. If the stage runs without DVC, they
+    still exist and are moved aside; the next run restores what a killed run had moved. A failed gate is the exception:
+    its report is kept, because the user must read it.
     """
     places = [(Path(out), ASIDE / stage / str(i)) for i, out in enumerate(OUTS[stage])]
     _put_back(places)
@@ -51,7 +51,7 @@ def earlier_kept(stage: str) -> Iterator[None]:
 
 
 def keep_bundle() -> None:
-    """Copy the bundle to where every task's last one lies: the next task's run replaces it."""
+    """Copy the bundle to the directory of its task in bundles/, because a run of another task replaces it."""
     if not (Path(BUNDLE) / MANIFEST).is_file():
         return
     kept = Path(BUNDLES) / str(read_json(Path(BUNDLE) / MANIFEST)["task"])
@@ -69,7 +69,7 @@ def _put_back(places: Sequence[tuple[Path, Path]]) -> None:
 
 
 def _check_out(stage: str) -> None:
-    """Restore from DVC's cache what dvc.lock names: the locks of the repository are held by the `dvc` that runs us."""
+    """Restore outputs from DVC's cache, without a `dvc` command: the `dvc` that runs us holds the locks."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -77,12 +77,12 @@ def _check_out(stage: str) -> None:
         for out in repo.stage.get_target(stage).outs:
             if not out.hash_info:
                 continue
-            # What was never cached here, as in a fresh clone, cannot come back.
+            # Outputs that were never cached, as in a fresh clone, cannot be restored.
             cached = Path(repo.cache.local.oid_to_path(out.hash_info.value))
             try:
                 if out.use_cache and cached.exists():
                     out.checkout(force=True)
-                elif cached.is_file():  # figures that git keeps: DVC has a copy for its own cache of runs
+                elif cached.is_file():  # metrics that git tracks: DVC has a copy in its run cache
                     Path(out.fs_path).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(cached, out.fs_path)
             except (DvcException, OSError) as error:

@@ -11,13 +11,14 @@ from hallmark.prove.bundle import Hallmark, open_bundle
 from hallmark.stages.package import open_judged
 from hallmark.stages.package import promote as make_champion
 from pipelines import BUNDLE, CHAMPIONS, RELEASES
-from runtime import store
+from runtime import facts, store
+from runtime.snapshot import OUTPUT_DIGEST, WRITES
 
 PRODUCTION = "production"
 
 
-def register(response: Any, facts: dict[str, Any]) -> Hallmark:
-    """Record the bundle's version with its metadata, and the run that made it."""
+def register(response: Any, made_of: dict[str, Any]) -> Hallmark:
+    """Record the bundle's version with its metadata, and link the runs of all stages to it."""
     from zenml import log_metadata
     from zenml.client import Client
 
@@ -31,17 +32,34 @@ def register(response: Any, facts: dict[str, Any]) -> Hallmark:
             "metrics": dict(hallmark.metrics),
             "gates_passed": sum(v["status"] == "passed" for v in hallmark.verdicts),
             "run": str(response.id),
-            **facts,
+            **made_of,
         },
         model_name=hallmark.task,
         model_version=hallmark.version,
     )
-    _link(client, client.get_model_version(hallmark.task, hallmark.version), response)
+    version = client.get_model_version(hallmark.task, hallmark.version)
+    for run in (*earlier_runs(client), response):
+        _link(client, version, run)
     return hallmark
 
 
+def earlier_runs(client: Any) -> list[Any]:
+    """Find the runs that made what lies in the output directories of the earlier stages, by the digest of each.
+
+    An output that no run of this store made, such as one that was pulled, has none.
+    """
+    found = []
+    for stage, directory in WRITES.items():
+        digest = facts.digest(Path(directory))
+        page = client.list_pipeline_runs(
+            pipeline_name=stage, run_metadata=[f"{OUTPUT_DIGEST}:{digest}"], sort_by="desc:created", size=1
+        )
+        found += [client.get_pipeline_run(run.id) for run in page.items]
+    return found
+
+
 def _ensure_version(client: Any, hallmark: Hallmark) -> None:
-    """Make the model and its version where this store does not know them, as for a bundle that was pulled."""
+    """Create the model and its version if this store lacks them, as for a bundle that was pulled."""
     from zenml.exceptions import EntityExistsError
 
     with suppress(EntityExistsError):
@@ -51,18 +69,18 @@ def _ensure_version(client: Any, hallmark: Hallmark) -> None:
 
 
 def _link(client: Any, version: Any, run: Any) -> None:
-    """Tie the run and what it made to the version: its name is known only now, so the run could not start with it."""
+    """Link the run and its artifacts to the version, whose name was not known when the run started."""
     from zenml.models import ModelVersionArtifactRequest, ModelVersionPipelineRunRequest
 
     request = ModelVersionPipelineRunRequest(model_version=version.id, pipeline_run=run.id)
     client.zen_store.create_model_version_pipeline_run_link(request)
-    for made in (output for step in run.steps.values() for outputs in step.outputs.values() for output in outputs):
-        link = ModelVersionArtifactRequest(model_version=version.id, artifact_version=made.id)
+    for artifact in (output for step in run.steps.values() for outputs in step.outputs.values() for output in outputs):
+        link = ModelVersionArtifactRequest(model_version=version.id, artifact_version=artifact.id)
         client.zen_store.create_model_version_artifact_link(link)
 
 
 def promote(bundle: Path, releases: Path, champions: Path) -> Hallmark:
-    """Make a bundle the champion, here and in the registry; the version before it is archived.
+    """Make a bundle the champion, in the repository and in the registry; the previous version is archived.
 
     Raises:
         BundleError: no gate judged it, or one refused it; nothing is changed.
@@ -71,14 +89,14 @@ def promote(bundle: Path, releases: Path, champions: Path) -> Hallmark:
 
     hallmark, _ = open_judged(bundle)
     client = Client()
-    _ensure_version(client, hallmark)  # first, so that a store that fails leaves the champion as it was
+    _ensure_version(client, hallmark)  # first: if the store fails, the champion is unchanged
     make_champion(bundle, releases, champions)
     client.update_model_version(hallmark.task, hallmark.version, stage=PRODUCTION, force=True)
     return hallmark
 
 
 def main() -> int:
-    """python -m runtime.registry: promote the bundle."""
+    """Promote the bundle, for `python -m runtime.registry`."""
     try:
         store.start()
         hallmark = promote(Path(BUNDLE), Path(RELEASES), Path(CHAMPIONS))
@@ -87,7 +105,7 @@ def main() -> int:
         return 1
     champion = f"{CHAMPIONS}/{hallmark.task}"
     subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", champion], check=True)
-    print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: later models are held against it")
+    print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: later models are compared with it")
     print(f"  git add {CHAMPIONS} {RELEASES} && git commit && dvc push {champion}   # so that others have it too")
     return 0
 

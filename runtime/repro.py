@@ -1,8 +1,8 @@
-"""python -m runtime.repro [-S KEY=VALUE …]: `dvc repro`, or with -S `dvc exp run`; every failure ends in one line.
+"""python -m runtime.repro [-S KEY=VALUE …]: `dvc repro`, or with -S `dvc exp run`; every failure prints one line.
 
-DVC runs in this process and says only what a user can act on. The configuration is composed and built before DVC
-touches anything, so that a misspelt key changes nothing. Stages run in forks of this process: Python, torch and ZenML
-are loaded once and not four times.
+DVC runs in this process and prints only what a user can act on. The configuration is composed and built before DVC
+changes any file, so that a misspelt key has no effect. Stages run in forks of this process: Python, torch and ZenML
+are loaded once instead of four times.
 """
 
 import argparse
@@ -25,10 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run; see the module. Exit status: 0, 1, 130 when interrupted."""
+    """Run the stages; return the exit status: 0, 1, or 130 if interrupted."""
     parser = argparse.ArgumentParser(prog="python -m runtime.repro", description=__doc__)
-    parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="of conf/")
-    parser.add_argument("-n", "--name", help="of the experiment")
+    parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="override of conf/")
+    parser.add_argument("-n", "--name", help="name of the experiment")
     parser.add_argument("-f", "--force", action="store_true", help="run stages that did not change, too")
     parser.add_argument("targets", nargs="*", help="stages; all if none is named")
     options = parser.parse_args(arguments)
@@ -48,16 +48,18 @@ def _run(options: argparse.Namespace) -> int:
     from hallmark.build import check_sections, read_params
 
     if options.set:
-        from runtime.compose import compose
+        from runtime.compose import compose, without_null_groups
+
+        options.set = without_null_groups(options.set)
 
         with tempfile.TemporaryDirectory() as scratch:
             compose(Path(scratch) / "params.yaml", options.set)
     else:
-        check_sections(read_params())  # the stages build the rest
+        check_sections(read_params())  # the stages build the objects
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    said = _listen()
+    messages = _listen()
     try:
         with Repo(str(ROOT)) as repo, _stages_in_forks():
             shared: dict[str, Any] = {"targets": options.targets or None, "force": options.force}
@@ -71,30 +73,30 @@ def _run(options: argparse.Namespace) -> int:
             print(f"error: {line}", file=sys.stderr)
         if options.set:
             with Repo(str(ROOT)) as repo, suppress(DvcException):
-                if not said.ran:  # a stage that fails does both itself
+                if not messages.ran:  # a stage that fails does both itself
                     experiment.restore()
                     repo.checkout(
                         allow_missing=True
                     )  # DVC had removed the outputs of the stage that it could not start
-                repo.reproduce(targets=["code"])  # dvc.lock names the lists of the parameters that are there now
+                repo.reproduce(targets=["code"])  # dvc.lock then has the code lists of the restored parameters
         return code
     if not options.targets:
-        _finish(said.ran)
+        _finish(messages.ran)
     if options.set:
-        print("params   those of this experiment: `make params` goes back to the default", flush=True)
+        print("params   those of this experiment: `make params`, then `make repro`, restore the default", flush=True)
     return 0
 
 
 def explain(error: BaseException) -> tuple[int, str]:
-    """Turn what DVC raised into an exit status and one line; no line where the stage has printed its own."""
+    """Convert an error of DVC to an exit status and one line, which is empty if the stage has printed its own."""
     from dvc.exceptions import ReproductionError
     from dvc.stage.exceptions import StageCmdFailedError
 
     chain = list(_chain(error))
     stage = next((str(e).split("'")[1] for e in chain if isinstance(e, ReproductionError)), "the stage")
-    for found in chain:
-        if isinstance(found, StageCmdFailedError):
-            status = int(str(found).rpartition(" ")[2])
+    for cause in chain:
+        if isinstance(cause, StageCmdFailedError):
+            status = int(str(cause).rpartition(" ")[2])
             if status in (1, 130):
                 return status, ""
             signal = -status if status < 0 else status - 128 if status > 128 else 0
@@ -104,7 +106,7 @@ def explain(error: BaseException) -> tuple[int, str]:
                 return 1, (
                     f"{stage} was killed by signal {signal}"
                     f"{' (out of memory?)' if signal == 9 else ''}: the earlier results are in DVC's cache "
-                    f"(`dvc checkout {stage}`), `make repro` goes on from the last checkpoint"
+                    f"(`dvc checkout {stage}`), `make repro` resumes from the last checkpoint"
                 )
             return 1, f"{stage} ended with exit status {status}: see above"
     words = " ".join(str(chain[-1]).split()) or type(chain[-1]).__name__
@@ -129,15 +131,15 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-class _Said(logging.Handler):
-    """What DVC says: which stages run, and which results it takes from its cache; only the latter is shown."""
+class _DvcMessages(logging.Handler):
+    """Messages of DVC: collects which stages run, and prints which results come from the cache."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ran: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Read one message."""
+        """Handle one message."""
         words = record.getMessage()
         if words.startswith("Running stage"):
             self.ran |= {words.split("'")[1]} - {"code"}  # it always runs
@@ -145,51 +147,51 @@ class _Said(logging.Handler):
             print(f"{words.split(' is cached')[0]}: known result, taken from the cache", file=sys.stderr, flush=True)
 
 
-def _listen() -> _Said:
-    """Let DVC log to us alone."""
-    said, logger = _Said(), logging.getLogger("dvc")
-    logger.handlers = [said]
+def _listen() -> _DvcMessages:
+    """Send the messages of DVC to a new handler only, and return it."""
+    messages, logger = _DvcMessages(), logging.getLogger("dvc")
+    logger.handlers = [messages]
     logger.propagate = False
     logger.setLevel(logging.INFO)
-    return said
+    return messages
 
 
 @contextmanager
 def _stages_in_forks() -> Iterator[None]:
-    """Have DVC run our stages in forks of this process, not in a shell (tests/runtime/test_runs.py holds DVC to it)."""
-    from dvc.stage import run as of_dvc
+    """Make DVC run our stages in forks of this process, not in a shell (tested in tests/runtime/test_runs.py)."""
+    from dvc.stage import run as dvc_run
     from dvc.stage.exceptions import StageCmdFailedError
 
-    in_a_shell, loaded = of_dvc._run, False
+    run_in_shell, loaded = dvc_run._run, False
 
-    def run(executable: str | None, command: str, **how: Any) -> None:
+    def run(executable: str | None, command: str, **options: Any) -> None:
         nonlocal loaded
         words = shlex.split(command)
         if words[:3] != ["python", "-m", "pipelines"]:
-            in_a_shell(executable, command, **how)
+            run_in_shell(executable, command, **options)
             return
         if not loaded:
             loaded = True
             _load()
-        process = forked.start("pipelines", words[3:], str(how["cwd"]), how["env"])
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the stage too: it decides
+        process = forked.start("pipelines", words[3:], str(options["cwd"]), options["env"])
+        earlier_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage handles Ctrl-C
         try:
             forked.load_later()  # while the first stage computes on one core
             _, status = os.waitpid(process, 0)
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, earlier_handler)
         if code := os.waitstatus_to_exitcode(status):
             raise StageCmdFailedError(command, code)
 
-    of_dvc._run = run
+    dvc_run._run = run
     try:
         yield
     finally:
-        of_dvc._run = in_a_shell
+        dvc_run._run = run_in_shell
 
 
 def _load() -> None:
-    """Load the libraries of the composition that is about to run; what is wrong with it, its first stage says."""
+    """Import the libraries of the composition that will run; its first stage reports the composition's errors."""
     from hallmark.build import read_params
 
     for name, value in store.environment(ROOT).items():
@@ -199,19 +201,19 @@ def _load() -> None:
 
 
 def _refuse_second() -> None:
-    """Refuse to write params.yaml under a run that is at work.
+    """Refuse to write params.yaml while another run works in this folder.
 
     Raises:
-        HallmarkError: names its process.
+        HallmarkError: there is another run; names its process.
     """
     import json
 
     file = ROOT / ".dvc" / "tmp" / "rwlock"
     try:
-        held = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        locks = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError:
         return
-    infos = [*held.get("write", {}).values(), *(info for of_one in held.get("read", {}).values() for info in of_one)]
+    infos = [*locks.get("write", {}).values(), *(info for held in locks.get("read", {}).values() for info in held)]
     for info in infos:
         try:
             os.kill(int(info["pid"]), 0)
@@ -223,10 +225,10 @@ def _refuse_second() -> None:
 
 
 def _finish(ran: set[str]) -> None:
-    """Show what no stage has shown, and bring the Bento in line with a bundle that came from the cache.
+    """Print the results that no stage has printed, and rebuild the Bento of a bundle that came from the cache.
 
     Args:
-        ran: stages that really ran.
+        ran: stages that were run, not restored from the cache.
     """
     from bentos.build import build_bento, is_built
     from hallmark.build import build_experiment, read_params
@@ -237,12 +239,12 @@ def _finish(ran: set[str]) -> None:
     built = build_experiment(read_params())
     evaluator = built["evaluate"]["evaluator"]
     if "evaluate" not in ran:
-        terminal.show_figures(Path(EVALUATION), evaluator.shown, evaluator.metrics(built["task"], built["learner"]))
+        terminal.show_figures(Path(EVALUATION), evaluator.layout, evaluator.metrics(built["task"], built["learner"]))
     keep_bundle()
     if "package" not in ran:
         if built["package"]["bento"] and not is_built(Path(BUNDLE)):
             build_bento(Path(BUNDLE), Path(LOCK))
-        terminal.show_places(Path(BUNDLE), Path(EVALUATION))
+        terminal.show_outputs(Path(BUNDLE), Path(EVALUATION))
 
 
 if __name__ == "__main__":

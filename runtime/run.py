@@ -16,25 +16,25 @@ NAMES = ("prepare", "train", "evaluate", "package")
 
 
 def main(arguments: list[str]) -> int:
-    """Run the pipeline that was asked for; a failure is one line, and leaves what was there before."""
+    """Run the named pipeline and return the exit status; a failure prints one line and keeps the earlier results."""
     if len(arguments) != 1 or arguments[0] not in NAMES:
         print(f"usage: python -m pipelines {{{','.join(NAMES)}}}", file=sys.stderr)
         return 2
     gc.disable()  # imports allocate much and free nothing
-    asked: list[int] = []
+    received: list[int] = []
 
-    def heed(number: int, _: object) -> None:
-        asked.append(number)
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, heed)  # libraries turn the exception into others on its way up
+    signal.signal(signal.SIGINT, interrupt)  # recorded, because libraries convert the exception to others
     try:
         kernels.pin()
         return run(arguments[0])
     except (Exception, KeyboardInterrupt) as error:
         if not isinstance(error, ProvenanceError):
             _leave_experiment()
-        if asked or isinstance(error, KeyboardInterrupt):
+        if received or isinstance(error, KeyboardInterrupt):
             print(f"error: {INTERRUPTED}", file=sys.stderr)
             return 130
         print(f"error: {error if isinstance(error, HallmarkError) else _unexpected(error)}", file=sys.stderr)
@@ -59,14 +59,15 @@ def run(name: str) -> int:
     keep_bundle()
     store.start()
     pipeline = getattr(import_module(f"pipelines.{name}"), name)
-    found = facts.collect(params, start.deps)
+    run_facts = facts.collect(params, start.deps)
     gc.freeze()
     gc.enable()
     try:
         with earlier_kept(name):
-            start.mark()
-            response = store.run(pipeline, params, facts=found)
+            start.write_made_from()
+            response = store.run(pipeline, params, facts=run_facts)
             start.check_unchanged()
+            start.record_output(response)
     except GateError:
         _show(built, "figures")
         raise
@@ -82,14 +83,14 @@ def run(name: str) -> int:
     if name == "package":
         from runtime.registry import register
 
-        register(response, found)
+        register(response, run_facts)
         keep_bundle()
         _show(built, "places")
     return 0
 
 
 def _show(built: dict[str, Any], what: str) -> None:
-    """Print what was found: `dvc exp run` ends with the same words as `make repro`."""
+    """Print results of a stage; `dvc exp run` and `make repro` print the same."""
     from pathlib import Path
 
     from hallmark.files import read_json
@@ -98,15 +99,15 @@ def _show(built: dict[str, Any], what: str) -> None:
 
     evaluator = built["evaluate"]["evaluator"]
     if what == "account":
-        terminal.show_account(read_json(Path(VALIDATION) / "validation.json"))
+        terminal.show_cleaning(read_json(Path(VALIDATION) / "validation.json"))
     elif what == "figures":
-        terminal.show_figures(Path(EVALUATION), evaluator.shown, evaluator.metrics(built["task"], built["learner"]))
+        terminal.show_figures(Path(EVALUATION), evaluator.layout, evaluator.metrics(built["task"], built["learner"]))
     else:
-        terminal.show_places(Path(BUNDLE), Path(EVALUATION))
+        terminal.show_outputs(Path(BUNDLE), Path(EVALUATION))
 
 
 def _leave_experiment() -> None:
-    """Put back the parameters that `dvc exp run` had written before a stage failed."""
+    """Restore the parameters that `dvc exp run` has replaced, after a stage failed."""
     from runtime import experiment
 
     if "DVC_EXP_BASELINE_REV" in os.environ:
@@ -114,7 +115,7 @@ def _leave_experiment() -> None:
 
 
 def _unexpected(error: Exception) -> str:
-    """Say in one line what the system refused; the traceback of a defect goes into a file."""
+    """Describe an unexpected error in one line; write its traceback to a file, except when the disk is full."""
     import errno
     import traceback
     from contextlib import suppress
@@ -123,8 +124,8 @@ def _unexpected(error: Exception) -> str:
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
-    full = ("No space left", "disk is full")  # the system's words, and SQLite's
-    if any(getattr(e, "errno", None) == errno.ENOSPC or any(words in str(e) for words in full) for e in causes):
+    full = ("No space left", "disk is full")  # messages of the operating system and of SQLite
+    if any(getattr(e, "errno", None) == errno.ENOSPC or any(message in str(e) for message in full) for e in causes):
         return "the disk is full: free some space and run again; the earlier results are as they were"
     if "HALLMARK_DEBUG" in os.environ:
         traceback.print_exception(error)
@@ -132,5 +133,5 @@ def _unexpected(error: Exception) -> str:
     with suppress(OSError):
         log.parent.mkdir(exist_ok=True)
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return f"{words}; the earlier results are as they were, the traceback is in {log}"
+    message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"{message}; the earlier results are as they were, the traceback is in {log}"

@@ -1,4 +1,4 @@
-"""python -m runtime.tune NAME: search tune.space, one ZenML run a trial; the winner becomes conf/tuned/NAME.yaml."""
+"""python -m runtime.tune NAME: search tune.space, one ZenML run per trial; write the best to conf/tuned/NAME.yaml."""
 
 from hallmark import kernels
 
@@ -18,7 +18,7 @@ from runtime import store
 
 
 def main(name: str) -> None:
-    """Run what is left of the study, then write the winner."""
+    """Run the remaining trials of the study, then write the best setting."""
     params = read_params()
     build_experiment(params)
     if not (store.ROOT / PREPARED / "splits.parquet").is_file():
@@ -28,11 +28,11 @@ def main(name: str) -> None:
     from runtime import facts
 
     journal = Path(".work/tune") / f"{name}.journal"
-    found = facts.collect(params, {})  # a study is no stage: DVC names no dependencies of it
+    run_facts = facts.collect(params, {})  # a study is no stage of DVC and has no dependencies there
 
     def attempt(trial: Any, setting: Mapping[str, float]) -> float:
         inputs = (params, dict(setting), PREPARED, str(journal), trial._trial_id)
-        response = store.run(tune, *inputs, facts={**found, "trial": trial.number})
+        response = store.run(tune, *inputs, facts={**run_facts, "trial": trial.number})
         result = response.steps["try_setting"].outputs["trial"][0].load()
         if result["state"] == "pruned":
             raise Pruned
@@ -46,7 +46,7 @@ def main(name: str) -> None:
     best, value = search(config, open_study(config, journal), attempt, after)
     out = Path("conf/tuned") / f"{name}.yaml"
     write_text(out, _override(name, best, value))
-    print(f"best: valid {value:.4f} {_line(best)}\nwritten to {out}; take it up with")
+    print(f"best: valid {value:.4f} {_line(best)}\nwritten to {out}; use it with")
     print(f"  make params OVERRIDES=tuned={name}   (or dvc exp run -S tuned={name})")
 
 
@@ -61,8 +61,8 @@ def _override(name: str, best: Mapping[str, float], value: float) -> str:
     for key, number in best.items():
         *path, last = key.split(".")
         node = tree
-        for part in path:
-            node = node.setdefault(part, {})
+        for section in path:
+            node = node.setdefault(section, {})
         node[last] = float(f"{number:.6g}")
     text: str = yaml.safe_dump(tree)
     return f"# @package _global_\n# Winner of `make tune NAME={name}`: valid loss {value:.6f}.\n{text}"

@@ -1,8 +1,8 @@
 """List the installed version of every distribution that is loaded when some modules are imported.
 
-What a library loads is known by importing it, in a process of its own, and reading `sys.modules`: its metadata name
+What a library loads is measured by importing it in a separate process and reading `sys.modules`: its metadata names
 what it may need, not what it uses (pandas reads Parquet with pyarrow, which it does not require). That takes seconds,
-so the result is kept until the imports or the installed distributions change.
+so the result is cached until the imports or the installed distributions change.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from hallmark.errors import HallmarkError
 from hallmark.files import write_text
 
 CACHE = "HALLMARK_CACHE"
-"""Environment variable: a directory that several clones share for what takes long; `.work` of each by default."""
-MOST_KEPT = 100  # groups: five compositions under five sets of distributions
+"""Environment variable: a cache directory that several clones can share; by default `.work` of each clone."""
+MOST_KEPT = 100  # groups in the cache: five compositions with five sets of distributions
 _LOAD = """
 import importlib, json, os, sys
 
@@ -30,16 +30,16 @@ def load(names):
         module, missing = name, []
         while module:
             try:
-                found = importlib.import_module(module)
+                imported = importlib.import_module(module)
                 break
             except ImportError:
                 module, _, last = module.rpartition(".")
                 missing.insert(0, last)
         for last in missing if module else ():
-            found = getattr(found, last, None)  # libraries may load a module when its attribute is first asked for
+            imported = getattr(imported, last, None)  # libraries may load a module at its first use
 
 def report(groups, loaded):
-    # What all have in common is imported once, then the smallest group goes on in a fork.
+    # What all groups import is imported once, then a fork imports the rest of the smallest group.
     common = set.intersection(*groups.values()) - loaded
     load(common)
     loaded = loaded | common
@@ -60,13 +60,15 @@ report({key: set(names) for key, names in json.load(sys.stdin).items()}, set())
 def versions_of(
     imports: Mapping[str, Collection[str]], pinned: Collection[str], cache: Path
 ) -> dict[str, dict[str, str]]:
-    """Give versions without local suffixes, which name a build: `2.13.0+cpu` and `2.13.0` are one version.
+    """List the distributions that groups of imports load, with their versions.
+
+    Versions have no local suffix, which names a build: `2.13.0+cpu` and `2.13.0` are the same version.
 
     Args:
-        imports: name of a group → the modules that it imports, dotted.
-        pinned: distributions that count. Others, such as what a build of torch brings for its accelerator, depend on
+        imports: name of a group → dotted names of the modules that it imports.
+        pinned: distributions to list. Others, such as those that a build of torch needs for its accelerator, depend on
             the machine.
-        cache: where results are kept.
+        cache: file of cached results.
 
     Returns:
         Name of a group → distribution → version, sorted.
@@ -89,23 +91,23 @@ def versions_of(
 
 
 def cache_of(root: Path) -> Path:
-    """Return the file in which results are kept; they are named after all that they depend on."""
+    """Return the file of cached results; their keys are digests of all that they depend on."""
     return Path(os.environ.get(CACHE, str(root / ".work"))) / "versions.json"
 
 
 def pinned_by(lock: Path) -> frozenset[str]:
-    """List the distributions that a lock file names, and torch, which is installed apart."""
+    """List the distributions that a lock file names, and torch, which is installed separately."""
     return frozenset(re.findall(r"(?m)^([a-z0-9-]+)==", lock.read_text(encoding="utf-8"))) | {"torch"}
 
 
 def _installed() -> dict[str, str]:
-    """Name what is installed, as the directories of metadata do: distribution → version."""
-    found: dict[str, str] = {}
+    """Return the version of every installed distribution, from the names of the metadata directories."""
+    versions: dict[str, str] = {}
     for directory in sys.path:
-        for place in sorted(Path(directory).glob("*.dist-info")):
-            name, _, version = place.name.removesuffix(".dist-info").partition("-")
-            found.setdefault(normal(name), version)  # the first one on the path is the one that is imported
-    return found
+        for metadata in sorted(Path(directory).glob("*.dist-info")):
+            name, _, version = metadata.name.removesuffix(".dist-info").partition("-")
+            versions.setdefault(normal(name), version)  # Python imports the first match on the path
+    return versions
 
 
 def _key(names: Collection[str], installed: Mapping[str, str]) -> str:
@@ -114,7 +116,7 @@ def _key(names: Collection[str], installed: Mapping[str, str]) -> str:
 
 
 def _loaded(missing: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
-    """Import every group in a process of its own; returns the distributions that were loaded."""
+    """Import every group in a separate process; return the distributions that were loaded."""
     done = subprocess.run(
         [sys.executable, "-c", _LOAD],
         input=json.dumps({key: sorted(names) for key, names in missing.items()}),
@@ -131,5 +133,5 @@ def _loaded(missing: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
 
 
 def normal(name: str) -> str:
-    """Write a distribution's name as package indexes do: `Foo.Bar_baz` → `foo-bar-baz`."""
+    """Normalise a distribution's name as package indexes do: `Foo.Bar_baz` → `foo-bar-baz`."""
     return re.sub(r"[-_.]+", "-", name).lower()

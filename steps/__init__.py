@@ -1,1 +1,1 @@
-"""ZenML steps, one a file: each calls the library once and returns a reference to what it made."""
+"""ZenML steps, one per file: each calls the library once and returns a reference to its output."""

@@ -11,7 +11,7 @@ from steps import references  # noqa: F401, registers FileRef
 
 @step
 def build_bento(bundle: FileRef, lock: str) -> str:
-    """The Bento's tag."""
+    """Build the Bento and return its tag."""
     tag, digest = build.build_bento(Path(bundle.path), Path(lock))
     log_metadata({"bento": tag, "bento_sha256": digest})
     return tag

@@ -17,6 +17,6 @@ from steps import references  # noqa: F401, registers FileRef
 def calibrate(
     model: FileRef, task: dict[str, Any], learner: dict[str, Any], config: dict[str, Any], prepared: str
 ) -> Annotated[FileRef, ArtifactConfig(name="calibration", artifact_type=ArtifactType.MODEL)]:
-    """The directory of the calibration, beside the model's other parts."""
+    """Fit the calibration and return its directory inside the model's directory."""
     built = build(task, "task"), build(learner, "learner")
     return stage.calibrate(*built, Path(prepared), Path(model.path).parent, build(config, "calibrate"), bars())

@@ -16,6 +16,6 @@ from steps import references  # noqa: F401, registers FileRef
 def clean_rows(
     data: dict[str, Any], task: dict[str, Any], out: str, report: str
 ) -> tuple[Annotated[FileRef, "rows"], Annotated[FileRef, "validation"]]:
-    """Rows that keep the task's schema, and the account of the others, which the dashboard shows."""
+    """Return the clean rows, and the report of all other rows, which the dashboard shows."""
     rows = stage.clean_rows(build(data, "data"), build(task, "task"), Path(out), Path(report), bars())
     return rows, FileRef.to(Path(report), rows.rows)

@@ -1,4 +1,4 @@
-"""Fail where a gate failed."""
+"""Fail the stage if a gate failed."""
 
 from pathlib import Path
 
@@ -11,5 +11,5 @@ from steps import references  # noqa: F401, registers FileRef
 
 @step
 def enforce_gates(report: FileRef) -> int:
-    """How many gates passed; raises with figure, bound and reason when one did not."""
+    """Return how many gates passed; raise an error with value, bound and reason if one failed."""
     return stage.enforce_gates(Path(report.path))

@@ -1,4 +1,4 @@
-"""Score on test and let the gates decide."""
+"""Score on test and apply the gates."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,11 +23,13 @@ def evaluate_model(
     champions: str,
     out: str,
 ) -> Annotated[FileRef, "report"]:
-    """The report's directory; whether the gates passed is decided after it is stored."""
+    """Write the report and return its directory; the next step, `enforce_gates`, fails if a gate failed."""
     gates = build(evaluate["gates"], "evaluate.gates")
     evaluator = build(evaluate["evaluator"], "evaluate.evaluator")
-    built, learned = build(task, "task"), build(learner, "learner")
-    champion = stage.find_champion(built.name, Path(releases), Path(champions))
-    stage.evaluate(built, learned, evaluator, Path(prepared), Path(model), champion, gates, Path(out), bars())
+    built_task, built_learner = build(task, "task"), build(learner, "learner")
+    champion = stage.find_champion(built_task.name, Path(releases), Path(champions))
+    stage.evaluate(
+        built_task, built_learner, evaluator, Path(prepared), Path(model), champion, gates, Path(out), bars()
+    )
     log_metadata(stage.headline_of(Path(out)))
     return FileRef.to(Path(out))

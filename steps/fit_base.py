@@ -1,4 +1,4 @@
-"""Fit the candidates and keep the better one on valid."""
+"""Fit the candidates and keep the best on valid."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ def fit_base(
     prepared: str,
     out: str,
 ) -> Annotated[FileRef, ArtifactConfig(name="base", artifact_type=ArtifactType.MODEL)]:
-    """The base model's directory."""
+    """Fit the base model and return its directory."""
     built = build(task, "task"), build(learner, "learner"), build(model["candidates"], "model.candidates")
     base = stage.fit_base(*built, build(train, "train"), Path(prepared), Path(out), bars())
     log_metadata(stage.training_facts(Path(out)))

@@ -1,4 +1,4 @@
-"""Fit what each subject's gate keeps."""
+"""Fit the methods that the subjects' gates select."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from steps import references  # noqa: F401, registers FileRef
 @step
 def personalise(
     base: FileRef, task: dict[str, Any], learner: dict[str, Any], config: dict[str, Any], prepared: str
-) -> Annotated[FileRef, ArtifactConfig(name="people", artifact_type=ArtifactType.MODEL)]:
-    """The directory of everybody's adapters, beside the base."""
+) -> Annotated[FileRef, ArtifactConfig(name="subjects", artifact_type=ArtifactType.MODEL)]:
+    """Fit the adapters of all subjects and return their directory, beside the base model."""
     built = build(task, "task"), build(learner, "learner")
     return stage.personalise(*built, Path(prepared), Path(base.path).parent, build(config, "personalise"), bars())

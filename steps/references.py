@@ -1,4 +1,4 @@
-"""How ZenML stores a reference: its JSON, and the report or card that lies beside what it refers to."""
+"""ZenML materializer of `FileRef`: stores it as JSON, with the report or card of the directory it refers to."""
 
 import json
 from pathlib import Path
@@ -17,13 +17,13 @@ SHOWN = {
 
 
 class FileRefMaterializer(BaseMaterializer):
-    """Stores a `FileRef`; registered by importing this module."""
+    """Stores and loads a `FileRef`; importing this module registers it."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (FileRef,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
 
     def load(self, data_type: type[FileRef]) -> FileRef:
-        """Read the reference and check that its bytes are still there."""
+        """Read the reference and check that its file or directory is unchanged."""
         with self.artifact_store.open(f"{self.uri}/ref.json") as file:
             reference = FileRef(**json.load(file))
         reference.open()
@@ -35,12 +35,12 @@ class FileRefMaterializer(BaseMaterializer):
             json.dump(data.as_dict(), file, sort_keys=True)
 
     def save_visualizations(self, data: FileRef) -> dict[str, VisualizationType]:
-        """Copy report, card and pictures beside the reference: the dashboard shows them."""
+        """Copy report, card and pictures beside the reference, for the dashboard."""
         shown = {}
         directory = Path(data.path)
-        found = [(directory / name, kind) for name, kind in SHOWN.items()]
-        found += [(picture, VisualizationType.IMAGE) for picture in sorted(directory.glob("pictures/*.png"))]
-        for source, kind in found:
+        sources = [(directory / name, kind) for name, kind in SHOWN.items()]
+        sources += [(picture, VisualizationType.IMAGE) for picture in sorted(directory.glob("pictures/*.png"))]
+        for source, kind in sources:
             if source.is_file():
                 uri = f"{self.uri}/{source.name}"
                 with self.artifact_store.open(uri, "wb") as file:
@@ -49,9 +49,9 @@ class FileRefMaterializer(BaseMaterializer):
         return shown
 
     def extract_metadata(self, data: FileRef) -> dict[str, Any]:
-        """Path, digest and rows."""
+        """Return path, digest and number of rows."""
         return {k: v for k, v in data.as_dict().items() if v is not None}
 
     def compute_content_hash(self, data: FileRef) -> str:
-        """The digest of what is referred to."""
+        """Return the digest of the file or directory."""
         return data.sha256

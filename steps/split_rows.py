@@ -1,4 +1,4 @@
-"""Assign people and cut time, and check that nothing leaks."""
+"""Assign rows or subjects to train, valid and test, and check for leakage."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from steps import references  # noqa: F401, registers FileRef
 
 @step
 def split_rows(rows: FileRef, task: dict[str, Any], report: str) -> Annotated[FileRef, "splits"]:
-    """The splits table, after the leakage check."""
+    """Split the rows, check for leakage and return the splits table."""
     built, prepared = build(task, "task"), Path(rows.path).parent
     splits = stage.split_rows(built, prepared)
     log_metadata({"leakage_check": stage.check_leakage(built, prepared, Path(report))})

@@ -1,4 +1,4 @@
-"""Try one setting of a study."""
+"""Run one trial of a hyperparameter study."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,15 +15,15 @@ from hallmark.stages import tune as stage
 def try_setting(
     params: dict[str, Any], setting: dict[str, float], prepared: str, journal: str, trial_id: int
 ) -> Annotated[dict[str, Any], "trial"]:
-    """The loss on valid, or that the trial was pruned."""
+    """Fit with one setting; return the loss on valid, or that the trial was pruned."""
     from optuna.trial import Trial
 
     study = open_study(build(params["tune"], "tune"), Path(journal))
     evaluated = watch(Trial(study, trial_id))
     try:
         value = stage.try_setting(stage.with_setting(params, setting), Path(prepared), evaluated, bars())
-        found: dict[str, Any] = {"study": STUDY, "setting": setting, "valid_loss": value, "state": "complete"}
+        result: dict[str, Any] = {"study": STUDY, "setting": setting, "valid_loss": value, "state": "complete"}
     except Pruned:
-        found = {"study": STUDY, "setting": setting, "state": "pruned"}
-    log_metadata(found)
-    return found
+        result = {"study": STUDY, "setting": setting, "state": "pruned"}
+    log_metadata(result)
+    return result

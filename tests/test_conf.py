@@ -43,7 +43,7 @@ def test_every_option_composes_and_builds(group: str, option: str) -> None:
         (("experiment=sentiment", "learner=trees"), r"task: SentimentTask does not belong to TradesLearner"),
         (
             ("experiment=sentiment", "train=quick"),
-            r"train: Quick does not belong to SentimentLearner, which takes Train",
+            r"train: NoTrainer does not belong to SentimentLearner, which takes Train",
         ),
         (
             ("experiment=sentiment", "model=boosted_trees"),
@@ -60,7 +60,7 @@ def test_every_option_composes_and_builds(group: str, option: str) -> None:
         ),
         (("evaluate=trades",), r"task: GlucoseTask does not belong to ClassEvaluation, which takes ClassTask"),
         (("model=encoder",), r"candidates\[0\]: EncoderConfig .* ResidualMLPConfig or PatchTSTBodyConfig or Ensemble"),
-        (("train=quick",), r"train: Quick does not belong to ForecastLearner, which takes TrainConfig"),
+        (("train=quick",), r"train: NoTrainer does not belong to ForecastLearner, which takes TrainConfig"),
         (("calibrate=temperature",), r"calibrate: TemperatureConfig does not belong to ForecastLearner"),
         (("model.candidates=[]",), r"model\.candidates is empty: choose a model"),
     ],
@@ -113,7 +113,7 @@ def test_a_misspelt_key_is_named_with_its_neighbour() -> None:
     "target",
     [
         "hallmark.files.write_text",
-        "hallmark.families.forecasting.base_forecaster.load_base",
+        "hallmark.families.forecasting.base.load_base",
         "hallmark.errors.HallmarkError",
     ],
 )
@@ -142,7 +142,7 @@ def test_a_missing_key_is_named() -> None:
 def test_a_refused_value_is_named_with_its_key() -> None:
     params = compose()
     params["learner"]["forecast"]["history_dropout"] = 3
-    with pytest.raises(ConfigError, match=r"learner\.forecast: history_dropout=3"):
+    with pytest.raises(ConfigError, match=r"learner\.forecast\.history_dropout=3: must be less than or equal to 1"):
         build(params)
 
 
@@ -197,3 +197,9 @@ def test_names_are_those_of_the_constructors() -> None:
     from hallmark.learn.trainer import TrainConfig
 
     assert {f.name for f in dataclasses.fields(TrainConfig)} == set(node) - {"_target_"}
+
+
+@pytest.mark.parametrize("group", ["personalise", "calibrate"])
+def test_null_takes_a_group_away(group: str, tmp_path: Path) -> None:
+    write_params(tmp_path / "params.yaml", [f"{group}=null"])
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text())[group] is None

@@ -67,7 +67,7 @@ def test_every_experiment_that_is_shown_composes(settings: tuple[str, ...]) -> N
 def test_the_python_of_the_readme_runs(bundle: Path, toy: Any, tmp_path: Path) -> None:
     from tests.tasks.glucose.test_predictor import request_of
 
-    panel = toy.task.parts(toy.prepared).panel
+    panel = toy.task.split_panel(toy.prepared).panel
     origin = int(panel.origins[panel.subject[panel.origins] == 0][-1])
     (tmp_path / "examples").mkdir()
     (tmp_path / "examples" / "glucose.json").write_text(request_of(panel, origin).model_dump_json())
@@ -92,3 +92,10 @@ def test_the_answer_of_the_readme_has_the_fields_of_an_answer(toy: Any) -> None:
 
 def test_the_readme_is_read_in_five_minutes() -> None:
     assert len(TEXT["README.md"].splitlines()) <= 140
+
+
+def test_no_merge_was_left_half_done() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    texts = [ROOT / name for name in listed if name.endswith((".md", ".py", ".yaml", ".toml"))]
+    marks = tuple(sign * 7 + " " for sign in "<>")
+    assert not [p for p in texts if p.is_file() and any(line.startswith(marks) for line in p.read_text().splitlines())]

@@ -24,7 +24,7 @@ def model(bundle: Path) -> Any:
 @pytest.fixture(scope="module")
 def question(toy: Any) -> dict[str, Any]:
     """A request at the end of the first subject's record, as JSON."""
-    panel = toy.task.parts(toy.prepared).panel
+    panel = toy.task.split_panel(toy.prepared).panel
     origin = int(panel.origins[panel.subject[panel.origins] == 0][-1])
     found: dict[str, Any] = json.loads(request_of(panel, origin).model_dump_json())
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hallmark.build import build
-from hallmark.contracts import Prepared, silent
+from hallmark.contracts import Prepared, no_progress
 from hallmark.learn.candidates import fit_candidates
 from runtime.compose import composed as compose
 
@@ -18,11 +18,11 @@ SMALL_TEXT = (
     "experiment=text",
     "data.reports=200",
     "data.recipes=120",
-    "model.start.vocabulary=300",
-    "model.start.width=32",
-    "model.start.heads=2",
-    "model.start.layers=2",
-    "model.start.budget_tflop=0.05",
+    "model.initial_checkpoint.vocabulary=300",
+    "model.initial_checkpoint.width=32",
+    "model.initial_checkpoint.heads=2",
+    "model.initial_checkpoint.layers=2",
+    "model.initial_checkpoint.budget_tflop=0.05",
     "train.budget_tflop=0.05",
     "model.candidates.0.context_length=64",
 )
@@ -69,14 +69,14 @@ def prepare(params: dict[str, Any], task: Any) -> Prepared:
 def fit(params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, out: Path) -> dict[str, Any]:
     """Fit the candidates into a directory, as the stage does; returns the training record."""
     candidates, settings = build(params["model"]["candidates"]), build(params["train"])
-    return fit_candidates(learner, task, prepared, candidates, settings, out, out / "scratch", silent)
+    return fit_candidates(learner, task, prepared, candidates, settings, out, out / "scratch", no_progress)
 
 
 def train(params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, out: Path) -> Path:
     """Fit, personalise and calibrate into a directory, as the stage does."""
     fit(params, task, learner, prepared, out)
     if params["personalise"] is not None:
-        learner.personalise(task, prepared, out, build(params["personalise"]), out / "scratch", silent)
+        learner.personalise(task, prepared, out, build(params["personalise"]), out / "scratch", no_progress)
     if params["calibrate"] is not None:
-        learner.calibrate(task, prepared, out, build(params["calibrate"]), silent)
+        learner.calibrate(task, prepared, out, build(params["calibrate"]), no_progress)
     return out

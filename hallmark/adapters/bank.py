@@ -1,8 +1,8 @@
 """AdapterBank: many subjects' LoRA adapters on one frozen base, a different one for each row of a batch.
 
 PEFT runs the adapters of a mixed batch one after the other; here a layer gathers its rows' factors and multiplies
-them all at once. Slot 0 holds zeros and is exactly the base model. PEFT stays the file format (adapter_files.py) and
-the oracle of the tests.
+them all at once. Slot 0 holds zeros and is exactly the base model. PEFT is the file format (files.py) and the
+reference in the tests.
 Legend of shapes: S slots, R rank, I inputs and O outputs of a layer, B rows of a batch, N rows that a layer sees (a
 multiple of B where a model folds channels into the batch), T positions of a row.
 """
@@ -39,21 +39,21 @@ class AdapterSpec:
 
     @property
     def scaling(self) -> float:
-        """What the product of the factors is multiplied with."""
+        """Number that the product of the factors is multiplied by."""
         return self.alpha / self.rank
 
     def plain(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the spec as JSON values."""
         return {**asdict(self), "shapes": {name: list(shape) for name, shape in self.shapes.items()}}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "AdapterSpec":
-        """Take up what `plain` gave."""
+        """Make a spec from the values that `plain` returned."""
         return cls(**{**plain, "shapes": {name: tuple(shape) for name, shape in plain["shapes"].items()}})
 
     @property
     def size(self) -> int:
-        """Numbers of one adapter."""
+        """Number of parameters of one adapter, F."""
         return sum(self.rank * (outputs + inputs) for outputs, inputs in self.shapes.values())
 
 
@@ -78,10 +78,10 @@ def target_layers(model: nn.Module, targets: str) -> dict[str, nn.Linear]:
         BundleError: none matches.
     """
     pattern = re.compile(targets)
-    found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and pattern.fullmatch(name)}
-    if not found:
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and pattern.fullmatch(name)}
+    if not layers:
         raise BundleError(f"no linear layer of {type(model).__name__} matches lora_targets={targets!r}")
-    return found
+    return layers
 
 
 def spec_of(model: nn.Module, targets: str, base: str, rank: int, alpha: float) -> AdapterSpec:
@@ -92,25 +92,25 @@ def spec_of(model: nn.Module, targets: str, base: str, rank: int, alpha: float) 
 
 @dataclass
 class _Choice:
-    """Who uses which slot in the batch under way: one object that all layers of a bank look at.
+    """Slots of the rows of the current batch: one object that all layers of a bank share.
 
     Attributes:
-        rows: (B,) slot of every row; None where the base speaks for all, or where `groups` says it.
+        rows: (B,) slot of every row; None if the base answers for all, or if another attribute is set.
         groups: the batch is this many equal blocks of rows, block i using slot i + 1; 0 if not.
-        one: every row uses this slot; 0 if not.
+        shared_slot: every row uses this slot; 0 if not.
     """
 
     rows: Tensor | None = None
     groups: int = 0
-    one: int = 0
+    shared_slot: int = 0
 
 
 class BankedLinear(nn.Module):
-    """A frozen linear layer and everybody's factors.
+    """A frozen linear layer with the factors of many subjects.
 
     Args:
         linear: the base's layer.
-        slots: how many adapters find room, slot 0 not counted.
+        slots: number of adapters that fit, slot 0 not counted.
         spec: rank and scale of the factors.
         choice: shared by the layers of one bank.
         dtype: in which factors are stored; products are made in the input's.
@@ -129,9 +129,9 @@ class BankedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, …, I) → (N, …, O)."""
         y = nn.functional.linear(x, self.linear.weight, self.linear.bias)
-        groups, rows, one = self.choice.groups, self.choice.rows, self.choice.one
-        if one:
-            return _one_subject(x, y, self.a[one], self.b[one], self.scaling)
+        groups, rows, shared_slot = self.choice.groups, self.choice.rows, self.choice.shared_slot
+        if shared_slot:
+            return _one_subject(x, y, self.a[shared_slot], self.b[shared_slot], self.scaling)
         if groups:
             return _grouped(x, y, self.a[1 : groups + 1], self.b[1 : groups + 1], self.scaling)
         if rows is None:
@@ -156,7 +156,7 @@ def _one_subject(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> 
 def _grouped(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
     """Add each group's own low-rank product, (N, …, I) and (N, …, O) with (G, R, I) and (G, R, O) → (N, …, O).
 
-    N is a multiple of G; rows of one group stand together.
+    N is a multiple of G; the rows of one group are adjacent.
     """
     inner = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), a.to(x.dtype).mT)
     shaped = y.reshape(len(b), -1, y.shape[-1])
@@ -164,13 +164,13 @@ def _grouped(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tens
 
 
 def _one_position(x: Tensor, y: Tensor, a: Tensor, b: Tensor, rows: Tensor, scaling: float) -> Tensor:
-    """The same for rows of a single position, (N, …1, I), where a bag of embeddings spares a copy of (N, R, O)."""
+    """Add the low-rank products of rows of one position, (N, …1, I); an embedding bag avoids a copy of (N, R, O)."""
     rank = a.shape[1]
     inner = torch.bmm(x.reshape(len(rows), 1, -1), a.index_select(0, rows).to(x.dtype).mT)
     index = rows[:, None] * rank + torch.arange(rank, device=rows.device)
     weights = (inner.view(-1, rank) * scaling).to(b.dtype)
-    found = nn.functional.embedding_bag(index, b.view(-1, b.shape[-1]), mode="sum", per_sample_weights=weights)
-    return y.add_(found.to(y.dtype).view(y.shape))
+    product = nn.functional.embedding_bag(index, b.view(-1, b.shape[-1]), mode="sum", per_sample_weights=weights)
+    return y.add_(product.to(y.dtype).view(y.shape))
 
 
 class AdapterBank(nn.Module):
@@ -181,7 +181,7 @@ class AdapterBank(nn.Module):
     Args:
         model: the base.
         spec: what the adapters share.
-        slots: how many find room beside slot 0.
+        slots: number of adapters that fit, slot 0 not counted.
         dtype: in which factors are stored.
     """
 
@@ -213,35 +213,37 @@ class AdapterBank(nn.Module):
         if isinstance(rows, int):
             self.choice.groups = rows
         elif rows is not None and len(rows) == 1:
-            self.choice.one = int(rows)
+            self.choice.shared_slot = int(rows)
         else:
             self.choice.rows = rows
         try:
             return self.model(*args, **inputs)
         finally:
-            self.choice.rows, self.choice.groups, self.choice.one = None, 0, 0
+            self.choice.rows, self.choice.groups, self.choice.shared_slot = None, 0, 0
 
     @property
     def device(self) -> torch.device:
-        """Where the factors lie."""
+        """Device of the factors."""
         return next(iter(self.layers.values())).a.device
 
     @torch.no_grad()
     def put(self, slot: int, block: Floats) -> None:
         """Write adapters into neighbouring slots, the first into `slot`, (P, F) as `flatten` makes them."""
         check_slots(slot, len(block), self.slots)
-        flat, at, here = torch.from_numpy(block), 0, slice(slot, slot + len(block))
+        flat, offset, slots = torch.from_numpy(block), 0, slice(slot, slot + len(block))
         for layer in self.layers.values():
-            a, b = layer.a[here], layer.b[here]
-            a.copy_(flat[:, at : (at := at + a[0].numel())].view(a.shape))
-            b.copy_(flat[:, at : (at := at + b[0].numel())].view(len(b), -1, self.spec.rank).transpose(1, 2))
+            a, b = layer.a[slots], layer.b[slots]
+            a.copy_(flat[:, offset : (offset := offset + a[0].numel())].view(a.shape))
+            b.copy_(
+                flat[:, offset : (offset := offset + b[0].numel())].view(len(b), -1, self.spec.rank).transpose(1, 2)
+            )
 
     @torch.no_grad()
     def take(self, slot: int, count: int = 1) -> Floats:
         """Read neighbouring slots as rows, (P, F)."""
-        parts = []
+        blocks = []
         for layer in self.layers.values():
-            parts.append(layer.a[slot : slot + count].float().reshape(count, -1))
-            parts.append(layer.b[slot : slot + count].float().transpose(1, 2).reshape(count, -1))
-        found: Floats = torch.cat(parts, dim=1).cpu().numpy()
-        return found
+            blocks.append(layer.a[slot : slot + count].float().reshape(count, -1))
+            blocks.append(layer.b[slot : slot + count].float().transpose(1, 2).reshape(count, -1))
+        rows: Floats = torch.cat(blocks, dim=1).cpu().numpy()
+        return rows

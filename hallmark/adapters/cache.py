@@ -1,6 +1,6 @@
 """LRU cache of per-subject adapters in the slots of an `AdapterBank`.
 
-A subject without a usable adapter gets slot 0, the base model, with the reason; never somebody else's adapter.
+A subject without a usable adapter gets slot 0, the base model, with the reason; never the adapter of another subject.
 """
 
 from collections import OrderedDict
@@ -22,7 +22,7 @@ class Bank(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many find room beside slot 0."""
+        """Number of subjects that fit, slot 0 not counted."""
 
     def put(self, slot: int, block: Floats) -> None:
         """Write adapters into neighbouring slots, the first into `slot`, (P, F)."""
@@ -56,7 +56,7 @@ class SlotCache(Generic[B]):
         """Hold some subjects in slots for as long as the block runs, one block at a time; None is the base.
 
         Yields:
-            The slot of each, and why it is slot 0, empty where it is not.
+            The slot of each subject, and why it is slot 0, empty where it is not.
         """
         with self._lock:
             yield self._place(subjects)
@@ -91,13 +91,13 @@ class SlotCache(Generic[B]):
         return slots, reasons
 
     def _fetch(self, subject_id: str, keep: dict[str, None]) -> str:
-        """Fetch one subject; returns why not."""
+        """Load one subject into a slot; returns the reason if it cannot, else empty."""
         if not self._free and next(iter(self._slots)) in keep:
             return f"the bank's {self.bank.slots} slots are all taken by this batch"
         try:
             row = self.store.read(subject_id)
         except KeyError:
-            return "nobody is known by this id"
+            return "no subject has this id"
         except BundleError as error:
             return str(error)
         if not self._free:

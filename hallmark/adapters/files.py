@@ -1,8 +1,8 @@
 """Save and load LoRA adapters: one PEFT directory per subject, or one safetensors file for all.
 
-A packed file is a safetensors file with one row a subject: the subject's factors one after the other in the order
+A packed file is a safetensors file with one row per subject: the subject's factors one after the other in the order
 of the spec, A before B. Its metadata hold the spec, the subjects and the sha256 of every row, so that one flipped bit
-costs one person the adapter and nobody else. Legend of shapes: P subjects, F numbers of one adapter.
+makes the adapter of one subject unusable and no other. Legend of shapes: P subjects, F numbers of one adapter.
 """
 
 import hashlib
@@ -30,19 +30,19 @@ PREFIX = "base_model.model."
 
 
 class AdapterStore(Protocol):
-    """Where adapters are fetched from when their subject is asked for."""
+    """Source of adapters; an adapter is read at its subject's first request."""
 
     def read(self, subject_id: str) -> Floats:
         """Read one adapter as a flat row, (F,).
 
         Raises:
-            KeyError: there is none for this subject.
-            BundleError: there is one, and it must not be used; says why.
+            KeyError: the subject has no adapter.
+            BundleError: the adapter must not be used; the message says why.
         """
 
 
 def flatten(factors: Factors, spec: AdapterSpec) -> Floats:
-    """Put factors into one row, (F,).
+    """Concatenate factors into one row, (F,).
 
     Raises:
         BundleError: other layers or shapes than the spec's, or numbers that are not finite.
@@ -50,7 +50,7 @@ def flatten(factors: Factors, spec: AdapterSpec) -> Floats:
     if set(factors) != set(spec.shapes):
         wrong = sorted(set(factors) ^ set(spec.shapes))[0]
         raise BundleError(f"adapter and base differ in their target layers, first in {wrong!r}: train it on this base")
-    parts = []
+    blocks = []
     for name, (outputs, inputs) in spec.shapes.items():
         a, b = factors[name]
         if a.shape != (spec.rank, inputs) or b.shape != (outputs, spec.rank):
@@ -58,26 +58,26 @@ def flatten(factors: Factors, spec: AdapterSpec) -> Floats:
                 f"adapter has factors {tuple(a.shape)} and {tuple(b.shape)} for {name!r}: the base takes rank "
                 f"{spec.rank}, {inputs} inputs and {outputs} outputs"
             )
-        parts += [a.reshape(-1), b.reshape(-1)]
-    row: Floats = torch.cat(parts).to(torch.float32).numpy()
+        blocks += [a.reshape(-1), b.reshape(-1)]
+    row: Floats = torch.cat(blocks).to(torch.float32).numpy()
     if not np.isfinite(row).all():
         raise BundleError("adapter holds numbers that are not finite")
     return row
 
 
 def unflatten(row: Floats, spec: AdapterSpec) -> dict[str, tuple[Tensor, Tensor]]:
-    """Views of one row as factors."""
-    flat, at, found = torch.from_numpy(row), 0, {}
+    """Return views of one row as factors."""
+    flat, offset, factors = torch.from_numpy(row), 0, {}
     for name, (outputs, inputs) in spec.shapes.items():
-        a = flat[at : at + spec.rank * inputs].view(spec.rank, inputs)
-        at += a.numel()
-        found[name] = (a, flat[at : at + spec.rank * outputs].view(outputs, spec.rank))
-        at += spec.rank * outputs
-    return found
+        a = flat[offset : offset + spec.rank * inputs].view(spec.rank, inputs)
+        offset += a.numel()
+        factors[name] = (a, flat[offset : offset + spec.rank * outputs].view(outputs, spec.rank))
+        offset += spec.rank * outputs
+    return factors
 
 
 def write_peft(factors: Factors, spec: AdapterSpec, directory: Path, targets: str) -> None:
-    """Write one adapter as PEFT does, so that `PeftModel.from_pretrained` reads it."""
+    """Write one adapter in PEFT's format, so that `PeftModel.from_pretrained` reads it."""
     from peft import LoraConfig
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -118,15 +118,15 @@ def read_peft(directory: Path, spec: AdapterSpec, digest: str | None = None) -> 
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if (rank, alpha) != (spec.rank, spec.alpha):
         raise BundleError(f"adapter has rank {rank} and alpha {alpha}, this base takes {spec.rank} and {spec.alpha:g}")
-    found: dict[str, list[Tensor]] = {}
+    pairs: dict[str, list[Tensor]] = {}
     for key, tensor in sorted(tensors.items()):  # lora_A comes before lora_B
-        found.setdefault(key.removeprefix(PREFIX).rsplit(".lora_", 1)[0], []).append(tensor)
-    return {name: (pair[0], pair[-1]) for name, pair in found.items()}
+        pairs.setdefault(key.removeprefix(PREFIX).rsplit(".lora_", 1)[0], []).append(tensor)
+    return {name: (pair[0], pair[-1]) for name, pair in pairs.items()}
 
 
 @dataclass(frozen=True)
 class PeftStore:
-    """One PEFT directory a subject.
+    """One PEFT directory per subject.
 
     Attributes:
         directories: subject_id → directory.
@@ -156,7 +156,7 @@ def write_packed(rows: Iterator[tuple[str, Floats]], count: int, spec: AdapterSp
     digests = [_digest(row) for row in block]
     metadata = {"spec": spec.plain(), "subjects": subjects, "sha256": digests}
     file.parent.mkdir(parents=True, exist_ok=True)
-    # One entry: safetensors writes several in whatever order, so in other bytes every time.
+    # One entry: safetensors writes several entries in any order, so the bytes would differ between runs.
     save_file({"factors": block}, str(file), {"hallmark": json.dumps(metadata, sort_keys=True)})
 
 
@@ -180,25 +180,25 @@ class PackedStore:
             rows = opened.get_slice("factors")
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise BundleError(f"{self.file} cannot be read ({str(error).splitlines()[0]}): pack it again") from error
-        theirs, ours = metadata["spec"], self.spec.plain()
+        packed, expected = metadata["spec"], self.spec.plain()
         for key in ("base", "rank", "alpha"):
-            if theirs[key] != ours[key]:
-                raise BundleError(f"{self.file} was packed for {key} {theirs[key]}, this base takes {ours[key]}")
-        if theirs["shapes"] != ours["shapes"]:
+            if packed[key] != expected[key]:
+                raise BundleError(f"{self.file} was packed for {key} {packed[key]}, this base takes {expected[key]}")
+        if packed["shapes"] != expected["shapes"]:
             raise BundleError(f"{self.file} was packed for other target layers than this base's")
         return rows, {s: i for i, s in enumerate(metadata["subjects"])}, metadata["sha256"]
 
     @property
     def subjects(self) -> Sequence[str]:
-        """Whose adapters the file holds."""
+        """Subjects whose adapters the file holds."""
         return list(self._open[1])
 
     def read(self, subject_id: str) -> Floats:
         """Read one adapter; see `AdapterStore.read`."""
-        rows, place, digests = self._open
-        at = place[subject_id]
-        row: Floats = rows[at : at + 1][0]
-        if _digest(row) != digests[at]:
+        rows, positions, digests = self._open
+        position = positions[subject_id]
+        row: Floats = rows[position : position + 1][0]
+        if _digest(row) != digests[position]:
             raise BundleError("adapter was changed after it was packed (sha256)")
         return row
 

@@ -1,1 +1,1 @@
-"""Model families: what tasks of one kind share, each readable in one place."""
+"""Code that tasks of one kind share: classification, forecasting, language."""

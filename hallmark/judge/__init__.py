@@ -1,1 +1,1 @@
-"""What decides: metrics, baselines, segments, gates, pictures, report."""
+"""Judge models: bootstrap intervals, quality gates, data drift, pictures, report and model card."""

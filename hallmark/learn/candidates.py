@@ -1,12 +1,12 @@
-"""Model selection: fit all candidates with the same budget of FLOPs, keep the best by loss on valid."""
+"""Model selection: fit all candidates, combine ensembles, keep the one with the lowest loss on valid."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+from hallmark.build import configuration
 from hallmark.contracts import (
     Candidate,
     Combining,
@@ -20,11 +20,11 @@ from hallmark.contracts import (
 )
 from hallmark.errors import ConfigError
 from hallmark.files import write_json
+from hallmark.learn.parallel import run_parallel
 from hallmark.learn.processes import world
-from hallmark.learn.side_by_side import side_by_side
 
 Evaluated = Callable[[int, float], None]
-"""Called with (step, loss on valid) after every evaluation of a network; may raise to stop."""
+"""Called with (step, loss on valid) after every validation pass of a network; may raise to stop training."""
 
 T = TypeVar("T", bound=Task)
 E = TypeVar("E")
@@ -33,18 +33,18 @@ S = TypeVar("S", bound=TrainSettings)
 M = TypeVar("M")
 
 
-@dataclass(frozen=True)
-class Quick:
-    """What candidates share that need no trainer: trees, regressions.
+@configuration
+class NoTrainer:
+    """Training settings of candidates without a trainer, such as trees and regressions.
 
     Attributes:
-        seed: of their draws.
-        processes: that share the work.
+        seed: random seed.
+        processes: number of processes; must be 1.
     """
 
     seed: int
     processes: int
-    side_by_side: ClassVar[int] = 1
+    n_jobs: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.processes != 1:
@@ -53,7 +53,7 @@ class Quick:
 
 @runtime_checkable
 class Composite(Protocol):
-    """A candidate that is made of fitted ones."""
+    """A candidate that combines other fitted candidates."""
 
     @property
     def members(self) -> Sequence[Candidate]:
@@ -71,50 +71,52 @@ def fit_candidates(
     progress: Progress,
     evaluated: Evaluated | None = None,
 ) -> dict[str, Any]:
-    """Fit every candidate and save them in the order of their loss on valid.
+    """Fit every candidate, rank them by loss on valid, and save them.
 
-    Candidates with `members` are combined from these, each of which is fitted once, whoever names it.
+    Candidates with `members` are combined from these; a member of several candidates is fitted once.
 
     Args:
-        learner: fits and saves.
-        task: what is learned.
+        learner: fits and saves the candidates.
+        task: the task.
         prepared: the rows and their splits.
-        candidates: each has a name of its own.
-        train: how they are trained.
-        out: the best goes into `base`, the others into `candidates`, the record into `training.json`.
-        scratch: a directory for checkpoints; the same one resumes a killed run.
-        progress: of the terminal.
-        evaluated: see `Evaluated`; it orders networks one after the other.
+        candidates: candidates with unique names.
+        train: training settings.
+        out: output directory: the best goes into `base`, the others into `candidates`, the record into `training.json`.
+        scratch: directory of checkpoints; the same directory resumes a killed run.
+        progress: called with the progress of training.
+        evaluated: see `Evaluated`; with it, networks are trained one after the other.
 
     Returns:
-        The record: facts of the examples, candidates, the chosen one's name.
+        The training record: facts of the examples, a record per candidate, and the name of the chosen one.
 
     Raises:
         ConfigError: two candidates share a name.
     """
     _check_names(candidates)
     examples = learner.examples(task, prepared, train, progress)
-    parts = _parts(candidates)
-    follow = {name: following(i, name, progress, evaluated) for i, name in enumerate(parts)}
-    jobs = {name: partial(learner.fit_one, examples, part, train, scratch / name) for name, part in parts.items()}
-    # torchrun's processes train every network together; a study must see one network's losses after the other's.
-    alone = world() > 1 or evaluated is not None
-    trained = side_by_side(jobs, 1 if alone else train.side_by_side, lambda name, *state: follow[name](*state))
+    to_fit = _to_fit(candidates)
+    callbacks = {name: progress_callback(i, name, progress, evaluated) for i, name in enumerate(to_fit)}
+    jobs = {name: partial(learner.fit_one, examples, single, train, scratch / name) for name, single in to_fit.items()}
+    # Processes of torchrun share each network; a study needs the losses of one network before those of the next.
+    serial = world() > 1 or evaluated is not None
+    trained = run_parallel(jobs, 1 if serial else train.n_jobs, lambda name, *state: callbacks[name](*state))
 
     def fitted(candidate: Any) -> tuple[M, TrainResult]:
         if not isinstance(candidate, Composite):
-            return trained[next(name for name, part in parts.items() if part == candidate)]
-        assert isinstance(learner, Combining)  # what a learner accepts is checked when a composition is built
-        found: tuple[M, TrainResult] = learner.combine(examples, candidate, [fitted(m)[0] for m in candidate.members])
-        return found
+            return trained[next(name for name, single in to_fit.items() if single == candidate)]
+        assert isinstance(learner, Combining)  # checked when the configuration was built
+        combined: tuple[M, TrainResult] = learner.combine(
+            examples, candidate, [fitted(m)[0] for m in candidate.members]
+        )
+        return combined
 
     models = [(candidate, *fitted(candidate)) for candidate in candidates]
     models.sort(key=lambda model: model[2].valid_loss)
-    said: dict[str, dict[str, Any]] = {}
-    for place, (candidate, model, result) in enumerate(models):
-        directory = out / "base" if place == 0 else out / "candidates" / candidate.name
+    records: dict[str, dict[str, Any]] = {}
+    for rank, (candidate, model, result) in enumerate(models):
+        directory = out / "base" if rank == 0 else out / "candidates" / candidate.name
         directory.mkdir(parents=True, exist_ok=True)
-        said[candidate.name] = {
+        records[candidate.name] = {
             "valid_loss": round(result.valid_loss, 6),
             "best_step": result.best_step,
             "steps": result.steps,
@@ -123,7 +125,7 @@ def fit_candidates(
         }
     record = {
         **learner.describe(examples),
-        "candidates": {candidate.name: said[candidate.name] for candidate in candidates},
+        "candidates": {candidate.name: records[candidate.name] for candidate in candidates},
         "chosen": models[0][0].name,
     }
     write_json(out / "training.json", record)
@@ -132,35 +134,35 @@ def fit_candidates(
 
 def _check_names(candidates: Sequence[Candidate]) -> None:
     names = [candidate.name for candidate in candidates]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"two of model.candidates are named {twice.pop()!r}: give one another `name`")
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"two of model.candidates are named {repeated.pop()!r}: give one another `name`")
 
 
-def _parts(candidates: Sequence[Any]) -> dict[str, Any]:
-    """Name every candidate that is fitted: those without members, and the members of the others."""
-    found: dict[str, Any] = {}
+def _to_fit(candidates: Sequence[Any]) -> dict[str, Any]:
+    """Return all candidates to fit by a unique name: those without members, and the members of the others."""
+    named: dict[str, Any] = {}
     for candidate in candidates:
-        for part in candidate.members if isinstance(candidate, Composite) else (candidate,):
-            if part not in found.values():
-                twice = sum(other.name == part.name for other in found.values())
-                found[f"{part.name}-{twice + 1}" if twice else part.name] = part
-    return found
+        for single in candidate.members if isinstance(candidate, Composite) else (candidate,):
+            if single not in named.values():
+                same_name = sum(other.name == single.name for other in named.values())
+                named[f"{single.name}-{same_name + 1}" if same_name else single.name] = single
+    return named
 
 
-def following(place: int, name: str, progress: Progress, evaluated: Evaluated | None) -> Follow:
-    """Return what follows one network's training.
+def progress_callback(place: int, name: str, progress: Progress, evaluated: Evaluated | None) -> Follow:
+    """Return the callback that reports the training of one network.
 
     Args:
-        place: of the network among all that are trained; later ones report later steps.
-        name: of the network.
-        progress: of the terminal.
-        evaluated: called once for every new loss.
+        place: index of the network; its steps are reported after those of all earlier networks.
+        name: name of the network.
+        progress: called with the progress of training.
+        evaluated: called once for every new loss on valid.
     """
-    seen: list[float] = []
+    reported: list[float] = []
 
     def follow(step: int, steps: int, loss: float) -> None:
-        if evaluated is not None and not math.isnan(loss) and seen[-1:] != [loss]:
-            seen.append(loss)
+        if evaluated is not None and not math.isnan(loss) and reported[-1:] != [loss]:
+            reported.append(loss)
             evaluated(place * 10**6 + step, loss)
         progress(f"fit {name}", step, steps, "" if math.isnan(loss) else f"valid {loss:.4f}")
 

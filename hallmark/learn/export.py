@@ -1,45 +1,41 @@
 """Export a trained network to ONNX, in float32 or 8 bits, and run it with ONNX Runtime.
 
-What is exported lies beside the weights it was made from; whoever opens the model's directory finds it there.
+The exported network is in the same directory as the weights it was made from; loading the model prefers it.
 """
 
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hallmark.build import Positive, configuration
 from hallmark.errors import ConfigError
-from hallmark.files import readable
+from hallmark.files import as_bundle_error
 
 NETWORK = "network.onnx"
 OPSET = 18
-OUTPUT = "output_"  # before their names: an exporter calls its own steps mean, sum …
-BLOCK = 32  # weights that share a scale
+OUTPUT = "output_"  # prefix of output names: the exporter uses names like mean and sum itself
+BLOCK = 32  # weights with a common scale
 REQUIREMENT = "onnxruntime"
 
 
-@dataclass(frozen=True)
+@configuration
 class Onnx:
-    """A form in which a model is packaged.
+    """Packaging as an ONNX network.
 
     Attributes:
-        int8: also keep the weights of matrix products in eight bits, a scale for every 32 of them. Activations are
-            rounded block by block too, never over a batch: what is answered depends on no other row.
-        most_drift: bound on how much that changes what answers rest on: the 99th percentile of the change, as a share
-            of the standard deviation over test.
+        int8: quantise the weights of matrix products to eight bits, with a scale for every 32 of them. Activations are
+            quantised in blocks too, never over a batch: an answer does not depend on the other rows.
+        max_drift: bound on the 99th percentile of the absolute change of the outputs, relative to their standard
+            deviation over test.
     """
 
     int8: bool
-    most_drift: float
-
-    def __post_init__(self) -> None:
-        if not self.most_drift > 0:
-            raise ValueError(f"most_drift={self.most_drift} must be positive")
+    max_drift: Positive
 
 
 def export(
@@ -50,22 +46,22 @@ def export(
     directory: Path,
     form: Onnx,
 ) -> None:
-    """Write a network into a directory; the same network gives the same bytes.
+    """Export a network to ONNX; the same network gives the same bytes.
 
     Args:
-        module: `forward(**example)` returns one tensor an output.
-        example: inputs of any sizes.
-        dynamic: input → names of its leading dimensions that may have other sizes; the same name, the same size.
-        outputs: names.
-        directory: of the weights.
-        form: in which form.
+        module: `forward(**example)` returns one tensor per output.
+        example: example inputs, of any sizes.
+        dynamic: input → names of its leading dimensions of variable size; equal names have equal sizes.
+        outputs: names of the outputs.
+        directory: directory of the weights, which the network is written into.
+        form: settings of the export.
 
     Raises:
         ConfigError: the exporter is not installed.
     """
     try:
         import onnx
-        import onnxscript  # noqa: F401, torch's exporter asks for it
+        import onnxscript  # noqa: F401, torch's exporter needs it
         from onnxruntime.quantization import matmul_nbits_quantizer as bits
         from onnxruntime.quantization.onnx_model import ONNXModel
     except ImportError as error:
@@ -77,11 +73,11 @@ def export(
         name: {i: sizes.setdefault(size, torch.export.Dim(size, min=1)) for i, size in enumerate(dynamic.get(name, ()))}
         for name in example
     }
-    for name in ("onnxscript", "onnx_ir", "torch.onnx"):  # what they optimise is of no interest
+    for name in ("onnxscript", "onnx_ir", "torch.onnx"):  # hide messages about graph optimisations
         logging.getLogger(name).setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # so is what they will deprecate
-        made = torch.onnx.export(
+        warnings.simplefilter("ignore")  # hide deprecation warnings of the exporter
+        program = torch.onnx.export(
             module.eval(),
             kwargs=dict(example),
             dynamo=True,
@@ -91,25 +87,25 @@ def export(
             opset_version=OPSET,
             verbose=False,
         )
-    assert made is not None
-    model = made.model_proto
-    for node in [*model.graph.node, *model.graph.value_info, *(n for f in model.functions for n in f.node)]:
-        del node.metadata_props[:]  # stack traces: paths of this machine
+    assert program is not None
+    model = program.model_proto
+    for node in [*model.graph.node, *model.graph.value_info, *(inner for f in model.functions for inner in f.node)]:
+        del node.metadata_props[:]  # stack traces contain paths of this machine
         node.doc_string = ""
     del model.metadata_props[:], model.graph.metadata_props[:]
     if form.int8:
         logging.getLogger(bits.__name__).setLevel(logging.WARNING)
-        plain = ONNXModel(model)
-        plain.replace_gemm_with_matmul()
-        how = bits.DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=4, bits=8)
-        quantizer = bits.MatMulNBitsQuantizer(plain.model, algo_config=how)
+        onnx_model = ONNXModel(model)
+        onnx_model.replace_gemm_with_matmul()
+        settings = bits.DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=4, bits=8)
+        quantizer = bits.MatMulNBitsQuantizer(onnx_model.model, algo_config=settings)
         quantizer.process()
         model = quantizer.model.model
     onnx.save(model, str(directory / NETWORK))
 
 
 class Exported(nn.Module):
-    """An exported network behind the call of the one it was made from; one thread."""
+    """An exported network with the `forward` of the original module; it runs on one thread."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
@@ -119,35 +115,35 @@ class Exported(nn.Module):
             raise ConfigError(f"{directory / NETWORK} needs onnxruntime: `pip install onnxruntime`") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        with readable(directory / NETWORK, "package the model again: `dvc repro package`"):
+        with as_bundle_error(directory / NETWORK, "package the model again: `dvc repro package`"):
             try:
                 self.session = onnxruntime.InferenceSession(
                     str(directory / NETWORK), options, providers=["CPUExecutionProvider"]
                 )
-            except Exception as error:  # the runtime's own errors have no common family
+            except Exception as error:  # errors of the runtime have no common base class
                 raise ValueError(str(error)) from error
         self.outputs = [output.name.removeprefix(OUTPUT) for output in self.session.get_outputs()]
-        self.inputs = [given.name for given in self.session.get_inputs()]
+        self.inputs = [model_input.name for model_input in self.session.get_inputs()]
         self.width = self.session.get_outputs()[0].shape[-1]
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """Run it; returns every output by its name. What it does not take is left out."""
-        found = self.session.run(None, {name: inputs[name].numpy() for name in self.inputs})
-        return {name: torch.from_numpy(value) for name, value in zip(self.outputs, found, strict=True)}
+        """Run the network; returns its outputs by name. Inputs that the network does not have are ignored."""
+        outputs = self.session.run(None, {name: inputs[name].numpy() for name in self.inputs})
+        return {name: torch.from_numpy(value) for name, value in zip(self.outputs, outputs, strict=True)}
 
 
 class ExportedEncoder(Exported):
     """An exported `Encoder`."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:  # type: ignore[override]
-        """Encode, (B, T) → (B, D)."""
-        [found] = super().forward(input_ids=input_ids, attention_mask=attention_mask).values()
-        return found
+        """Encode texts, (B, T) → (B, D)."""
+        [encoded] = super().forward(input_ids=input_ids, attention_mask=attention_mask).values()
+        return encoded
 
 
 def export_encoder(encoder: nn.Module, directory: Path, form: Onnx) -> None:
-    """Write an `Encoder`, its factors merged, into its model's directory."""
+    """Export an `Encoder`, with low-rank factors merged, into the model's directory."""
     ids = torch.arange(2 * 7).reshape(2, 7) + 5
     example = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    sizes = ("texts", "tokens")
-    export(encoder, example, dict.fromkeys(example, sizes), ["vector"], directory, form)
+    dimensions = ("texts", "tokens")
+    export(encoder, example, dict.fromkeys(example, dimensions), ["vector"], directory, form)

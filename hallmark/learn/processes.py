@@ -1,7 +1,7 @@
-"""Run one function in several processes of this machine with torchrun's launcher.
+"""Run a function in several processes on this machine with torchrun's launcher.
 
-What is split is up to the work: transformers' Trainer wraps the model in DDP, adapters share out their subjects.
-Backend: NCCL where there is a GPU, gloo elsewhere.
+The function decides what is parallel: transformers' Trainer wraps the model in DDP, adapters divide the subjects.
+Backend: NCCL with a GPU, gloo without.
 """
 
 import os
@@ -19,49 +19,52 @@ if TYPE_CHECKING:
 
 
 def rank() -> int:
-    """Which of the processes this one is; 0 where there is only one."""
+    """Return the rank of this process; 0 if there is only one."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world() -> int:
-    """How many processes share the work."""
+    """Return the number of processes (world size)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def device() -> "torch.device":
-    """Where this process computes: its own GPU if there is one."""
+    """Return the device of this process: its own GPU if there is one, else the CPU."""
     import torch
 
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    mine = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(mine)
-    return mine
+    gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(gpu)
+    return gpu
 
 
 @contextmanager
-def own(out: Path, scratch: Path) -> Iterator[Path]:
-    """Give the first process `out` and every other one a place in `scratch`, so that all run the same code."""
+def output_of_rank(out: Path, scratch: Path) -> Iterator[Path]:
+    """Yield the output directory of this process: `out` for rank 0, a temporary one in `scratch` for the others.
+
+    All processes then run the same code, and only the first one keeps its files.
+    """
     if rank() == 0:
         yield out
         return
-    mine = scratch / f"rank-{rank()}"
-    shutil.rmtree(mine, ignore_errors=True)
-    mine.mkdir(parents=True)
-    yield mine
-    shutil.rmtree(mine)
+    directory = scratch / f"rank-{rank()}"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    yield directory
+    shutil.rmtree(directory)
 
 
 def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
-    """Call `work` in so many processes and wait for all of them; in this one if it is to be one.
+    """Call `work` in several processes and wait for all of them; with one, call it in this process.
 
     Args:
-        processes: how many.
-        work: a function of a module.
-        arguments: of it; they are pickled for other processes.
+        processes: number of processes.
+        work: a function at the top level of a module.
+        arguments: arguments of `work`; they are pickled for other processes.
 
     Raises:
-        HallmarkError: a process failed; says which, and its message. Or this one is itself one of several.
+        HallmarkError: a process failed (with its rank and message), or this process was started by torchrun itself.
     """
     if world() > 1:
         raise HallmarkError(f"WORLD_SIZE={world()} is set: this step starts its own processes, unset it and RANK")
@@ -85,13 +88,13 @@ def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
         logs_specs=DefaultLogsSpecs(log_dir=logs.name),
     )
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # as torchrun does: processes share the cores
+        os.environ.setdefault(name, "1")  # like torchrun: the processes share the cores
     try:
         with logs:
             elastic_launch(config, work)(*arguments)
     except ChildFailedError as error:
-        number, failure = error.get_first_failure()
+        rank_of_failure, failure = error.get_first_failure()
         message = failure.message if isinstance(failure.message, str) else failure.message.get("message", "")
         raise HallmarkError(
-            f"process {number} of {processes} failed: {' '.join(str(message).split())[:400]}"
+            f"process {rank_of_failure} of {processes} failed: {' '.join(str(message).split())[:400]}"
         ) from error

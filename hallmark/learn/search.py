@@ -1,29 +1,31 @@
 """Optuna hyperparameter search over any configuration key; resumable, with seeded trials.
 
-Every trial's sampler is seeded by the study's seed and the trial's number, so a study that was killed and resumed
-tries what one that was not would have tried.
+The sampler of every trial is seeded by the study's seed and the number of the trial: a study that was killed and
+resumed tries the same values as one that was not.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from hallmark.build import Count, configuration
 from hallmark.errors import ConfigError
 
 STUDY = "hallmark"
 
 
-@dataclass(frozen=True)
+@configuration
 class Range:
-    """Where a number may lie.
+    """Range of one hyperparameter.
 
     Attributes:
         low: smallest value.
         high: largest value.
-        log: sample its logarithm.
-        whole: whole numbers only.
+        log: whether to sample on a logarithmic scale.
+        whole: whether the value is an integer.
     """
 
     low: float
@@ -36,29 +38,25 @@ class Range:
             raise ValueError(f"need low < high, and low > 0 on a logarithmic scale, got {self.low}…{self.high}")
 
 
-@dataclass(frozen=True)
+@configuration
 class SearchConfig:
-    """A search.
+    """Settings of a hyperparameter search.
 
     Attributes:
-        trials: how many settings are tried.
-        seed: of the sampler.
-        startup: trials drawn at random, and never pruned, before the sampler learns.
-        space: dotted key of the configuration → where it may lie.
+        trials: number of trials.
+        seed: seed of the sampler.
+        startup: number of first trials, which are sampled at random and never pruned.
+        space: dotted key of the configuration → its range.
     """
 
-    trials: int
+    trials: Count
     seed: int
-    startup: int
-    space: Mapping[str, Range]
-
-    def __post_init__(self) -> None:
-        if self.trials < 1 or not self.space:
-            raise ValueError(f"need trials >= 1 and a space, got {self.trials} trials over {len(self.space)} keys")
+    startup: Annotated[int, Field(ge=0)]
+    space: Annotated[Mapping[str, Range], Field(min_length=1)]
 
 
 class Pruned(Exception):
-    """A trial that is not worth finishing."""
+    """Raised to stop a trial that the pruner rejects."""
 
 
 def open_study(config: SearchConfig, storage: Path) -> Any:
@@ -80,7 +78,7 @@ def open_study(config: SearchConfig, storage: Path) -> Any:
         pruner=optuna.pruners.MedianPruner(n_startup_trials=config.startup, n_warmup_steps=1),
         load_if_exists=True,
     )
-    space = {key: [r.low, r.high, r.log, r.whole] for key, r in config.space.items()}
+    space = {key: [bounds.low, bounds.high, bounds.log, bounds.whole] for key, bounds in config.space.items()}
     if study.user_attrs.setdefault("space", space) != space:
         raise ConfigError(f"{storage} was made for another tune.space: remove it, or restore the space")
     study.set_user_attr("space", space)
@@ -90,31 +88,31 @@ def open_study(config: SearchConfig, storage: Path) -> Any:
 def search(
     config: SearchConfig, study: Any, attempt: Callable[[Any, Mapping[str, float]], float], after: Callable[[Any], None]
 ) -> tuple[Mapping[str, float], float]:
-    """Run the trials that are left.
+    """Run the remaining trials of a study.
 
     Args:
-        config: the search.
+        config: settings of the search.
         study: from `open_study`.
-        attempt: value of a setting on valid (lower is better); raises `Pruned`.
+        attempt: returns the loss on valid (lower is better) of a trial and its values; may raise `Pruned`.
         after: called with every finished trial.
 
     Returns:
-        The best setting and its value.
+        The best values, and their loss.
     """
     import optuna
     from optuna.trial import TrialState
 
-    for dead in study.get_trials(states=(TrialState.RUNNING,)):  # left by a kill: tried again with the same values
-        study.enqueue_trial(dead.params, skip_if_exists=False)
-        study.tell(dead.number, state=TrialState.FAIL)
+    for interrupted in study.get_trials(states=(TrialState.RUNNING,)):  # of a killed run: try their values again
+        study.enqueue_trial(interrupted.params, skip_if_exists=False)
+        study.tell(interrupted.number, state=TrialState.FAIL)
     done = (TrialState.COMPLETE, TrialState.PRUNED)
     while len(study.get_trials(states=done)) < config.trials:
         number = len(study.get_trials(states=done))
         study.sampler = optuna.samplers.TPESampler(seed=config.seed + number, n_startup_trials=config.startup)
         trial = study.ask()
-        setting = {key: _suggest(trial, key, where) for key, where in config.space.items()}
+        values = {key: _suggest(trial, key, range_) for key, range_ in config.space.items()}
         try:
-            study.tell(trial, attempt(trial, setting))
+            study.tell(trial, attempt(trial, values))
         except Pruned:
             study.tell(trial, state=TrialState.PRUNED)
         after(study.trials[trial.number])
@@ -123,19 +121,19 @@ def search(
 
 
 def watch(trial: Any) -> Callable[[int, float], None]:
-    """Return what training calls after every look at valid: it reports the loss and prunes."""
+    """Return a callback for every validation pass; it reports the loss to the trial and raises `Pruned`."""
 
-    def look(step: int, loss: float) -> None:
+    def after_evaluation(step: int, loss: float) -> None:
         if math.isnan(loss):
             return
         trial.report(loss, step)
         if trial.should_prune():
             raise Pruned
 
-    return look
+    return after_evaluation
 
 
-def _suggest(trial: Any, key: str, where: Range) -> float:
-    if where.whole:
-        return int(trial.suggest_int(key, int(where.low), int(where.high), log=where.log))
-    return float(trial.suggest_float(key, where.low, where.high, log=where.log))
+def _suggest(trial: Any, key: str, range_: Range) -> float:
+    if range_.whole:
+        return int(trial.suggest_int(key, int(range_.low), int(range_.high), log=range_.log))
+    return float(trial.suggest_float(key, range_.low, range_.high, log=range_.log))

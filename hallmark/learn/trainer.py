@@ -1,95 +1,76 @@
 """Train a torch model with Hugging Face Trainer: FLOP budget, EMA weights, early stopping, exact resume.
 
-Determinism: batches depend on the seed and the step alone, dropout on torch's generator, which the
-checkpoint carries; so a run that was killed ends with the same bytes as one that was not.
+Determinism: batches depend only on the seed and the step, dropout on torch's generator, whose state is in the
+checkpoint; so a run that was killed and resumed ends with the same bytes as one that was not.
 """
 
 import copy
 import os
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils import deterministic
 from torch.utils.data import Dataset
 
+from hallmark.build import Count, NotNegative, Positive, Share, configuration
 from hallmark.contracts import Follow, TrainResult
 from hallmark.errors import BundleError
 from hallmark.files import read_json
-from hallmark.learn.precision import CHOICES, resolve
+from hallmark.learn.precision import Precision, resolve
 from hallmark.learn.processes import world
 
-LOOKED_AT = 4  # batches of valid that share a pass: no gradients are kept, but memory must stay that of training
+EVAL_BATCH_FACTOR = 4  # validation has no gradients, but must not need more memory than training
 
 
-@dataclass(frozen=True)
+@configuration
 class TrainConfig:
-    """How a torch model is trained.
+    """Settings of training a torch model.
 
     Attributes:
         budget_tflop: floating point operations (10¹²) that training may cost, the same for every candidate.
-        batch_size: windows (or texts) a step and device.
+        batch_size: windows (or texts) per batch and device.
         learning_rate: peak of the cosine schedule.
-        weight_decay: of AdamW.
-        warmup_share: share of the steps in which the rate rises.
-        ema_decay: of the exponential moving average of the weights, which is what is kept.
-        evaluate_every: steps between two looks at valid.
-        patience: looks without improvement before stopping.
-        seed: of initial weights, batches and dropout.
-        threads: of the CPU; part of what makes bytes reproducible.
-        precision: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU that has it, else fp32.
-        compile: torch.compile the model.
-        gradient_accumulation: batches a step.
-        processes: that share every step by DDP, each with its own batch.
-        side_by_side: networks that are trained at the same time, each in a process of its own: the same bytes.
+        weight_decay: weight decay of AdamW.
+        warmup_share: share of the steps in which the learning rate rises.
+        ema_decay: decay of the exponential moving average of the weights; the averaged weights are the result.
+        evaluate_every: steps between two validation passes.
+        patience: validation passes without improvement before training stops.
+        seed: seed of initial weights, batches and dropout.
+        threads: CPU threads; another number may change the last bits of the result.
+        precision: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU that supports it, else fp32.
+        compile: whether to use torch.compile.
+        gradient_accumulation: batches per step.
+        processes: processes of data-parallel training (DDP), each with its own batch.
+        n_jobs: networks that are trained at the same time, each in its own process; results do not depend on it.
     """
 
-    budget_tflop: float
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    warmup_share: float
-    ema_decay: float
-    evaluate_every: int
-    patience: int
+    budget_tflop: Positive
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NotNegative
+    warmup_share: Share
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    evaluate_every: Count
+    patience: Count
     seed: int
-    threads: int
-    precision: str
+    threads: Count
+    precision: Precision
     compile: bool
-    gradient_accumulation: int
-    processes: int
-    side_by_side: int
-
-    def __post_init__(self) -> None:
-        for name in (
-            "batch_size",
-            "evaluate_every",
-            "patience",
-            "threads",
-            "gradient_accumulation",
-            "processes",
-            "side_by_side",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("learning_rate", "budget_tflop"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
-        if self.precision not in CHOICES:
-            raise ValueError(f"precision={self.precision!r} must be one of {', '.join(CHOICES)}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay={self.ema_decay} must be in 0…1, 1 excluded")
+    gradient_accumulation: Count
+    processes: Count
+    n_jobs: Count
 
 
-class Averaged(nn.Module):
-    """A model beside its moving average: trains the one, evaluates the other, checkpoints both."""
+class EmaModel(nn.Module):
+    """A model and the moving average of its weights: the model is trained, the average evaluated, both checkpointed."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__()
@@ -100,44 +81,46 @@ class Averaged(nn.Module):
         self.updates: Tensor
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        """Forward of the trained weights while training, of their average otherwise."""
+        """Run the model in training mode, its average in evaluation mode."""
         result: dict[str, Tensor] = (self.model if self.training else self.average)(**batch)
         return result
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # it has two forms
-        """What a checkpoint needs: what learns, once each, and the buffers; what is frozen is known already."""
+        """Return the trainable parameters of model and average, and all buffers; frozen parameters are not stored."""
         parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
-        learning = {name for name, value in self.named_parameters() if value.requires_grad}
-        learning |= {name.replace("model.", "average.", 1) for name in learning}
-        whole: dict[str, Any] = super().state_dict(*args, **kwargs)
-        return {name: value for name, value in whole.items() if name in learning or name not in parameters}
+        trainable = {name for name, value in self.named_parameters() if value.requires_grad}
+        trainable |= {name.replace("model.", "average.", 1) for name in trainable}
+        everything: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in everything.items() if name in trainable or name not in parameters}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take up a `state_dict`.
+        """Load a `state_dict` of this class.
 
         Raises:
-            BundleError: it is that of another model.
+            BundleError: it belongs to another model.
         """
-        if odd := sorted(set(state_dict) ^ set(self.state_dict())):
-            raise BundleError(f"{odd[0]} is in the model or in the checkpoint alone: remove .work/checkpoints")
+        if mismatched := sorted(set(state_dict) ^ set(self.state_dict())):
+            raise BundleError(f"{mismatched[0]} is in the model or in the checkpoint alone: remove .work/checkpoints")
         super().load_state_dict(state_dict, strict=False, assign=assign)
-        return _IncompatibleKeys([], [])  # nothing that learns is missing
+        return _IncompatibleKeys([], [])  # no trainable parameter is missing
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the weights that learn; it warms up so that early steps are forgotten."""
+        """Update the average of the trainable weights; its decay rises at first, so that early steps are forgotten."""
         self.updates += 1
-        n = int(self.updates)
-        decay = min(self.decay, (1 + n) / (10 + n))
+        updates = int(self.updates)
+        decay = min(self.decay, (1 + updates) / (10 + updates))
         pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
-        ours, theirs = zip(*((mine, his.detach()) for mine, his in pairs if his.requires_grad), strict=True)
-        torch._foreach_lerp_(list(ours), list(theirs), 1 - decay)
-        for mine, his in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            mine.copy_(his)
+        averages, weights = zip(
+            *((average, weight.detach()) for average, weight in pairs if weight.requires_grad), strict=True
+        )
+        torch._foreach_lerp_(list(averages), list(weights), 1 - decay)
+        for average, weight in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            average.copy_(weight)
 
 
 class _Indices(Dataset[int]):
-    """A dataset of positions: the collate function turns a list of them into one batch."""
+    """A dataset of row indices: the collate function makes a batch of a list of them."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -150,26 +133,26 @@ class _Indices(Dataset[int]):
 
 
 def seed_everything(seed: int, threads: int) -> None:
-    """Fix every generator and the thread count of this process."""
+    """Seed all random generators and set the thread count of this process."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002, transformers draws from the legacy generator
+    np.random.seed(seed % 2**32)  # noqa: NPY002, transformers uses the legacy generator
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass over every new tensor
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # would write every new tensor twice
 
 
 def steps_within(config: TrainConfig, model: nn.Module, make: Callable[[list[int]], dict[str, Tensor]]) -> int:
-    """Count the steps that the budget pays for, from the floating point operations of one forward and backward."""
+    """Return the number of steps within the FLOP budget, from the cost of one forward and backward pass."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    rows = 8  # operations grow with the rows, so a few tell
+    rows = 8  # the cost is proportional to the rows
     with FlopCounterMode(display=False) as counter:
         model(**make(list(range(rows))))["loss"].backward()
     model.zero_grad()
-    together = config.batch_size * config.gradient_accumulation * world()
-    a_step = float(counter.get_total_flops()) / rows * together
-    return max(1, round(config.budget_tflop * 1e12 / max(a_step, 1.0)))
+    rows_per_step = config.batch_size * config.gradient_accumulation * world()
+    flop_per_step = float(counter.get_total_flops()) / rows * rows_per_step
+    return max(1, round(config.budget_tflop * 1e12 / max(flop_per_step, 1.0)))
 
 
 def fit(
@@ -184,17 +167,20 @@ def fit(
 
     Args:
         model: `forward(**batch)` returns a dict with `loss`.
-        train: how many examples there are, and what makes a batch of some of their positions.
+        train: number of examples, and a function that makes a batch of a list of their indices.
         valid: the same for early stopping.
-        config: how.
-        checkpoints: a directory of this run alone; a checkpoint found there is resumed.
-        progress: called with (step, steps, latest valid loss).
+        config: training settings.
+        checkpoints: directory of this run alone; training resumes from a checkpoint in it.
+        progress: called with (step, steps, latest loss on valid).
+
+    Returns:
+        The averaged weights of the lowest loss on valid, on the CPU and in evaluation mode; and the training record.
     """
     from transformers import Trainer, TrainerCallback, TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
 
     seed_everything(config.seed, config.threads)
-    averaged = Averaged(model, config.ema_decay)
+    averaged = EmaModel(model, config.ema_decay)
     steps = steps_within(config, model, train[1])
     batches = {"train": train[1], "valid": valid[1]}
     evaluate_every = min(config.evaluate_every, steps)
@@ -202,7 +188,7 @@ def fit(
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=LOOKED_AT * config.batch_size,
+        per_device_eval_batch_size=EVAL_BATCH_FACTOR * config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -234,8 +220,8 @@ def fit(
         full_determinism=False,
     )
 
-    class Follow(TrainerCallback):  # type: ignore[misc]
-        """Averages after every step, reports, and stops when valid no longer improves."""
+    class Averaging(TrainerCallback):  # type: ignore[misc]
+        """Update the average after every step, report progress, and stop when the loss on valid stops improving."""
 
         def __init__(self) -> None:
             self.latest = float("nan")
@@ -247,11 +233,11 @@ def fit(
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
             self.latest = metrics["eval_loss"]
-            if _looks_since_best(state.log_history) >= config.patience:
+            if _evaluations_since_best(state.log_history) >= config.patience:
                 control.should_training_stop = True
 
-    class Fit(Trainer):  # type: ignore[misc]
-        """Trainer whose train and valid batches are made by their own functions."""
+    class SplitTrainer(Trainer):  # type: ignore[misc]
+        """Trainer with separate collate functions for train and valid."""
 
         def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
             self.data_collator = batches["valid"]
@@ -261,38 +247,38 @@ def fit(
             self.data_collator = batches["train"]
             return super().get_train_dataloader()
 
-    trainer = Fit(
+    trainer = SplitTrainer(
         model=averaged,
         args=args,
         train_dataset=_Indices(train[0]),
         eval_dataset=_Indices(valid[0]),
         data_collator=batches["train"],
-        callbacks=[Follow()],
+        callbacks=[Averaging()],
     )
     trainer.remove_callback(_printer())
     torch.set_num_threads(config.threads)
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    if last is not None and (finished := _finished(Path(last), steps, config.patience)):
-        best, log, made = finished  # killed after its last step: one step more would give other bytes
+    last_checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if last_checkpoint is not None and (finished := _finished(Path(last_checkpoint), steps, config.patience)):
+        best, log, steps_made = finished  # killed after its last step: one more would change the result
         averaged.load_state_dict(load_file(str(best / "model.safetensors")))
     else:
-        trainer.train(resume_from_checkpoint=last)
-        log, made = trainer.state.log_history, trainer.state.global_step
-    looks = tuple((e["step"], e["eval_loss"]) for e in log if "eval_loss" in e)
-    best_step, best_loss = min(looks, key=lambda look: look[1])
-    return averaged.average.cpu().eval(), TrainResult(best_loss, best_step, made, looks)
+        trainer.train(resume_from_checkpoint=last_checkpoint)
+        log, steps_made = trainer.state.log_history, trainer.state.global_step
+    curve = tuple((e["step"], e["eval_loss"]) for e in log if "eval_loss" in e)
+    best_step, best_loss = min(curve, key=lambda point: point[1])
+    return averaged.average.cpu().eval(), TrainResult(best_loss, best_step, steps_made, curve)
 
 
 def _finished(checkpoint: Path, steps: int, patience: int) -> tuple[Path, list[dict[str, Any]], int] | None:
-    """Tell whether a checkpoint is the last of its run: the best one's directory, the log, and the steps made."""
+    """Return the best checkpoint, the log and the number of steps if the run of a checkpoint is complete, else None."""
     state = read_json(checkpoint / "trainer_state.json")
-    if state["global_step"] < steps and _looks_since_best(state["log_history"]) < patience:
+    if state["global_step"] < steps and _evaluations_since_best(state["log_history"]) < patience:
         return None
     best = checkpoint.parent / Path(state["best_model_checkpoint"]).name
     return best, state["log_history"], state["global_step"]
 
 
-def _looks_since_best(log: list[dict[str, Any]]) -> int:
+def _evaluations_since_best(log: list[dict[str, Any]]) -> int:
     losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
     return len(losses) - 1 - int(np.argmin(losses)) if losses else 0
 
@@ -304,7 +290,7 @@ def _printer() -> Any:
 
 
 def quiet() -> None:
-    """Silence the progress bars and advice of transformers; ours are shown instead."""
+    """Turn off the progress bars and messages of transformers; this library shows its own."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers.utils import logging
 

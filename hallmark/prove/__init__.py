@@ -1,1 +1,1 @@
-"""Proof: bundles and their manifests, lists of code, versions, provenance."""
+"""Provenance: bundles with manifests, digests of imported source files, model versions, environment."""

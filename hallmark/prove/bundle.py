@@ -1,7 +1,7 @@
 """Write and open bundles: model directories with a manifest (hallmark.json) of sha256, metrics, verdicts.
 
-`hallmark.json` holds the sha256 of every other file; opening a bundle checks them all, so a flipped bit,
-a missing file or a stranger's file is refused before anything is loaded.
+`hallmark.json` holds the sha256 of every other file; opening a bundle checks them all, so that a flipped bit,
+a missing file or an unknown file is refused before anything is loaded.
 """
 
 import hashlib
@@ -17,10 +17,15 @@ from hallmark.files import canonical_json, read_json, replacing, sha256, tree_di
 from hallmark.prove.versions import next_version
 
 MANIFEST, CARD = "hallmark.json", "card.md"
-FORMAT = 4
-PARTS = ("base", "people", "calibration")  # of a model directory, where they are there; the rest stays behind
+FORMAT = 5
+SUBDIRECTORIES = (
+    "base",
+    "subjects",
+    "calibration",
+)  # of a model directory, copied where they exist; the rest is not copied
 WEIGHTS = (".safetensors", ".onnx")  # numbers and a graph of known operators: no pickle, no code
 ALLOWED = (*WEIGHTS, ".json", ".md")
+RESTORE = "restore it: `dvc checkout --force bundle` for the last one, or make it again with `make repro`"
 WHAT = {
     "schema": "schemas",
     "weights": "weights",
@@ -32,20 +37,20 @@ WHAT = {
 
 @dataclass(frozen=True)
 class Hallmark:
-    """What is proven about a bundle.
+    """Manifest of a bundle: version, provenance, metrics, verdicts and digests.
 
     Attributes:
-        format: of this manifest.
+        format: format version of the manifest.
         task: name of the task.
         version: semantic version of the model.
-        reason: why it is this version.
+        reason: why the model has this version.
         spec: the configuration nodes of `task` and `learner`, from which the predictor is built.
-        requirements: distributions that a service of it needs beside the library's own, such as a pretrained model.
+        requirements: distributions that its service needs in addition to the library's, such as a pretrained model.
         provenance: hashes of data, code closure, params and lock file, the torch build.
         digests: sha256 of `schema`, `weights` and `bundle`, from which versions are derived, and of the `judgement`:
             metrics, verdicts and card.
         metrics: headline figures.
-        verdicts: what every gate decided.
+        verdicts: the decision of every gate.
         schema: JSON schemas of request and response.
         files: sha256 of every file.
     """
@@ -66,19 +71,19 @@ class Hallmark:
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into a bundle beside the model's own files.
+    """Contents of a bundle other than the model's files.
 
     Attributes:
         task: name of the task.
         spec: the configuration nodes of `task` and `learner`.
-        requirements: distributions that a service of it needs beside the library's own.
+        requirements: distributions that its service needs in addition to the library's.
         schema: JSON schemas of request and response.
         provenance: hashes of what the model was made from.
         metrics: headline figures.
         verdicts: the gates' verdicts.
         card: the model card, Markdown.
-        release: version and digests that the version counts from, None before the first: those of the released model,
-            or of the bundle that was refreshed.
+        release: version and digests of the released model, or of the bundle that was refreshed, from which the next
+            version is derived; None before the first release.
         refreshed: whether adapters of an earlier bundle were updated, without training.
     """
 
@@ -95,26 +100,26 @@ class Contents:
 
 
 def make_bundle(model: Path, contents: Contents, out: Path) -> Hallmark:
-    """Put a model directory and its hallmark into `out`, whole or not at all.
+    """Write a bundle of a model directory and its hallmark to `out`, completely or not at all.
 
     Args:
-        model: base, people, calibration; other candidates stay behind.
+        model: directory with base, subjects and calibration; other candidates are not copied.
         contents: everything else.
         out: the bundle's directory.
 
     Raises:
-        BundleError: the model directory holds a file of a kind that no bundle may hold.
+        BundleError: the model directory holds a file of a type that no bundle may hold.
     """
     with replacing(out) as fresh:
-        for part in PARTS:
+        for part in SUBDIRECTORIES:
             if (model / part).is_dir():
                 shutil.copytree(model / part, fresh / part)
-        for file in fresh.rglob("*"):  # safetensors are written for their owner alone; a service is another user
+        for file in fresh.rglob("*"):  # only their owner can read safetensors files; a service runs as another user
             file.chmod(0o755 if file.is_dir() else 0o644)
         write_text(fresh / CARD, contents.card)
         files = tree_digests(fresh)
-        if odd := [name for name in files if not name.endswith(ALLOWED)]:
-            raise BundleError(f"{odd[0]} may not be in a bundle: only {', '.join(ALLOWED)} files may")
+        if forbidden := [name for name in files if not name.endswith(ALLOWED)]:
+            raise BundleError(f"{forbidden[0]} may not be in a bundle: only {', '.join(ALLOWED)} files may")
         verdicts = [asdict(verdict) for verdict in contents.verdicts]
         digests = _digests(files, contents.spec, contents.schema, contents.provenance, contents.metrics, verdicts)
         version, reason = next_version(digests, contents.release, contents.refreshed)
@@ -144,10 +149,10 @@ def _digests(
     metrics: Mapping[str, Any],
     verdicts: Sequence[Mapping[str, Any]],
 ) -> dict[str, str]:
-    """Digest what versions are derived from, and what was judged.
+    """Compute the digests from which versions are derived, and the digest of the judgement.
 
-    `bundle` holds neither verdicts nor the card that lists them: they name the champion, and whether that is the bundle
-    itself must not make a new version.
+    `bundle` covers neither the verdicts nor the card that lists them: they depend on the champion, and the promotion of
+    this very bundle must not change its version.
     """
     return {
         "schema": _digest(schema),
@@ -161,6 +166,33 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def read_hallmark(directory: Path) -> tuple[Hallmark, str]:
+    """Read a bundle's hallmark and check its contents against its own digests; read no other file.
+
+    Returns:
+        The hallmark and its own sha256.
+
+    Raises:
+        BundleError: the hallmark is missing, has another format, or was edited.
+    """
+    manifest = directory / MANIFEST
+    if not manifest.is_file():
+        raise BundleError(f"{directory} is no bundle: it has no {MANIFEST}; run `dvc repro package`")
+    try:
+        hallmark = Hallmark(**read_json(manifest))
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{manifest} cannot be read ({error}): {RESTORE}") from error
+    if hallmark.format != FORMAT:
+        raise BundleError(f"{manifest} has format {hallmark.format}, this library reads {FORMAT}: use its own version")
+    covered = (hallmark.files, hallmark.spec, hallmark.schema, hallmark.provenance, hallmark.metrics, hallmark.verdicts)
+    for name, digest in _digests(*covered).items():
+        if hallmark.digests.get(name) != digest:
+            raise BundleError(
+                f"{manifest} was edited: its {WHAT[name]} do not have the digest {name!r} that it names; {RESTORE}"
+            )
+    return hallmark, sha256(manifest)
+
+
 def open_bundle(directory: Path) -> tuple[Hallmark, str]:
     """Read a bundle's hallmark after checking every file.
 
@@ -170,39 +202,24 @@ def open_bundle(directory: Path) -> tuple[Hallmark, str]:
     Raises:
         BundleError: names the first file that is missing, changed or unknown, and the remedy.
     """
-    manifest = directory / MANIFEST
-    if not manifest.is_file():
-        raise BundleError(f"{directory} is no bundle: it has no {MANIFEST}; run `dvc repro package`")
-    try:
-        hallmark = Hallmark(**read_json(manifest))
-    except (ValueError, TypeError) as error:
-        raise BundleError(f"{manifest} cannot be read ({error}): restore it with `dvc checkout --force`") from error
-    if hallmark.format != FORMAT:
-        raise BundleError(f"{manifest} has format {hallmark.format}, this library reads {FORMAT}: use its own version")
-    parts = (hallmark.files, hallmark.spec, hallmark.schema, hallmark.provenance, hallmark.metrics, hallmark.verdicts)
-    for name, digest in _digests(*parts).items():
-        if hallmark.digests.get(name) != digest:
+    hallmark, digest = read_hallmark(directory)
+    actual = tree_digests(directory, everything=True)
+    actual.pop(MANIFEST)
+    for name, expected in sorted(hallmark.files.items()):
+        if name not in actual:
+            raise BundleError(f"{directory / name} is missing from the bundle: {RESTORE}")
+        if actual[name] != expected:
             raise BundleError(
-                f"{manifest} was edited: its {WHAT[name]} do not have the digest {name!r} that it names; "
-                "restore it with `dvc checkout --force`"
+                f"{directory / name} has sha256 {actual[name][:12]}…, its hallmark says {expected[:12]}…: "
+                f"the file is corrupt, {RESTORE}"
             )
-    found = tree_digests(directory, everything=True)
-    found.pop(MANIFEST)
-    for name, digest in sorted(hallmark.files.items()):
-        if name not in found:
-            raise BundleError(f"{directory / name} is missing from the bundle: restore it with `dvc checkout --force`")
-        if found[name] != digest:
-            raise BundleError(
-                f"{directory / name} has sha256 {found[name][:12]}…, its hallmark says {digest[:12]}…: "
-                "the file is corrupt, restore it with `dvc checkout --force`"
-            )
-    if strangers := sorted(set(found) - set(hallmark.files)):
-        raise BundleError(f"{directory / strangers[0]} is not in the hallmark: remove it")
-    return hallmark, sha256(manifest)
+    if unknown := sorted(set(actual) - set(hallmark.files)):
+        raise BundleError(f"{directory / unknown[0]} is not in the hallmark: remove it")
+    return hallmark, digest
 
 
 def open_accepted(directory: Path) -> tuple[Hallmark, str]:
-    """Open a bundle that may answer: no gate has refused it. See `open_bundle`.
+    """Open a bundle that no gate has refused; see `open_bundle`.
 
     Raises:
         BundleError: as in `open_bundle`, or a gate failed.

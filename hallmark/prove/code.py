@@ -19,16 +19,16 @@ from hallmark.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(".work/code.json")
-MOST_KEPT = 2000  # parsed files: ten versions of the repository
+MOST_KEPT = 2000  # parsed files in the cache: ten versions of the repository
 
 
 @dataclass(frozen=True)
 class Code:
-    """What some modules import.
+    """Transitive imports of some modules.
 
     Attributes:
         files: path relative to the repository → sha256 of its syntax tree.
-        others: dotted names that they import from elsewhere, the standard library left out.
+        others: dotted names that these files import from other distributions, without the standard library.
     """
 
     files: Mapping[str, str]
@@ -37,20 +37,20 @@ class Code:
 
 @dataclass(frozen=True)
 class _Parsed:
-    """What is kept of one file: the digest of its syntax tree, and every name that it imports."""
+    """What the cache holds of one file: the digest of its syntax tree, and every name that it imports."""
 
     digest: str
     imports: tuple[str, ...]
 
 
 class SourceTree:
-    """The packages of a repository, read once; a file that changes later is seen by a new `SourceTree`.
+    """Packages of a repository. Every file is read once: make a new `SourceTree` after a change.
 
     Args:
-        root: the repository.
-        packages: names of its top-level packages whose files count.
-        cache: a file in which parsed results are kept by the sha256 of the source; None to parse everything.
-        others_from: packages whose imports from elsewhere count; all of `packages` by default.
+        root: directory of the repository.
+        packages: names of the top-level packages whose files are listed.
+        cache: file that caches parsed results by the sha256 of their source; None to parse every file.
+        others_from: packages whose imports from other distributions are listed; all of `packages` by default.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class SourceTree:
         self._parsed: dict[str, _Parsed] = {}
 
     def imported_by(self, modules: Iterable[str]) -> Code:
-        """List what modules import, directly or not, also inside functions, but not for type checking alone.
+        """List what modules import, directly or indirectly, also inside functions, but not under TYPE_CHECKING.
 
         Args:
             modules: dotted names of modules, or of classes in them such as a `_target_`.
 
         Raises:
-            SyntaxError: a file is no Python.
+            SyntaxError: a file is not valid Python.
         """
         waiting = [module for name in modules if (module := self._module(name))]
         files: dict[str, str] = {}
@@ -90,25 +90,25 @@ class SourceTree:
                 elif module.partition(".")[0] in self._others_from:
                     others.add(name)
             if "." in module:
-                waiting.append(module.rpartition(".")[0])  # Python imports the packages above a module first
+                waiting.append(module.rpartition(".")[0])  # Python imports the parent packages of a module first
         self._cache.save()
         foreign = (name for name in others if name.partition(".")[0] not in sys.stdlib_module_names)
         return Code(dict(sorted(files.items())), frozenset(foreign))
 
     @functools.cached_property
     def _files(self) -> dict[str, str]:
-        """Path of every module."""
-        found = {}
+        """Dotted name of every module → its path relative to the repository."""
+        paths = {}
         for package in self.packages:
             for file in (self.root / package).rglob("*.py"):
-                parts = file.relative_to(self.root).with_suffix("").parts
-                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file.relative_to(
+                names = file.relative_to(self.root).with_suffix("").parts
+                paths[".".join(names[:-1] if names[-1] == "__init__" else names)] = file.relative_to(
                     self.root
                 ).as_posix()
-        return found
+        return paths
 
     def _module(self, name: str) -> str:
-        """Return the module of ours that a dotted name lies in; empty where it lies elsewhere."""
+        """Return the module in `packages` that defines a dotted name; empty for any other name."""
         if name.partition(".")[0] not in self.packages:
             return ""
         while name and name not in self._files:
@@ -146,7 +146,7 @@ def _imports(tree: ast.Module, path: str) -> Iterator[str]:
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk a tree without what is read by type checkers alone."""
+    """Walk a tree without the blocks under `if TYPE_CHECKING`."""
     yield node
     checked = isinstance(node, ast.If) and _name(node.test) == "TYPE_CHECKING"
     for child in node.orelse if checked and isinstance(node, ast.If) else ast.iter_child_nodes(node):
@@ -154,12 +154,12 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _name(node: ast.expr) -> str:
-    """Return the last part of a dotted name; empty for any other expression."""
+    """Return the last component of a dotted name; empty for any other expression."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 class _Cache:
-    """Results by the sha256 of what they were made from, and by this file's own: a new parser finds none."""
+    """Cache of results by the sha256 of their source; a change of this file or of Python empties it."""
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._new = path, False
@@ -172,15 +172,15 @@ class _Cache:
                     self._kept = read["kept"]
 
     def get(self, key: str) -> Any:
-        """Return what was kept, or None."""
+        """Return the cached result, or None."""
         return self._kept.get(key)
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a new result."""
+        """Add a result."""
         self._kept[key], self._new = value, True
 
     def save(self) -> None:
-        """Write the file where something is new; the oldest results of many make room."""
+        """Write the file if there are new results; keep only the latest `MOST_KEPT`."""
         if self._path is not None and self._new:
             self._kept = dict(list(self._kept.items())[-MOST_KEPT:])
             write_text(self._path, json.dumps({"maker": self._maker, "kept": self._kept}))

@@ -9,7 +9,7 @@ from hallmark.files import canonical_json
 
 
 def describe_machine() -> dict[str, Any]:
-    """Name what decides about bytes: torch build, kernels, Python."""
+    """Describe what determines the bytes of results: torch build, kernels, Python."""
     import torch
 
     return {
@@ -22,5 +22,5 @@ def describe_machine() -> dict[str, Any]:
 
 
 def digest_of(value: Any) -> str:
-    """Digest plain values."""
+    """Return the sha256 of plain values, written as canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Semantic version of a model: schema change = major, other change = minor, refresh = patch.
 
-Schema → major, anything else in the bundle → minor, nothing → the release's own version. A patch is a refresh: adapters
-updated without training, so that a refresh and a training never share a version.
+An unchanged bundle keeps the version of the release. A refresh updates adapters without training: with a level of its
+own, it never gets the version of a training.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hallmark.errors import BundleError
-from hallmark.files import read_json, readable
+from hallmark.files import as_bundle_error, read_json
 
 FIRST = "1.0.0"
 
@@ -20,45 +20,45 @@ def released(releases: Path, task: str) -> dict[str, Any] | None:
     Raises:
         BundleError: the file cannot be read.
     """
-    with readable(releases, "restore it with git"):
-        found: dict[str, Any] | None = read_json(releases).get(task) if releases.is_file() else None
-    return found
+    with as_bundle_error(releases, "restore it with git"):
+        release: dict[str, Any] | None = read_json(releases).get(task) if releases.is_file() else None
+    return release
 
 
 def next_version(
     digests: Mapping[str, str], release: Mapping[str, Any] | None, refreshed: bool = False
 ) -> tuple[str, str]:
-    """Derive a version.
+    """Derive the version of a bundle.
 
     Args:
         digests: sha256 of `schema`, `weights` and `bundle`.
-        release: the `version` and the same `digests` that the version counts from, None before the first release.
-        refreshed: whether adapters of that release were updated, without training.
+        release: `version` and `digests` of the release that this bundle follows; None before the first release.
+        refreshed: whether the adapters of that release were updated without training.
 
     Returns:
-        Version and the reason in words.
+        The version and its reason, a short text.
     """
     if release is None:
         return FIRST, "first version"
     major, minor, patch = parse(str(release["version"]))
-    was = release["digests"]
-    if digests["schema"] != was["schema"]:
+    before = release["digests"]
+    if digests["schema"] != before["schema"]:
         return f"{major + 1}.0.0", "request, response or input schema changed"
-    if digests["weights"] == was["weights"] and digests["bundle"] == was["bundle"]:
+    if digests["weights"] == before["weights"] and digests["bundle"] == before["bundle"]:
         return str(release["version"]), "nothing changed since the release"
     if refreshed:
         return f"{major}.{minor}.{patch + 1}", "adapters refreshed, nothing trained"
     changed = (
-        "weights changed" if digests["weights"] != was["weights"] else "same weights, something around them changed"
+        "weights changed" if digests["weights"] != before["weights"] else "same weights, something around them changed"
     )
     return f"{major}.{minor + 1}.0", changed
 
 
 def parse(version: str) -> tuple[int, int, int]:
-    """Split `1.2.3`.
+    """Split a version such as `1.2.3` into integers.
 
     Raises:
-        BundleError: it is no such version.
+        BundleError: the text has another form.
     """
     parts = version.split(".")
     if len(parts) != 3 or not all(p.isdigit() for p in parts):

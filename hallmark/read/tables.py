@@ -1,4 +1,4 @@
-"""Read a user's table (CSV, Parquet or Feather), with errors that say what to do."""
+"""Read a user's table (CSV, Parquet or Feather), with error messages that name the remedy."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ from hallmark.errors import SourceError
 def read_table(
     path: Path, columns: Sequence[str], key: str = "data.path", text: Mapping[str, Any] | type | None = None
 ) -> pd.DataFrame:
-    """Read a file by its ending; anything but Parquet and Feather is read as CSV.
+    """Read a table in the format of its file extension; any other than Parquet and Feather is read as CSV.
 
     Args:
-        path: of the file.
-        columns: that it needs, for messages.
-        key: of the configuration that names it.
-        text: columns of a CSV that are not to become numbers, as pandas' `dtype`.
+        path: the file.
+        columns: columns that the table needs, for error messages.
+        key: configuration key of the path, for error messages.
+        text: pandas' `dtype`, for CSV columns that must not be converted to numbers.
 
     Raises:
-        SourceError: it is missing, empty, not UTF-8, separated by other signs than commas or semicolons, or unreadable.
+        SourceError: the file is missing, empty, not UTF-8, separated by tabs, or cannot be read.
     """
     if not path.is_file():
         raise SourceError(f"{path} is not there: set {key} to a CSV or Parquet file")
@@ -34,7 +34,7 @@ def read_table(
             return pd.read_feather(path)
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
-        separator = ";" if ";" in header and "," not in header else ","  # semicolons, where the decimal sign is a comma
+        separator = ";" if ";" in header and "," not in header else ","  # semicolons if the decimal sign is a comma
         frame = pd.read_csv(path, dtype=text, encoding="utf-8-sig", sep=separator)
     except UnicodeDecodeError as error:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""Limits on dropped and changed rows, and counts of them by reason and subject; HTML report."""
+"""Count dropped and changed rows by reason and subject, fail above configured limits, and report as HTML."""
 
 import html
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hallmark.build import NotNegative, Share, configuration
 from hallmark.errors import DataError, SourceError
 
 Mask = npt.NDArray[np.bool_]
@@ -16,40 +17,34 @@ Mask = npt.NDArray[np.bool_]
 ACTIONS = ("excluded", "dropped", "merged", "changed", "noted")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When cleaning becomes a failure.
+@configuration
+class CleaningLimits:
+    """Limits beyond which cleaning fails.
 
     Attributes:
-        max_dropped_share: largest share of rows that may be dropped; who is excluded by configuration does not count.
-        max_changed_share: largest share that may be merged or changed.
+        max_dropped_share: largest share of rows that may be dropped; rows excluded by configuration do not count.
+        max_changed_share: largest share of rows that may be merged or changed.
     """
 
-    max_dropped_share: float
-    max_changed_share: float
-
-    def __post_init__(self) -> None:
-        for name in ("max_dropped_share", "max_changed_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie within 0…1")
+    max_dropped_share: Share
+    max_changed_share: Share
 
 
-@dataclass(frozen=True)
-class ValidationLimits(Limits):
-    """When cleaning readings over time becomes a failure.
+@configuration
+class ReadingLimits(CleaningLimits):
+    """Limits of cleaning for readings over time.
 
     Attributes:
-        minimum_days: a subject whose first and last reading are fewer days apart is dropped.
+        min_days: a subject whose first and last reading are fewer days apart is dropped.
         earliest: readings before this ISO date are dropped.
-        latest: readings after this ISO date are dropped as lying in the future; `today` is the day of the run.
+        latest: readings after this ISO date are dropped, because they are in the future; `today` is the day of the run.
     """
 
-    minimum_days: float
+    min_days: NotNegative
     earliest: str
     latest: str
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         pd.Timestamp(self.earliest)
         if self.latest != "today":
             pd.Timestamp(self.latest)
@@ -63,32 +58,32 @@ class Ledger:
     entries: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
 
     def count(self, action: str, reason: str, subject_ids: "pd.Series[Any]") -> None:
-        """Count some rows under a reason."""
+        """Count rows under an action and its reason."""
         if len(subject_ids):
             entry = self.entries.setdefault((action, reason), {})
             for subject, rows in subject_ids.astype(str).value_counts().items():
                 entry[str(subject)] = entry.get(str(subject), 0) + int(rows)
 
     def drop(self, frame: pd.DataFrame, bad: Mask, reason: str, action: str = "dropped") -> pd.DataFrame:
-        """Drop rows and count them; `excluded` for those that somebody chose to leave out."""
+        """Drop the rows of a mask and count them; `excluded` is for rows that the configuration leaves out."""
         self.count(action, reason, frame.loc[bad, "subject_id"])
         return frame if not bad.any() else frame.loc[~bad]
 
     def total(self, *actions: str) -> int:
-        """Count the rows under some actions."""
-        return sum(sum(by.values()) for (action, _), by in self.entries.items() if action in actions)
+        """Return the number of rows under some actions."""
+        return sum(sum(counts.values()) for (action, _), counts in self.entries.items() if action in actions)
 
     def report(self, rows_kept: int, notes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return JSON values: totals, then every reason with its subjects."""
+        """Return the cleaning report as JSON values: totals, then every reason with its subjects."""
         reasons = [
-            {"action": action, "reason": reason, "rows": sum(by.values()), "subjects": dict(sorted(by.items()))}
-            for (action, reason), by in sorted(self.entries.items())
+            {"action": action, "reason": reason, "rows": sum(counts.values()), "subjects": dict(sorted(counts.items()))}
+            for (action, reason), counts in sorted(self.entries.items())
         ]
         totals = {action: self.total(action) for action in ACTIONS}
         return {"rows_read": self.rows_read, "rows_kept": rows_kept, **totals, "reasons": reasons, "notes": dict(notes)}
 
-    def enforce(self, limits: Limits) -> None:
-        """Fail when too much had to be dropped or changed.
+    def enforce(self, limits: CleaningLimits) -> None:
+        """Raise an error if too many rows were dropped or changed.
 
         Raises:
             DataError: with the share, the limit, its key and the counts by reason.
@@ -101,46 +96,46 @@ class Ledger:
                 "max_changed_share",
             ),
         )
-        read = self.rows_read - self.total("excluded")
+        considered = self.rows_read - self.total("excluded")
         for actions, limit, key in checks:
             rows = self.total(*actions)
-            if rows > limit * read:
-                why = "; ".join(
-                    f"{reason} {sum(by.values()):,} rows of {len(by)} subjects"
-                    for (action, reason), by in sorted(self.entries.items())
+            if rows > limit * considered:
+                reasons = "; ".join(
+                    f"{reason} {sum(counts.values()):,} rows of {len(counts)} subjects"
+                    for (action, reason), counts in sorted(self.entries.items())
                     if action in actions
                 )
                 raise DataError(
-                    f"{rows:,} of {read:,} rows {'/'.join(actions)} ({rows / max(read, 1):.0%}), "
-                    f"task.limits.{key} allows {limit:.0%}: {why}. Mend the data or raise the limit"
+                    f"{rows:,} of {considered:,} rows {'/'.join(actions)} ({rows / max(considered, 1):.0%}), "
+                    f"task.limits.{key} allows {limit:.0%}: {reasons}. Correct the data or raise the limit"
                 )
 
 
 def require_columns(frame: pd.DataFrame, columns: tuple[str, ...], where: str) -> None:
-    """Check that columns are there.
+    """Check that a table has the required columns.
 
     Raises:
-        DataError: names the missing column, what was found and the remedy.
+        DataError: names the missing column, the columns of the table and the remedy.
     """
     for column in columns:
         if column not in frame.columns:
-            found = ", ".join(map(str, frame.columns[:12]))
-            raise DataError(f"{where} has no column {column!r} (found: {found}): rename it or set data.columns")
+            present = ", ".join(map(str, frame.columns[:12]))
+            raise DataError(f"{where} has no column {column!r} (found: {present}): rename it or set data.columns")
 
 
 def rename_columns(frame: pd.DataFrame, columns: Mapping[str, str], where: str) -> pd.DataFrame:
-    """Give a table our names, `columns`: ours → the table's.
+    """Rename the columns of a table; `columns` is new name → name in the table.
 
     Raises:
-        SourceError: the table has a column of our name already and another is meant.
+        SourceError: another column of the table has the new name already.
     """
-    for ours, theirs in columns.items():
-        if ours != theirs and {ours, theirs} <= set(frame.columns):
+    for name, table_name in columns.items():
+        if name != table_name and {name, table_name} <= set(frame.columns):
             raise SourceError(
-                f"{where} has the columns {ours!r} and {theirs!r}, data.columns.{ours} names the second: "
+                f"{where} has the columns {name!r} and {table_name!r}, data.columns.{name} names the second: "
                 "drop or rename the one that is not meant"
             )
-    return frame.rename(columns={theirs: ours for ours, theirs in columns.items()})
+    return frame.rename(columns={table_name: name for name, table_name in columns.items()})
 
 
 def render_html(report: Mapping[str, Any], title: str) -> str:

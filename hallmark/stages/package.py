@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hallmark.build import dump, targets
-from hallmark.contracts import AnyLearner, Candidate, Exporting, Requiring, Task, Verdict
+from hallmark.contracts import AnyLearner, Candidate, Exporting, HasRequirements, Task, Verdict
 from hallmark.errors import BundleError, ConfigError, GateError
 from hallmark.files import FileRef, read_json, replacing, write_json
-from hallmark.judge.gates import judge_drift
-from hallmark.judge.report import model_card
+from hallmark.judge.card import describe_data, model_card
+from hallmark.judge.gates import judge_output_change
 from hallmark.learn.export import REQUIREMENT
 from hallmark.learn.trainer import quiet
 from hallmark.prove.bundle import Contents, Hallmark, make_bundle, open_accepted
@@ -21,7 +21,7 @@ from hallmark.prove.versions import released
 from hallmark.stages.prepare import TABLES, open_prepared
 
 MADE_BY = ("task", "learner", "data", "model", "train", "personalise", "calibrate")
-"""Sections of the parameters that decide about a model."""
+"""Sections of the parameters that determine a model."""
 
 
 def package(
@@ -37,20 +37,22 @@ def package(
     out: Path,
     form: Any = None,
 ) -> Hallmark:
-    """Make the bundle: only from a model that no gate refused, and in another form only if it answers the same.
+    """Make the bundle of a model that no gate refused; another form must give the same answers.
 
     Raises:
         BundleError: a gate failed, or the verdicts are missing.
-        GateError: the form changes the answers by more than it may.
-        ConfigError: the learner knows no other form.
+        GateError: the form changes the answers by more than `form.max_drift`.
+        ConfigError: the learner has no other form.
     """
     verdicts = [Verdict(**v) for v in read_json(evaluation / "verdicts.json")]
     if failed := [v for v in verdicts if v.status == "failed"]:
         raise BundleError(f"gate {failed[0].gate!r} failed ({failed[0].reason}): a failed model is not packaged")
     metrics, origin = read_json(evaluation / "metrics.json"), read_json(prepared / "origin.json")
-    facts = {"task": task.name, "metrics (test)": metrics, "data": origin}
-    # Only what rests on a pretrained model has requirements.
-    needed = {name for candidate in candidates if isinstance(candidate, Requiring) for name in candidate.requirements}
+    notes = []
+    # Only candidates that need a pretrained model have requirements.
+    needed = {
+        name for candidate in candidates if isinstance(candidate, HasRequirements) for name in candidate.requirements
+    }
     provenance = {
         "data": {name: FileRef.to(prepared / f"{name}.parquet").sha256 for name in TABLES},
         "origin": origin,
@@ -65,7 +67,7 @@ def package(
             verdicts.append(export(task, learner, model, exported, prepared, form))
             model, needed = exported, needed | {REQUIREMENT}
             provenance |= {"form": dump(form)}
-            facts |= {"form": f"{dump(form)}; the metrics are those of the model before it took this form"}
+            notes = [f"The figures are those of the model before it took its packaged form ({type(form).__name__})."]
         contents = Contents(
             task=task.name,
             spec={"task": dump(task), "learner": dump(learner)},
@@ -77,18 +79,26 @@ def package(
             provenance=provenance,
             metrics=metrics,
             verdicts=verdicts,
-            card=model_card(f"hallmark-{task.name}", facts, verdicts, task.purpose, task.card_limits),
+            card=model_card(
+                f"hallmark-{task.name}",
+                task.purpose,
+                describe_data(open_prepared(prepared), origin),
+                (evaluation / "figures.md").read_text(encoding="utf-8"),
+                notes,
+                verdicts,
+                task.card_limits,
+            ),
             release=released(releases, task.name),
         )
         return make_bundle(model, contents, out)
 
 
 def export(task: Task, learner: AnyLearner, model: Path, out: Path, prepared: Path, form: Any) -> Verdict:
-    """Copy a model with its network in another form, and judge what that changes.
+    """Copy a model with its network in another form, and check how much the answers change.
 
     Raises:
-        GateError: too much.
-        ConfigError: the learner knows no other form.
+        GateError: the answers change by more than `form.max_drift`.
+        ConfigError: the learner has no other form.
     """
     if not isinstance(learner, Exporting):
         raise ConfigError(
@@ -98,14 +108,16 @@ def export(task: Task, learner: AnyLearner, model: Path, out: Path, prepared: Pa
     shutil.copytree(model, out)
     learner.export(out, form)
     data = open_prepared(prepared)
-    verdict = judge_drift(learner.compared(task, data, model), learner.compared(task, data, out), form.most_drift)
+    verdict = judge_output_change(
+        learner.raw_outputs(task, data, model), learner.raw_outputs(task, data, out), form.max_drift
+    )
     if verdict.status != "passed":
-        raise GateError(f"package.form.most_drift: {verdict.reason}: choose package=onnx or package=standard")
+        raise GateError(f"package.form.max_drift: {verdict.reason}: choose package=onnx or package=standard")
     return verdict
 
 
 def open_judged(bundle: Path) -> tuple[Hallmark, str]:
-    """Open a bundle that may be promoted, with its digest.
+    """Open a bundle that may be promoted; return its hallmark and digest.
 
     Raises:
         BundleError: no gate judged it, or one refused it.
@@ -119,15 +131,15 @@ def open_judged(bundle: Path) -> tuple[Hallmark, str]:
 
 
 def promote(bundle: Path, releases: Path, champions: Path) -> Hallmark:
-    """Make a bundle its task's champion: later models must not be worse, and versions count from it.
+    """Make a bundle its task's champion: later models are compared with it, and versions are derived from it.
 
     Args:
-        bundle: that is promoted.
-        releases: the file in which every task's release is noted.
-        champions: the directory of the champions, one a task.
+        bundle: directory of the bundle.
+        releases: file that records the release of every task.
+        champions: directory of the champions, one per task.
 
     Raises:
-        BundleError: no gate judged it, or one refused it; the champion stays.
+        BundleError: no gate judged the bundle, or one refused it; the champion is unchanged.
     """
     hallmark, digest = open_judged(bundle)
     others = read_json(releases) if releases.is_file() else {}

@@ -13,7 +13,7 @@ TABLES = ("rows", "subjects", "splits")
 
 
 def clean_rows(source: Source, task: Task, out: Path, report: Path, progress: Progress) -> FileRef:
-    """Load a source and clean it; the account of every row goes to `report` as JSON and HTML."""
+    """Load and clean a source; write what happened to every row to `report`, as JSON and HTML."""
     raw = source.load(progress)
     clean = task.clean(raw)
     out.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def clean_rows(source: Source, task: Task, out: Path, report: Path, progress: Pr
 
 
 def split_rows(task: Task, prepared: Path) -> FileRef:
-    """Assign people and cut time."""
+    """Assign rows or subjects to train, valid and test, and write the splits table."""
     clean = Clean(pd.read_parquet(prepared / "rows.parquet"), pd.read_parquet(prepared / "subjects.parquet"), {})
     splits = task.split(clean)
     splits.to_parquet(prepared / "splits.parquet", index=False)
@@ -34,7 +34,7 @@ def split_rows(task: Task, prepared: Path) -> FileRef:
 
 
 def open_prepared(directory: Path) -> Prepared:
-    """Read what `prepare` left.
+    """Read the tables that stage `prepare` wrote.
 
     Raises:
         DataError: a table is missing.
@@ -46,7 +46,7 @@ def open_prepared(directory: Path) -> Prepared:
 
 
 def check_leakage(task: Task, prepared: Path, report: Path) -> dict[str, int]:
-    """Check the splits and write down what was checked."""
+    """Check the splits for leakage and write counts of what was checked."""
     checked = task.check_leakage(open_prepared(prepared))
     write_json(report / "leakage.json", checked)
     return checked

@@ -1,4 +1,4 @@
-"""Stage refresh: update every subject's linear adapter with new rows, in a new bundle, without training."""
+"""Stage refresh: update each subject's online ridge and history with new rows, without training; new bundle."""
 
 import shutil
 from collections.abc import Mapping
@@ -13,38 +13,38 @@ from hallmark.prove.bundle import CARD, Contents, Hallmark, make_bundle, open_bu
 
 
 def refresh(
-    rows: Path, bundle: Path, diary: Path, out: Path, settings: Mapping[str, str] | None = None
+    rows: Path, bundle: Path, state: Path, out: Path, settings: Mapping[str, str] | None = None
 ) -> tuple[Hallmark, Mapping[str, Any]]:
-    """Update adapters with new rows, into `out/bundle` and `out/diary`, whole or not at all.
+    """Update adapters with new rows; write `out/bundle` and `out/refresh_state`, both or none.
 
-    The gates' verdicts stay: they judged the model with its adapters refreshed at every midnight of the test.
+    The gates' verdicts stay valid: they judged the model with its adapters refreshed at every midnight of the test.
 
     Args:
-        rows: a table of one's own.
-        bundle: to start from; it may be `out/bundle`.
-        diary: its diary, which a training run or an earlier refresh has written.
-        out: where both go.
+        rows: table of the user's new rows, a file.
+        bundle: directory of the bundle to start from; it may be `out/bundle`.
+        state: directory of the refresh state that was written with it, by a training run or an earlier refresh.
+        out: directory of the new bundle and state.
         settings: how the table is read: key of the source → value, dotted for a column, such as `columns.timestamp`.
 
     Returns:
-        The new bundle's hallmark, which names the one it came from, and what became of the rows.
+        The new bundle's hallmark, which names the bundle it was made from, and counts of rows by what happened to them.
 
     Raises:
         ConfigError: the learner's adapters cannot be refreshed.
-        DataError, BundleError: the rows, the bundle or the diary is not what it should be; `out` is as it was.
+        DataError, BundleError: the rows, the bundle or the state is invalid; `out` is unchanged.
     """
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {"bundle", "diary"}):
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {"bundle", "refresh_state"}):
         raise BundleError(f"{out} is no earlier refresh: give --out a directory of its own, it is replaced as a whole")
     hallmark, digest = open_bundle(bundle)
     task, learner = build(hallmark.spec["task"], "task"), build(hallmark.spec["learner"], "learner")
     if not (isinstance(task, OwnRows) and isinstance(learner, Refreshing)):
-        raise ConfigError(f"{bundle}: adapters of {hallmark.task!r} cannot be refreshed: train anew with `dvc repro`")
+        raise ConfigError(f"{bundle}: adapters of {hallmark.task!r} cannot be refreshed: train again with `dvc repro`")
     raw = _source(task, rows, settings or {}).load()
     with replacing(out) as fresh:
         model = fresh / "model"
         shutil.copytree(bundle, model)
-        found = learner.refresh(task, raw, model, diary, fresh / "diary")
-        refreshed = {"from": digest, "trained": trained_from(hallmark, digest), "rows": sha256(rows), **found}
+        counts = learner.refresh(task, raw, model, state, fresh / "refresh_state")
+        refreshed = {"from": digest, "trained": trained_from(hallmark, digest), "rows": sha256(rows), **counts}
         contents = Contents(
             task=hallmark.task,
             spec=hallmark.spec,
@@ -59,11 +59,11 @@ def refresh(
         )
         made = make_bundle(model, contents, fresh / "bundle")
         shutil.rmtree(model)
-    return made, found
+    return made, counts
 
 
 def _source(task: OwnRows, rows: Path, settings: Mapping[str, str]) -> Source:
-    """Build the source of a table of one's own.
+    """Build the source that reads the user's table.
 
     Raises:
         ConfigError: a setting is unknown, or its value is refused.
@@ -72,10 +72,10 @@ def _source(task: OwnRows, rows: Path, settings: Mapping[str, str]) -> Source:
     for key, value in settings.items():
         name, _, inside = key.partition(".")
         node[name] = {**node.get(name, {}), inside: value} if inside else value
-    found: Source = build(node)
-    return found
+    source: Source = build(node)
+    return source
 
 
 def trained_from(hallmark: Hallmark, digest: str) -> str:
-    """Name the trained bundle that a bundle goes back to, by the sha256 of its hallmark."""
+    """Return the sha256 of the hallmark of the trained bundle from which a bundle was refreshed."""
     return str(hallmark.provenance.get("refreshed", {}).get("trained", digest))

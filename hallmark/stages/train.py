@@ -15,11 +15,11 @@ from hallmark.contracts import (
     Progress,
     Task,
     TrainSettings,
-    silent,
+    no_progress,
 )
 from hallmark.files import FileRef, read_json
 from hallmark.learn.candidates import fit_candidates
-from hallmark.learn.processes import own, rank, run
+from hallmark.learn.processes import output_of_rank, rank, run
 from hallmark.progress import bars
 from hallmark.prove.code import SourceTree
 from hallmark.prove.provenance import describe_machine, digest_of
@@ -37,7 +37,7 @@ def fit_base(
     out: Path,
     progress: Progress,
 ) -> FileRef:
-    """Fit the candidates; a killed run's checkpoints are resumed by the next run of the same content."""
+    """Fit the candidates and keep the best on valid; a killed run is resumed by the next run with the same inputs."""
     scratch = _checkpoints(task, learner, prepared, [dump(list(candidates)), dump(train)], [*candidates, train])
     work = (task, learner, candidates, train, prepared, out, scratch)
     run(train.processes, _fit, *work, progress if train.processes == 1 else None)
@@ -54,52 +54,61 @@ def _fit(
     scratch: Path,
     progress: Progress | None,
 ) -> None:
-    with own(out, scratch) as mine:
-        fit_candidates(learner, task, open_prepared(prepared), candidates, train, mine, scratch, progress or _mine())
+    with output_of_rank(out, scratch) as directory:
+        fit_candidates(
+            learner,
+            task,
+            open_prepared(prepared),
+            candidates,
+            train,
+            directory,
+            scratch,
+            progress or _progress_of_rank(),
+        )
 
 
 def personalise(
     task: Task, learner: AnyLearner, prepared: Path, model: Path, config: Any, progress: Progress
 ) -> FileRef:
-    """Fit what each subject's gate keeps; a killed run goes on as in `fit_base`."""
+    """Fit the methods that the subjects' gates select; a killed run is resumed as in `fit_base`."""
     scratch = _checkpoints(task, learner, prepared, [asdict(FileRef.to(model / "base")), dump(config)], [config])
     processes = config.processes
     work = (task, learner, prepared, model, config, scratch)
     run(processes, _personalise, *work, progress if processes == 1 else None)
-    return FileRef.to(model / "people")
+    return FileRef.to(model / "subjects")
 
 
 def _personalise(
     task: Task,
-    learner: Personalising,
+    learner: Personalising[Any, Any],
     prepared: Path,
     model: Path,
     config: Any,
     scratch: Path,
     progress: Progress | None,
 ) -> None:
-    with own(model, scratch) as mine:
-        if mine != model:
-            shutil.copytree(model / "base", mine / "base")
-        learner.personalise(task, open_prepared(prepared), mine, config, scratch, progress or _mine())
+    with output_of_rank(model, scratch) as directory:
+        if directory != model:
+            shutil.copytree(model / "base", directory / "base")
+        learner.personalise(task, open_prepared(prepared), directory, config, scratch, progress or _progress_of_rank())
 
 
-def _mine() -> Progress:
-    """Bars of the first of several processes; the others are silent."""
-    return bars() if rank() == 0 else silent
+def _progress_of_rank() -> Progress:
+    """Return progress bars in the first of several processes; the others show no progress."""
+    return bars() if rank() == 0 else no_progress
 
 
 def _checkpoints(task: Task, learner: AnyLearner, prepared: Path, settings: list[Any], built: Sequence[Any]) -> Path:
-    """Name a directory after all that its checkpoints depend on: those of another content must never be resumed."""
+    """Return a directory named after all that its checkpoints depend on, so that no other run resumes them."""
     code = SourceTree().imported_by({type(x).__module__ for x in (task, learner, *built)})
-    parts = [settings, dump(task), dump(learner), describe_machine(), asdict(FileRef.to(prepared)), dict(code.files)]
-    return CHECKPOINTS / digest_of(parts)[:16]
+    inputs = [settings, dump(task), dump(learner), describe_machine(), asdict(FileRef.to(prepared)), dict(code.files)]
+    return CHECKPOINTS / digest_of(inputs)[:16]
 
 
 def calibrate(
-    task: Task, learner: Calibrating, prepared: Path, model: Path, config: Any, progress: Progress
+    task: Task, learner: Calibrating[Any, Any], prepared: Path, model: Path, config: Any, progress: Progress
 ) -> FileRef:
-    """Fit calibrated probabilities or intervals."""
+    """Fit the calibration of probabilities or intervals on valid."""
     learner.calibrate(task, open_prepared(prepared), model, config, progress)
     return FileRef.to(model / "calibration")
 
@@ -110,6 +119,6 @@ def forget_checkpoints() -> None:
 
 
 def training_facts(model: Path) -> dict[str, Any]:
-    """Read what training recorded, for the run's metadata."""
+    """Read the chosen candidate and the losses on valid, for the run's metadata."""
     record = read_json(model / "training.json")
     return {"chosen": record["chosen"], "candidates": {k: v["valid_loss"] for k, v in record["candidates"].items()}}

@@ -13,21 +13,21 @@ from hallmark.stages.prepare import open_prepared
 
 
 def try_setting(params: Mapping[str, Any], prepared: Path, evaluated: Evaluated, progress: Progress) -> float:
-    """Fit with some parameters; `evaluated` sees every loss on valid and may raise to stop."""
+    """Fit with the given parameters; `evaluated` receives every loss on valid and may raise to stop."""
     task, learner = build(params["task"], "task"), build(params["learner"], "learner")
     candidates = build(params["model"]["candidates"], "model.candidates")
     train, rows = build(params["train"], "train"), open_prepared(prepared)
     scratch = Path(tempfile.mkdtemp(prefix="trial-"))
     try:
-        where = (scratch / "out", scratch / "work")
-        record = fit_candidates(learner, task, rows, candidates, train, *where, progress, evaluated)
+        directories = (scratch / "out", scratch / "work")
+        record = fit_candidates(learner, task, rows, candidates, train, *directories, progress, evaluated)
         return float(record["candidates"][record["chosen"]]["valid_loss"])
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def with_setting(params: Mapping[str, Any], setting: Mapping[str, float]) -> dict[str, Any]:
-    """Put values at dotted keys into a copy of the parameters."""
+    """Return a copy of the parameters with values set at dotted keys."""
     import copy
 
     changed: dict[str, Any] = copy.deepcopy(dict(params))

@@ -259,7 +259,7 @@ def test_a_subject_without_a_usable_adapter_gets_the_base_and_the_reason(tmp_pat
     assert reasons[0] == ""
     assert reasons[1].startswith("adapter was made for base cccccccccccc, this one is bbbbbbbbbbbb")
     assert reasons[2].startswith("adapter cannot be read")
-    assert reasons[3:] == ["adapter is missing", "nobody is known by this id", "no subject was named"]
+    assert reasons[3:] == ["adapter is missing", "no subject has this id", "no subject was named"]
     torch.testing.assert_close(look(found)[1:], look(model(**inputs))[1:], rtol=0, atol=0)
     assert cache.subjects == ["good"]
 

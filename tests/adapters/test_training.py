@@ -18,12 +18,12 @@ from hallmark.adapters.bank import AdapterBank, spec_of
 from hallmark.adapters.files import PackedStore, flatten, unflatten
 from hallmark.adapters.training import (
     LoraSettings,
-    Person,
+    SubjectExamples,
     Trained,
-    draw,
     initial_row,
+    sample_examples,
     train_adapters,
-    train_shared,
+    train_distributed,
 )
 from tests.adapters.test_bank import CASES
 from tests.toys import ROOT
@@ -47,7 +47,9 @@ class World:
         sizes = (30, 9, 50, 12, 41)
         starts = np.cumsum((0, *sizes))
         self.people = [
-            Person(f"p{i}", np.arange(starts[i], starts[i + 1] - 4), np.arange(starts[i + 1] - 4, starts[i + 1]))
+            SubjectExamples(
+                f"p{i}", np.arange(starts[i], starts[i + 1] - 4), np.arange(starts[i + 1] - 4, starts[i + 1])
+            )
             for i in range(len(sizes))
         ]
 
@@ -55,10 +57,10 @@ class World:
         return {name: value[examples] for name, value in self.inputs.items()}
 
     def train(self, settings: LoraSettings = SETTINGS, people: Any = None, **more: Any) -> list[Trained]:
-        bank = AdapterBank(copy.deepcopy(self.model), self.spec, settings.people)
+        bank = AdapterBank(copy.deepcopy(self.model), self.spec, settings.subjects_at_once)
         return list(train_adapters(bank, people or self.people, self.batch, settings, **more))
 
-    def peft(self, person: Person, settings: LoraSettings) -> Any:
+    def peft(self, person: SubjectExamples, settings: LoraSettings) -> Any:
         """PEFT alone, on the same batches from the same start."""
         config = LoraConfig(r=2, lora_alpha=4, target_modules=self.targets, bias="none")
         model = get_peft_model(copy.deepcopy(self.model), config).eval()
@@ -72,7 +74,7 @@ class World:
         rate = settings.learning_rate if person.learning_rate is None else person.learning_rate
         optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=settings.weight_decay)
         for step in range(settings.steps):
-            model(**self.batch(draw(person, settings, step), "train"))["loss"].backward()
+            model(**self.batch(sample_examples(person, settings, step), "train"))["loss"].backward()
             optimizer.step()
             optimizer.zero_grad()
         found = {n: (modules[n].lora_A["default"].weight, modules[n].lora_B["default"].weight) for n in first}
@@ -111,7 +113,7 @@ def test_two_runs_give_the_same_bytes() -> None:
         assert dataclasses.replace(one, row=two.row) == two
 
 
-def test_the_best_look_is_kept_and_a_subject_stops_alone() -> None:
+def test_the_best_evaluation_is_kept_and_a_subject_stops_alone() -> None:
     world = World("residual_mlp")
     settings = dataclasses.replace(SETTINGS, steps=40, patience=2)
     people = [dataclasses.replace(p, learning_rate=1.0 if i == 0 else None) for i, p in enumerate(world.people)]
@@ -127,7 +129,7 @@ def test_the_best_look_is_kept_and_a_subject_stops_alone() -> None:
         assert float(loss) == pytest.approx(one.loss, abs=1e-5)
 
 
-def test_a_subject_that_diverges_keeps_its_last_good_look() -> None:
+def test_a_subject_that_diverges_keeps_its_last_good_evaluation() -> None:
     world = World("residual_mlp")
     wild = dataclasses.replace(world.people[0], learning_rate=1e30)
     [found] = world.train(dataclasses.replace(SETTINGS, evaluate_every=1), [wild])
@@ -149,7 +151,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
             raise Killed
         return World.batch(world, examples, part)
 
-    bank = AdapterBank(copy.deepcopy(world.model), world.spec, SETTINGS.people)
+    bank = AdapterBank(copy.deepcopy(world.model), world.spec, SETTINGS.subjects_at_once)
     with pytest.raises(Killed):
         list(train_adapters(bank, world.people, batch, SETTINGS, tmp_path))
     assert list(tmp_path.glob("*.safetensors"))
@@ -172,8 +174,8 @@ def train_here(out: str) -> None:
     """One process of a training that torchrun may have split."""
     torch.set_num_threads(1)
     world = World("residual_mlp")
-    bank = AdapterBank(world.model, world.spec, SETTINGS.people)
-    train_shared(bank, world.people, world.batch, SETTINGS, Path(out))
+    bank = AdapterBank(world.model, world.spec, SETTINGS.subjects_at_once)
+    train_distributed(bank, world.people, world.batch, SETTINGS, Path(out))
 
 
 def test_two_processes_make_the_same_file_as_one(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def question(task: Any, prepared: Any) -> dict[str, Any]:
-    panel = task.parts(prepared).panel
+    panel = task.split_panel(prepared).panel
     origin = int(panel.origins[panel.subject[panel.origins] == 0][-1])
     return dict(json.loads(request_of(panel, origin).model_dump_json()))
 

@@ -13,12 +13,12 @@ from hallmark.build import build
 from hallmark.errors import BundleError, ConfigError, GateError
 from hallmark.families.language.retriever import load_retriever
 from hallmark.families.language.text_classifier import load_classifier
-from hallmark.judge.gates import judge_drift
+from hallmark.judge.gates import judge_output_change
 from hallmark.learn.export import NETWORK, Exported, Onnx, export
 from hallmark.stages import package
 from tests.toys import compose, prepare, train
 
-EXACT, EIGHT_BITS = Onnx(int8=False, most_drift=0.001), Onnx(int8=True, most_drift=0.1)
+EXACT, EIGHT_BITS = Onnx(int8=False, max_drift=0.001), Onnx(int8=True, max_drift=0.1)
 
 
 class Net(nn.Module):
@@ -71,11 +71,11 @@ def test_a_broken_network_is_one_line(tmp_path: Path) -> None:
 
 def test_drift_is_a_share_of_the_spread_and_bad_numbers_never_pass() -> None:
     before = np.random.default_rng(0).normal(0, 5, (1000, 3))
-    assert judge_drift(before, before, 0.001).status == "passed"
-    shifted = judge_drift(before, before + 0.5, 0.05)
+    assert judge_output_change(before, before, 0.001).status == "passed"
+    shifted = judge_output_change(before, before + 0.5, 0.05)
     assert shifted.status == "failed"
     assert shifted.figure == pytest.approx(0.1, rel=0.05)
-    assert judge_drift(before, np.where(before > 9, np.nan, before), 1.0).status == "failed"
+    assert judge_output_change(before, np.where(before > 9, np.nan, before), 1.0).status == "failed"
 
 
 SMALL = {
@@ -112,7 +112,7 @@ def test_a_text_model_in_another_form_passes_the_gate_and_answers_alike(made: An
 
 def test_a_form_that_changes_too_much_is_refused(made: Any, tmp_path: Path) -> None:
     task, learner, out = made
-    strict = Onnx(int8=True, most_drift=1e-6)
+    strict = Onnx(int8=True, max_drift=1e-6)
     with pytest.raises(GateError, match=r"99% of .* numbers change by .* of their spread"):
         package.export(task, learner, out / "model", tmp_path / "there", out / "prepared", strict)
 
@@ -131,12 +131,12 @@ def test_the_forecaster_in_another_form_forecasts_alike(
 ) -> None:
     import shutil
 
-    numbers = learner.compared(task, prepared, trained)
+    numbers = learner.raw_outputs(task, prepared, trained)
     for form, within in ((EXACT, 0.01), (EIGHT_BITS, 5.0)):
         there = tmp_path / str(form.int8)
         shutil.copytree(trained, there)
         learner.export(there, form)
-        changed = np.abs(learner.compared(task, prepared, there) - numbers).max()
+        changed = np.abs(learner.raw_outputs(task, prepared, there) - numbers).max()
         assert changed < within
         assert (there / "base" / NETWORK).is_file()
     assert json.loads((trained / "training.json").read_text())["chosen"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hallmark.build import build
-from hallmark.contracts import Prepared, silent
+from hallmark.contracts import Prepared, no_progress
 from hallmark.errors import DataError, HallmarkError
 from hallmark.files import sha256, tree_digests
 from hallmark.learn.processes import rank, run, world
@@ -50,11 +50,11 @@ def test_a_base_trained_by_two_processes_is_one_base_and_the_same_again(
     settings = dataclasses.replace(settings, lora=dataclasses.replace(settings.lora, people=2))
     for name in ("one", "two"):
         out = tmp_path / name
-        stage.fit_base(task, learner, candidates, config, files, out, silent)
+        stage.fit_base(task, learner, candidates, config, files, out, no_progress)
         assert {p.name for p in out.iterdir()} == {"base", "training.json"}
         found.append(sha256(out))
-    stage.personalise(task, learner, files, tmp_path / "one", settings, silent)
+    stage.personalise(task, learner, files, tmp_path / "one", settings, no_progress)
     assert found[0] == found[1]
     both = dataclasses.replace(settings, processes=2)
-    stage.personalise(task, learner, files, tmp_path / "two", both, silent)
-    assert tree_digests(tmp_path / "one" / "people") == tree_digests(tmp_path / "two" / "people")
+    stage.personalise(task, learner, files, tmp_path / "two", both, no_progress)
+    assert tree_digests(tmp_path / "one" / "subjects") == tree_digests(tmp_path / "two" / "subjects")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hallmark.learn.trainer import Averaged, TrainConfig, fit, quiet
+from hallmark.learn.trainer import EmaModel, TrainConfig, fit, quiet
 from tests.toys import ROOT
 
 
@@ -33,7 +33,7 @@ def config(**changes: object) -> TrainConfig:
         "compile": False,
         "gradient_accumulation": 1,
         "processes": 1,
-        "side_by_side": 1,
+        "n_jobs": 1,
     }
     return TrainConfig(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -109,7 +109,7 @@ def test_a_stopped_run_stays_stopped(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_training_learns_and_keeps_the_best_look(tmp_path: Path) -> None:
+def test_training_learns_and_keeps_the_best_evaluation(tmp_path: Path) -> None:
     torch.manual_seed(0)
     _, result = fit(Toy(), data(1), data(2), config(), tmp_path)  # type: ignore[arg-type]
     losses = dict(result.curve)
@@ -131,7 +131,7 @@ def test_the_budget_decides_the_steps(tmp_path: Path) -> None:
 
 
 def test_the_average_is_evaluated_and_the_weights_are_trained() -> None:
-    averaged = Averaged(Toy(), 0.9)
+    averaged = EmaModel(Toy(), 0.9)
     for _ in range(200):  # past its warm-up
         averaged.update()
     with torch.no_grad():

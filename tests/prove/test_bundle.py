@@ -24,7 +24,7 @@ def test_a_bundle_opens_and_names_its_digest(bundle: Path) -> None:
     hallmark, digest = open_bundle(bundle)
     assert hallmark.version == "1.0.0"
     assert len(digest) == 64
-    assert set(hallmark.files) > {"base/model.safetensors", "people/people.json", "calibration/offsets.safetensors"}
+    assert set(hallmark.files) > {"base/model.safetensors", "subjects/subjects.json", "calibration/offsets.safetensors"}
 
 
 def test_a_flipped_bit_is_refused_at_load(copy: Path) -> None:

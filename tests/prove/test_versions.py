@@ -81,7 +81,7 @@ def test_every_task_has_its_own_champion(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"card\.md has sha256"):
         find_champion("two", releases, champions)
     shutil.rmtree(champions / "two")
-    with pytest.raises(BundleError, match=r"or take 'two' out of .*releases\.json to compare with nobody"):
+    with pytest.raises(BundleError, match=r"or take 'two' out of .*releases\.json to compare with no champion"):
         find_champion("two", releases, champions)
     releases.write_text("[")
     with pytest.raises(BundleError, match="restore it with git"):

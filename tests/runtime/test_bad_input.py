@@ -27,7 +27,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def table(**changes: Any) -> dict[str, Any]:
     """Parameters for one's own table."""
-    params = compose("data=table", "task.limits.minimum_days=2")
+    params = compose("data=table", "task.limits.min_days=2")
     params["data"].update(changes)
     return params
 
@@ -157,10 +157,10 @@ def test_a_zip_that_would_leave_its_folder_is_refused(repository: Path, tmp_path
 
 def test_a_corrupt_bundle_is_named(bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
-    with (copy / "people" / "people.json").open("a") as file:
+    with (copy / "subjects" / "subjects.json").open("a") as file:
         file.write(" ")
     done = run(tmp_path, "python", "-m", "hallmark.cli", "verify", str(copy))
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert "people.json has sha256" in done.stderr
+    assert "subjects.json has sha256" in done.stderr
     assert len(done.stderr.splitlines()) == 1

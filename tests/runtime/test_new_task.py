@@ -39,7 +39,7 @@ def test_the_guides_own_blocks_become_a_task_that_answers(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     hallmark, digest = open_bundle(where / "bundle")
     assert (hallmark.task, hallmark.version) == ("flowers", "1.0.0")
-    assert hallmark.metrics["accuracy"]["test"] > 0.8
+    assert hallmark.metrics["accuracy"] > 0.8
     assert [v["status"] for v in hallmark.verdicts] == ["passed"]
     said = run(where, "python", "-m", "hallmark.cli", "predict", "--json", "examples/flowers.json")
     assert said.returncode == 0, said.stderr

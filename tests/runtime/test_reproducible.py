@@ -46,7 +46,7 @@ print(json.dumps([runs, versions, shown, linked], default=str))
 
 # What no gate judged cannot be promoted.
 GATE = (
-    "evaluate.gates=[{_target_: hallmark.judge.gates.Within, metric: rmse, at: '60', low: 0.0, high: 999.0, "
+    "evaluate.gates=[{_target_: hallmark.judge.gates.Within, metric: rmse, horizon: '60', low: 0.0, high: 999.0, "
     "segment: all}]"
 )
 
@@ -101,7 +101,7 @@ def test_the_version_is_registered_with_its_proof(repository: Path, store: Any) 
     [[version, _, metadata]] = store[1]
     assert version == hallmark.version == "1.0.0"
     assert metadata["hallmark_sha256"] == digest
-    assert store[3]["runs"] == ["package"]
+    assert sorted(store[3]["runs"]) == ["evaluate", "package", "prepare", "train"]
     assert "bundle" in store[3]["artifacts"]
 
 
@@ -157,7 +157,7 @@ def test_a_failed_gate_fails_the_stage_and_keeps_its_report(repository: Path) ->
     gate = {
         "_target_": "hallmark.judge.gates.Within",
         "metric": "rmse",
-        "at": "60",
+        "horizon": "60",
         "low": 0.0,
         "high": 1.0,
         "segment": "all",
@@ -204,5 +204,12 @@ def test_experiments_compare(repository: Path) -> None:
     """`dvc exp show` and `dvc metrics diff` read the figures."""
     shown = run(repository, "dvc", "metrics", "show", "--json")
     figures = json.loads(shown.stdout)[""]["data"]["reports/evaluation/metrics.json"]["data"]
-    assert figures["rmse"]["60"] > 0
-    assert set(figures) == {"rmse", "pinball", "coverage_90"}
+    assert figures["rmse_60"] > 0
+    assert 3 < len(figures) <= 6
+    table = run(repository, "python", "-m", "runtime.experiments").stdout
+    assert max(map(len, table.splitlines())) <= 160
+    rows = [line.split()[1] for line in table.splitlines() if line.startswith("│")]
+    assert rows[: len(figures)] == list(figures)
+    assert "train.seed" in rows
+    assert "task.name" not in rows  # it is the same in all
+    assert "reports/code" not in table

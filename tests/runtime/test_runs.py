@@ -287,7 +287,7 @@ def test_ctrl_c_is_one_line_and_130(repository: Path, command: tuple[str, ...]) 
     said = process.stderr.read()
     assert process.wait(300) == 130, said
     assert "Traceback" not in said
-    assert last_line(said) == "error: interrupted; the next run goes on from the last checkpoint"
+    assert last_line(said) == "error: interrupted; the next run resumes from the last checkpoint"
     assert state(repository) == before
 
 

@@ -21,8 +21,8 @@ SMALL = {
     "text": (
         "data.reports=200",
         "data.recipes=120",
-        "model.start.vocabulary=300",
-        "model.start.budget_tflop=0.3",
+        "model.initial_checkpoint.vocabulary=300",
+        "model.initial_checkpoint.budget_tflop=0.3",
         "train.budget_tflop=0.3",
         "evaluate.gates=[]",
     ),

@@ -8,24 +8,26 @@ import numpy as np
 from hallmark.arrays import Array
 
 
-def commonest(train: Array, labels: int, texts: int) -> Array:
-    """Give every text the shares of the labels in training, (texts, labels)."""
+def majority_class(train: Array, labels: int, texts: int) -> Array:
+    """Predict the label shares of train for every text, (texts, labels)."""
     shares = np.bincount(train, minlength=labels) / len(train)
     return np.repeat(shares[None], texts, axis=0)
 
 
-def counted_words(train: tuple[Sequence[str], Array], valid: tuple[Sequence[str], Array], test: Sequence[str]) -> Array:
-    """TF-IDF of words and pairs of words with logistic regression, whose penalty valid chooses, (test, labels)."""
+def tfidf_logistic(
+    train: tuple[Sequence[str], Array], valid: tuple[Sequence[str], Array], test: Sequence[str]
+) -> Array:
+    """Predict with logistic regression on TF-IDF of words and word pairs, penalty chosen on valid, (test, labels)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
-    return regression(
-        (words.fit_transform(train[0]), train[1]), (words.transform(valid[0]), valid[1]), words.transform(test)
+    tfidf = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
+    return logistic_regression(
+        (tfidf.fit_transform(train[0]), train[1]), (tfidf.transform(valid[0]), valid[1]), tfidf.transform(test)
     )
 
 
-def regression(train: tuple[Any, Array], valid: tuple[Any, Array], test: Any) -> Array:
-    """Logistic regression on columns, such as a frozen encoder's, whose penalty valid chooses, (test, labels)."""
+def logistic_regression(train: tuple[Any, Array], valid: tuple[Any, Array], test: Any) -> Array:
+    """Predict with logistic regression on numeric columns, penalty chosen on valid, (test, labels)."""
     from sklearn.linear_model import LogisticRegression
 
     models = [LogisticRegression(C=c, max_iter=2000).fit(*train) for c in (0.1, 1.0, 10.0, 100.0)]

@@ -2,67 +2,72 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
 
 from hallmark.arrays import Array
-from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
-from hallmark.families.classification.baselines import commonest
+from hallmark.build import Tuple, configuration
+from hallmark.contracts import CHAMPION, OURS, Evaluation, Metric, Prepared, Progress, ReportLayout
+from hallmark.families.classification.baselines import majority_class
 from hallmark.families.classification.learner import ClassLearner
-from hallmark.families.classification.metrics import by_confidence, classification_metrics
-from hallmark.families.classification.scores import Spread, scores_by_subject, shown_classes, single, summarise_classes
+from hallmark.families.classification.metrics import classification_metrics, confidence_bins, confusion_matrix
+from hallmark.families.classification.scores import (
+    OPPORTUNITY,
+    Spread,
+    class_layout,
+    opportunity_rows,
+    scores_by_subject,
+    summarise_classes,
+    summary_row,
+)
 from hallmark.families.classification.task import ClassTask
 from hallmark.families.classification.temperature import TemperatureConfig, fit_temperature, load_temperature
-from hallmark.judge.gates import CHAMPION, OURS
-from hallmark.judge.pictures import draw_reliability
+from hallmark.judge.pictures import draw_changes, draw_confusion, draw_reliability
 from hallmark.judge.report import training_notes
 
-TIMED = 50  # single answers
-ANSWERS_ALL = TemperatureConfig(wanted_accuracy=0.0, most_abstained=0.0)
+TIMED = 50  # requests whose latency is measured, one at a time
+SHOWN_FEATURES = 20
+ANSWERS_ALL = TemperatureConfig(target_accuracy=0.0, max_abstained_share=0.0)
 
 AnyLearner = ClassLearner[Any, Any, Any]
 Tested = tuple[dict[str, float | Spread], dict[str, str]]
-"""Figures by metric, some with their interval, and captions by the name of a picture."""
+"""Values by metric, some with their interval, and captions by file name of a picture."""
 
 
-@dataclass(frozen=True)
+@configuration
 class ClassEvaluation:
-    """What evaluation looks at. A task with tests of its own extends `further` and `tests`.
+    """Evaluator for classification on test. A task with metrics of its own extends `further` and `tests`.
 
     Attributes:
-        drawn: what the bootstrap draws, such as `texts`.
-        segmentations: what comes before the colon in the names of the task's segments.
-        seed: of the bootstrap.
+        resampling_unit: what the bootstrap resamples, such as `texts`.
+        segmentations: prefixes of the task's segment names, before the colon.
+        seed: seed of the bootstrap.
     """
 
     evaluates: ClassVar[tuple[type, type]] = (ClassTask, ClassLearner)
 
-    drawn: str
-    segmentations: tuple[str, ...]
+    resampling_unit: str
+    segmentations: Tuple[str]
     seed: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "segmentations", tuple(self.segmentations))
 
     @property
     def further(self) -> Mapping[str, Metric]:
-        """Metrics beyond the shared ones."""
+        """Metrics of the task beyond the shared ones, by name."""
         return {}
 
     @property
-    def shown(self) -> Shown:
-        """Accuracy first."""
-        return shown_classes(self.drawn, tuple(self.further))
+    def layout(self) -> ReportLayout:
+        """Layout of the report, with accuracy first."""
+        return class_layout(self.resampling_unit, self.segmentations)
 
     def metrics(self, task: ClassTask, learner: AnyLearner) -> Mapping[str, Metric]:
-        """Every metric that is reported, by name."""
-        return classification_metrics() | dict(self.further)
+        """Return every metric that is reported, by name."""
+        return classification_metrics() | {OPPORTUNITY: Metric(OPPORTUNITY, "", "lower")} | dict(self.further)
 
     def tests(self, task: Any, prepared: Prepared, predictor: Any, out: Path) -> Tested:
-        """Measure `further`, and draw into `out`."""
+        """Measure the metrics of `further`; write pictures into `out`."""
         return {}, {}
 
     def evaluate(
@@ -75,48 +80,67 @@ class ClassEvaluation:
         out: Path,
         progress: Progress,
     ) -> Evaluation:
-        """Score everything on test; see `Evaluator.evaluate`. Every model is opened once."""
+        """Evaluate all models on test, see `Evaluator.evaluate`; every model is loaded once."""
         rows = task.rows_of(prepared, "test")
         calibration = load_temperature(model / "calibration")
-        progress("evaluate", 0, 3, f"{len(rows):,} {self.drawn}")
-        ours = learner.load(task, model / "base")
+        progress("evaluate", 0, 3, f"{len(rows):,} {self.resampling_unit}")
+        fitted = learner.load(task, model / "base")
         inputs, target = learner.table(task, prepared, "test")
-        found: dict[str, Array] = {OURS: calibration.probabilities(learner.logits(ours, inputs))}
+        probabilities: dict[str, Array] = {OURS: calibration.probabilities(learner.logits(fitted, inputs))}
         for directory in sorted((model / "candidates").glob("*")):
             other = learner.load(task, directory)
-            on_valid, known = learner.table(task, prepared, "valid")
-            own = fit_temperature(learner.logits(other, on_valid), known, ANSWERS_ALL)
-            found[directory.name] = own.probabilities(learner.logits(other, inputs))
+            valid_inputs, valid_target = learner.table(task, prepared, "valid")
+            candidate_calibration = fit_temperature(learner.logits(other, valid_inputs), valid_target, ANSWERS_ALL)
+            probabilities[directory.name] = candidate_calibration.probabilities(learner.logits(other, inputs))
         if champion is not None:
-            theirs, other = load_temperature(champion / "calibration"), learner.load(task, champion / "base")
-            found[CHAMPION] = theirs.probabilities(learner.logits(other, inputs))
+            released, other = load_temperature(champion / "calibration"), learner.load(task, champion / "base")
+            probabilities[CHAMPION] = released.probabilities(learner.logits(other, inputs))
         progress("evaluate", 1, 3, "baselines")
-        learned = task.numbers(task.rows_of(prepared, "train")["label"])
-        found["commonest"] = commonest(learned, len(task.labels), len(rows))
-        found |= learner.baselines(task, ours, prepared)
-        segments, together = task.segments(rows), task.drawn_together(rows)
-        summary = summarise_classes(found, target, segments, calibration.threshold, self.seed, together)
+        train_target = task.numbers(task.rows_of(prepared, "train")["label"])
+        baselines = {"majority_class": majority_class(train_target, len(task.labels), len(rows))}
+        baselines |= learner.baselines(task, fitted, prepared, inputs)
+        probabilities |= baselines
+        segments, units = task.segments(rows), task.resampling_units(rows)
+        summary = summarise_classes(probabilities, target, segments, calibration.threshold, self.seed, units)
         progress("evaluate", 2, 3, "tests")
-        # An answer must name a version: these go nowhere.
-        predictor = learner.predictor(task, ours, calibration, "0.0.0", "0" * 64)
+        # An answer must have a version and a digest; these answers are not kept.
+        predictor = learner.predictor(task, fitted, calibration, "0.0.0", "0" * 64)
         figures, pictures = self.tests(task, prepared, predictor, out)
-        if figures:
-            summary = pd.concat([summary, pd.DataFrame([single(*f) for f in figures.items()])], ignore_index=True)
-        sure, right = found[OURS].max(axis=1), found[OURS].argmax(axis=1) == target
-        draw_reliability(out / "reliability.png", *by_confidence(sure, right))
-        pictures = {"reliability.png": "Measured accuracy against confidence on test", **pictures}
+        further_rows = [summary_row(*figure) for figure in figures.items()]
+        further_rows += opportunity_rows(probabilities[OURS], target, segments, self.segmentations, self.seed, units)
+        summary = pd.concat([summary, *([pd.DataFrame(further_rows)] if further_rows else [])], ignore_index=True)
+        importance = learner.importance(task, fitted, inputs, target, self.seed)
+        pictures = _draw_pictures(probabilities[OURS], target, task.labels, importance, out) | pictures
         notes = {
             **training_notes(model),
-            "test": f"{len(rows):,} {self.drawn}: {rows['label'].value_counts().sort_index().to_dict()}",
-            "what every model is given": {"commonest": "nothing: the shares of the labels", **learner.given},
+            "test": f"{len(rows):,} {self.resampling_unit}: {rows['label'].value_counts().sort_index().to_dict()}",
+            "what every model is given": {"majority_class": "nothing: the shares of the labels", **learner.given},
         }
         timings = _timings(predictor, task.requests(prepared, rows.head(TIMED)))
         progress("evaluate", 3, 3, "")
-        return Evaluation(scores_by_subject(rows["subject_id"], found, target), summary, pictures, notes, timings)
+        scores = scores_by_subject(rows["subject_id"], probabilities, target)
+        return Evaluation(scores, summary, tuple(baselines), pictures, notes, timings)
+
+
+def _draw_pictures(
+    probabilities: Array, target: Array, labels: Sequence[str], importance: Mapping[str, float], out: Path
+) -> dict[str, str]:
+    """Draw the pictures of every classifier; returns file name → caption."""
+    confidence, guess = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    draw_confusion(out / "confusion.png", confusion_matrix(guess, target, len(labels)), labels)
+    draw_reliability(out / "reliability.png", *confidence_bins(confidence, guess == target))
+    captions = {
+        "confusion.png": "Confusion matrix on test: counts, and shares of each right label",
+        "reliability.png": "Measured accuracy against confidence on test",
+    }
+    if importance:
+        draw_changes(out / "importance.png", dict(list(importance.items())[:SHOWN_FEATURES]), "rise of the log loss")
+        captions["importance.png"] = f"Permutation importance on test: the {SHOWN_FEATURES} features that matter most"
+    return captions
 
 
 def _timings(predictor: Any, requests: Sequence[Any]) -> list[float]:
-    """Time single answers through the service's call, milliseconds."""
+    """Measure the latency of single predictions, in milliseconds."""
     times = []
     for request in requests:
         start = time.perf_counter()

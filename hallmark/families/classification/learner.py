@@ -1,4 +1,4 @@
-"""ClassLearner: base class of classification learners."""
+"""ClassLearner: base class; reads splits, fits temperature scaling, opens predictors; subclasses fit and load."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 from hallmark.arrays import Array
-from hallmark.contracts import Predictor, Prepared, Progress
+from hallmark.contracts import AnyPredictor, Prepared, Progress
 from hallmark.families.classification.task import ClassTask
 from hallmark.families.classification.temperature import (
     Temperature,
@@ -23,12 +23,12 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Examples(Generic[T, X]):
-    """What candidates learn from.
+    """Train and valid data of all candidates.
 
     Attributes:
-        task: what is learned.
-        train: inputs of B rows, and the numbers of their labels, (B,): to learn from.
-        valid: the same, to stop by and to choose by.
+        task: the task.
+        train: inputs of B rows, and the indices of their labels, (B,), to fit on.
+        valid: the same, for early stopping and model selection.
     """
 
     task: T
@@ -37,20 +37,20 @@ class Examples(Generic[T, X]):
 
 
 class ClassLearner(Generic[T, X, M]):
-    """The half of a `Learner` that is the same for all of them; what raises NotImplementedError is a learner's own.
+    """Base class of classification learners; subclasses implement the methods that raise NotImplementedError.
 
     Type variables: the task T, the inputs X of many rows, a fitted model M.
     """
 
     given: ClassVar[Mapping[str, str]] = {}
-    """What every model is given, by name, for the report."""
+    """Inputs of each baseline or model, by its name, for the report."""
 
     def inputs(self, task: T, prepared: Prepared, split: str) -> X:
-        """Return what a model reads of the rows of `ClassTask.rows_of`."""
+        """Return the model inputs of a split, in the order of `ClassTask.rows_of`."""
         raise NotImplementedError
 
     def load(self, task: T, directory: Path) -> M:
-        """Open what `save` wrote: one candidate, without its calibration."""
+        """Load one candidate that `save` wrote, without its calibration."""
         raise NotImplementedError
 
     def logits(self, model: M, inputs: X) -> Array:
@@ -58,7 +58,7 @@ class ClassLearner(Generic[T, X, M]):
         raise NotImplementedError
 
     def table(self, task: T, prepared: Prepared, split: str) -> tuple[X, Array]:
-        """Return the inputs of a split's rows and the numbers of their labels, (B,)."""
+        """Return the inputs of a split's rows and the indices of their labels, (B,)."""
         return self.inputs(task, prepared, split), task.numbers(task.rows_of(prepared, split)["label"])
 
     def examples(self, task: T, prepared: Prepared, train: object, progress: Progress) -> Examples[T, X]:
@@ -69,15 +69,19 @@ class ClassLearner(Generic[T, X, M]):
         """Count the examples; see `Learner.describe`."""
         return {"train_rows": len(examples.train[1]), "valid_rows": len(examples.valid[1])}
 
-    def baselines(self, task: T, model: M, prepared: Prepared) -> dict[str, Array]:
-        """Return the probabilities of baselines that need not be saved, on test, (B, L)."""
+    def baselines(self, task: T, model: M, prepared: Prepared, inputs: X) -> dict[str, Array]:
+        """Return the probabilities of further baselines on test, by name, (B, L)."""
         return {}
 
-    def predictor(self, task: T, model: M, calibration: Temperature, version: str, digest: str) -> Predictor:
-        """Return an opened model behind one call."""
+    def importance(self, task: T, model: M, inputs: X, target: Array, seed: int) -> Mapping[str, float]:
+        """Return the importance of each input on test, the largest first; empty if inputs have no names."""
+        return {}
+
+    def predictor(self, task: T, model: M, calibration: Temperature, version: str, digest: str) -> AnyPredictor:
+        """Return the predictor of a loaded model."""
         raise NotImplementedError
 
-    def open(self, task: T, model: Path, version: str, digest: str) -> Predictor:
+    def open(self, task: T, model: Path, version: str, digest: str) -> AnyPredictor:
         """Open a model directory; see `Learner.open`."""
         calibration = load_temperature(model / "calibration")
         return self.predictor(task, self.load(task, model / "base"), calibration, version, digest)
@@ -87,6 +91,6 @@ class ClassLearner(Generic[T, X, M]):
     ) -> dict[str, float]:
         """Fit temperature and threshold on valid; see `Calibrating`."""
         inputs, target = self.table(task, prepared, "valid")
-        found = fit_temperature(self.logits(self.load(task, model / "base"), inputs), target, config)
-        save_temperature(model / "calibration", found)
-        return {"temperature": found.temperature, "threshold": found.threshold}
+        calibration = fit_temperature(self.logits(self.load(task, model / "base"), inputs), target, config)
+        save_temperature(model / "calibration", calibration)
+        return {"temperature": calibration.temperature, "threshold": calibration.threshold}

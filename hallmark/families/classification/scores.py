@@ -1,89 +1,127 @@
-"""DataFrames of classification metrics, per model, subject and segment, with confidence intervals.
+"""Summary tables: metrics with intervals by model, for ours also by segment; recall gaps; accuracy per subject.
 
 Legend of shapes: B examples, L labels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hallmark.arrays import Array
-from hallmark.contracts import Shown
-from hallmark.families.classification.metrics import classification_metrics, intervals, score_classes
-from hallmark.judge.gates import OURS
+from hallmark.contracts import OURS, ReportLayout
+from hallmark.families.classification.importance import opportunity_difference
+from hallmark.families.classification.metrics import intervals, score_classes
 
-AT = "test"
-FEWEST = 30  # examples of a segment; fewer say nothing
+TEST = "test"
+MIN_EXAMPLES = 30  # smaller segments are left out
 TABLES = ("accuracy", "macro_f1", "auc")
+HEADLINE = ("accuracy", "macro_f1", "pr_auc", "calibration_error", "answered")
+OPPORTUNITY = "equal_opportunity_difference"
 
 
-def shown_classes(drawn: str, further: tuple[str, ...] = ()) -> Shown:
-    """Show accuracy first; `further` metrics of a task's own stand behind the shared ones."""
-    headline = tuple((name, "all") for name in (*classification_metrics(), *further))
-    return Shown((AT,), "", headline, tuple((name, "all") for name in TABLES), drawn)
+def class_layout(resampling_unit: str, segmentations: Sequence[str]) -> ReportLayout:
+    """Return the report layout: accuracy first, equal opportunity for every segmentation."""
+    tables = (*((name, "all") for name in TABLES), *((OPPORTUNITY, by) for by in segmentations))
+    return ReportLayout((TEST,), "", tuple((name, TEST, "all") for name in HEADLINE), tables, resampling_unit)
 
 
 def summarise_classes(
-    found: Mapping[str, Array],
+    by_model: Mapping[str, Array],
     target: Array,
     segments: Mapping[str, Array],
     threshold: float,
     seed: int,
     groups: Array | None = None,
 ) -> pd.DataFrame:
-    """Measure every model, and ours in every segment.
+    """Compute the metrics of every model on all examples, and of our model also per segment.
 
     Args:
-        found: model → probabilities, (B, L).
-        target: (B,) numbers of the labels.
-        segments: name → which examples, (B,); those of fewer than 30 are left out.
-        threshold: confidence below which ours does not answer; the others always do.
-        seed: of the bootstrap.
-        groups: (B,) what is drawn together, see `intervals`.
+        by_model: model → probabilities, (B, L).
+        target: (B,) indices of the labels.
+        segments: name → mask of its examples, (B,); segments of fewer than 30 examples are left out.
+        threshold: confidence below which our model abstains; the others never abstain.
+        seed: seed of the bootstrap.
+        groups: (B,) the resampling unit of each example, see `intervals`.
 
     Returns:
-        The summary of an `Evaluation`; `drawn` counts examples, or groups of them.
+        The summary of an `Evaluation`; `n_units` counts examples, or groups of them.
     """
     rows: list[tuple[Any, ...]] = []
-    for name, probabilities in found.items():
-        for segment, inside in {"all": np.ones(len(target), dtype=bool), **segments}.items():
-            if segment != "all" and (name != OURS or inside.sum() < FEWEST):
+    for name, probabilities in by_model.items():
+        for segment, in_segment in {"all": np.ones(len(target), dtype=bool), **segments}.items():
+            if segment != "all" and (name != OURS or in_segment.sum() < MIN_EXAMPLES):
                 continue
-            p, t = probabilities[inside], target[inside]
-            least = threshold if name == OURS else 0.0
-            mine = None if groups is None else groups[inside]
-            count = int(inside.sum()) if mine is None else len(np.unique(mine))
+            p, t = probabilities[in_segment], target[in_segment]
+            cutoff = threshold if name == OURS else 0.0
+            segment_groups = None if groups is None else groups[in_segment]
+            count = int(in_segment.sum()) if segment_groups is None else len(np.unique(segment_groups))
 
-            def measure(drawn: Array, p: Array = p, t: Array = t, least: float = least) -> dict[str, float]:
-                return score_classes(p[drawn], t[drawn], least)
+            def measure(sample: Array, p: Array = p, t: Array = t, cutoff: float = cutoff) -> dict[str, float]:
+                return score_classes(p[sample], t[sample], cutoff)
 
-            scored = intervals(measure, len(t), seed, mine)
-            if name != OURS:  # no other has a threshold: it would be compared with nothing
+            scored = intervals(measure, len(t), seed, segment_groups)
+            if name != OURS:  # only our model has a threshold of confidence
                 scored = {metric: values for metric, values in scored.items() if "answered" not in metric}
-            rows += [(name, metric, AT, segment, *values, count) for metric, values in scored.items()]
-    columns = ["model", "metric", "at", "segment", "mean", "low", "high", "drawn"]
+            rows += [(name, metric, TEST, segment, *values, count) for metric, values in scored.items()]
+    columns = ["model", "metric", "horizon_or_split", "segment", "mean", "low", "high", "n_units"]
     return pd.DataFrame(rows, columns=columns).dropna(subset=["mean"])
 
 
+def opportunity_rows(
+    probabilities: Array,
+    target: Array,
+    segments: Mapping[str, Array],
+    segmentations: Sequence[str],
+    seed: int,
+    groups: Array | None = None,
+) -> list[dict[str, Any]]:
+    """Compute summary rows of our model's largest difference of recall between the segments of each segmentation.
+
+    Args:
+        probabilities: (B, L) of our model.
+        target: (B,) indices of the labels.
+        segments: `segmentation:value` → mask of its examples, (B,).
+        segmentations: each gets a row, whose segment is its name; one with fewer than two segments gets none.
+        seed: seed of the bootstrap.
+        groups: (B,) the resampling unit of each example, see `intervals`.
+    """
+    guess, rows = probabilities.argmax(axis=1), []
+    units = len(target) if groups is None else len(np.unique(groups))
+    for segmentation in segmentations:
+        masks = [mask for name, mask in segments.items() if name.startswith(f"{segmentation}:")]
+
+        def measure(sample: Array, masks: list[Array] = masks) -> dict[str, float]:
+            resampled = [mask[sample] for mask in masks]
+            return {OPPORTUNITY: opportunity_difference(guess[sample], target[sample], resampled, MIN_EXAMPLES)}
+
+        mean, low, high = intervals(measure, len(target), seed, groups)[OPPORTUNITY]
+        if np.isnan(mean):
+            continue
+        row = {"model": OURS, "metric": OPPORTUNITY, "horizon_or_split": TEST, "segment": segmentation}
+        rows.append({**row, "mean": mean, "low": low, "high": high, "n_units": units})
+    return rows
+
+
 Spread = tuple[float, float, float]
-"""A figure, and the low and high end of its 95% interval."""
+"""A value, and the low and high end of its 95% interval."""
 
 
-def single(metric: str, value: float | Spread) -> dict[str, Any]:
-    """Make a row of the summary for a figure of ours, with its interval or without."""
+def summary_row(metric: str, value: float | Spread) -> dict[str, Any]:
+    """Make a summary row of one value of our model, with or without its interval."""
     mean, low, high = value if isinstance(value, tuple) else (value, value, value)
-    drawn = 1 if low == high else 2  # a figure of one is shown without an interval
-    return {"model": OURS, "metric": metric, "at": AT, "segment": "all", "mean": mean, "low": low, "high": high,
-            "drawn": drawn}  # fmt: skip
+    n_units = 1 if low == high else 2  # a value of one unit is shown without an interval
+    row = {"model": OURS, "metric": metric, "horizon_or_split": TEST, "segment": "all"}
+    return {**row, "mean": mean, "low": low, "high": high, "n_units": n_units}
 
 
-def scores_by_subject(subjects: "pd.Series[str]", found: Mapping[str, Array], target: Array) -> pd.DataFrame:
-    """Give every model's accuracy on every subject's rows: the scores of an `Evaluation`."""
+def scores_by_subject(subjects: "pd.Series[str]", by_model: Mapping[str, Array], target: Array) -> pd.DataFrame:
+    """Compute every model's accuracy per subject: the scores of an `Evaluation`."""
     rows = []
-    for subject, places in subjects.groupby(subjects.to_numpy()).indices.items():
-        for name, probabilities in found.items():
-            right = float((probabilities[places].argmax(axis=1) == target[places]).mean())
-            rows.append((subject, name, "accuracy", AT, "all", right, len(places)))
-    return pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "n_examples"])
+    for subject, positions in subjects.groupby(subjects.to_numpy()).indices.items():
+        for name, probabilities in by_model.items():
+            accuracy = float((probabilities[positions].argmax(axis=1) == target[positions]).mean())
+            rows.append((subject, name, "accuracy", TEST, "all", accuracy, len(positions)))
+    columns = ["subject_id", "model", "metric", "horizon_or_split", "segment", "value", "n_examples"]
+    return pd.DataFrame(rows, columns=columns)

@@ -3,62 +3,60 @@
 Legend of shapes: B examples, F features.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
+from pydantic import Field
 
 from hallmark.arrays import Array
+from hallmark.build import Count, InnerShare, Positive, configuration
 
 
+@runtime_checkable
 class Selection(Protocol):
-    """A way to choose columns."""
+    """A method that selects columns."""
 
     def choose(self, x: Array, y: Array, seed: int) -> list[int]:
-        """Return the columns to keep, ascending, from (B, F) with NaN and (B,) of 0 and 1."""
+        """Return the indices of the columns to keep, ascending; x is (B, F) with NaN, y is (B,) of 0 and 1."""
 
 
-def filled(x: Array, like: Array | None = None) -> Array:
-    """Standardise columns and put their mean where nothing is known, (B, F).
+def standardised(x: Array, like: Array | None = None) -> Array:
+    """Standardise columns and replace NaN by their mean, (B, F).
 
     Args:
-        x: what is standardised.
-        like: rows whose mean and spread are used, such as those of training; None takes x itself.
+        x: the columns, (B, F).
+        like: rows whose mean and standard deviation are used, such as those of train; None takes x itself.
     """
     reference = x if like is None else like
-    there = ~np.isnan(reference)
-    count = np.maximum(there.sum(axis=0), 1)
-    mean = np.where(there, reference, 0.0).sum(axis=0) / count
-    spread = np.sqrt((np.where(there, reference - mean, 0.0) ** 2).sum(axis=0) / count)
+    known = ~np.isnan(reference)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, reference, 0.0).sum(axis=0) / count
+    spread = np.sqrt((np.where(known, reference - mean, 0.0) ** 2).sum(axis=0) / count)
     return np.asarray(np.where(np.isnan(x), 0.0, x - mean) / np.where(spread > 0, spread, 1.0))
 
 
-@dataclass(frozen=True)
+@configuration
 class Everything:
-    """All columns."""
+    """No selection: all columns."""
 
     def choose(self, x: Array, y: Array, seed: int) -> list[int]:
-        """Keep all."""
+        """Keep all columns."""
         return list(range(x.shape[1]))
 
 
-@dataclass(frozen=True)
+@configuration
 class ByCorrelation:
-    """Of columns that say nearly the same, the first.
+    """Of strongly correlated columns, the first.
 
     Attributes:
-        limit: largest absolute correlation of two kept columns; a constant column goes too.
+        limit: largest absolute correlation of two kept columns; constant columns are dropped too.
     """
 
-    limit: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.limit <= 1:
-            raise ValueError(f"limit={self.limit} must lie within 0…1")
+    limit: Annotated[float, Field(gt=0, le=1)]
 
     def choose(self, x: Array, y: Array, seed: int) -> list[int]:
-        """Keep what is not told by a kept one."""
-        z = filled(x)
+        """Keep each column that correlates with no earlier kept one above the limit."""
+        z = standardised(x)
         correlation = np.abs(z.T @ z / len(z))
         kept: list[int] = []
         for column in range(x.shape[1]):
@@ -67,61 +65,63 @@ class ByCorrelation:
         return kept
 
 
-@dataclass(frozen=True)
+@configuration
 class ByImportance:
-    """The columns that a forest of random trees uses most.
+    """The columns of largest importance in a forest of extremely randomised trees.
 
     Attributes:
-        keep: how many.
+        keep: number of columns to keep.
     """
 
-    keep: int
+    keep: Count
 
     def choose(self, x: Array, y: Array, seed: int) -> list[int]:
-        """Keep the most important."""
+        """Keep the most important columns."""
         from sklearn.ensemble import ExtraTreesClassifier
 
-        forest = ExtraTreesClassifier(100, min_samples_leaf=5, random_state=seed).fit(filled(x), y)
+        forest = ExtraTreesClassifier(100, min_samples_leaf=5, random_state=seed).fit(standardised(x), y)
         order = np.argsort(-forest.feature_importances_, kind="stable")
         return sorted(int(i) for i in order[: self.keep])
 
 
-@dataclass(frozen=True)
+@configuration
 class Recursive:
-    """Drops the columns of least weight in a logistic regression, a share at a time, and fits again.
+    """Recursive feature elimination (RFE) by the weights of a logistic regression.
 
     Attributes:
-        keep: how many are left.
-        step: share dropped at a time.
+        keep: number of columns to keep.
+        step: share of the columns that is dropped before each new fit.
     """
 
-    keep: int
-    step: float
+    keep: Count
+    step: InnerShare
 
     def choose(self, x: Array, y: Array, seed: int) -> list[int]:
-        """Keep what is left."""
+        """Keep the columns that remain."""
         from sklearn.feature_selection import RFE
         from sklearn.linear_model import LogisticRegression
 
         keep = min(self.keep, x.shape[1])
-        chosen = RFE(LogisticRegression(max_iter=1000), n_features_to_select=keep, step=self.step).fit(filled(x), y)
+        chosen = RFE(LogisticRegression(max_iter=1000), n_features_to_select=keep, step=self.step).fit(
+            standardised(x), y
+        )
         return [int(i) for i in chosen.get_support(indices=True)]
 
 
-@dataclass(frozen=True)
+@configuration
 class ByL1:
-    """The columns to which a logistic regression with an absolute penalty gives weight.
+    """The columns with a weight in a logistic regression with L1 penalty.
 
     Attributes:
-        strength: of the data against the penalty: the lower, the fewer columns.
+        strength: inverse of the penalty (`C` of scikit-learn): the lower, the fewer columns.
     """
 
-    strength: float
+    strength: Positive
 
     def choose(self, x: Array, y: Array, seed: int) -> list[int]:
-        """Keep those with weight."""
+        """Keep the columns whose weight is not zero."""
         from sklearn.linear_model import LogisticRegression
 
         model = LogisticRegression(l1_ratio=1.0, C=self.strength, solver="liblinear", random_state=seed, max_iter=1000)
-        weight = model.fit(filled(x), y).coef_[0]
+        weight = model.fit(standardised(x), y).coef_[0]
         return [int(i) for i in np.flatnonzero(np.abs(weight) > 1e-6)]

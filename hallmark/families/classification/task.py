@@ -1,4 +1,4 @@
-"""ClassTask: base class of classification tasks, which have no per-subject adapters."""
+"""ClassTask: base class of classification tasks: cleaning, stratified group split, leakage check, label indices."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -9,24 +9,24 @@ import pandas as pd
 from hallmark.arrays import Array
 from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.errors import DataError
-from hallmark.read.splits import PartsConfig, check_parts, split_groups
-from hallmark.read.validation import Ledger, Limits, require_columns
+from hallmark.read.splits import GroupSplitConfig, check_groups, split_groups
+from hallmark.read.validation import CleaningLimits, Ledger, require_columns
 
 
 class ClassTask:
-    """The half of a `Task` that is the same for all of them; what raises NotImplementedError is a task's own.
+    """Base class of classification tasks; subclasses implement the methods that raise NotImplementedError.
 
     Rows have the columns subject_id and label.
     """
 
     labels: tuple[str, ...]
-    """Names, in the order of the model's outputs."""
+    """Names of the labels, in the order of the model's outputs."""
 
-    parts: Any
-    """How rows are shared out; a `PartsConfig` unless the task splits in a way of its own."""
+    split_config: Any
+    """How rows are split: a `GroupSplitConfig`, unless the task overrides `split`."""
 
-    limits: Limits
-    """When cleaning fails."""
+    limits: CleaningLimits
+    """Limits beyond which cleaning fails."""
 
     request: ClassVar[type]
     """The pydantic type of a request."""
@@ -35,10 +35,10 @@ class ClassTask:
     """The pydantic type of an answer."""
 
     def clean(self, raw: Raw) -> Clean:
-        """Drop and count rows that are not whole or have an unknown label.
+        """Drop and count rows with missing values or an unknown label.
 
         Raises:
-            DataError: too much had to go, or a label is left without a row.
+            DataError: more rows were dropped than the limits allow, or a label has no row left.
         """
         require_columns(raw.rows, ("subject_id", "label"), "the table")
         frame = raw.rows.reset_index(drop=True)
@@ -48,7 +48,7 @@ class ClassTask:
         return self.settle(ledger.drop(frame, unknown, f"a label other than {', '.join(self.labels)}"), ledger)
 
     def settle(self, rows: pd.DataFrame, ledger: Ledger) -> Clean:
-        """Hold clean rows against the limits and close the account."""
+        """Check the counts against the limits and return the clean rows with their report."""
         ledger.enforce(self.limits)
         if absent := [label for label in self.labels if not (rows["label"] == label).any()]:
             raise DataError(f"no row has the label {absent[0]!r} of {', '.join(self.labels)}: nothing to learn it from")
@@ -57,40 +57,40 @@ class ClassTask:
         return Clean(rows.reset_index(drop=True), subjects, ledger.report(len(rows), notes))
 
     def groups(self, rows: pd.DataFrame) -> "pd.Series[str]":
-        """Name what may not lie in two parts."""
+        """Return the group of every row; a group must not be in two splits."""
         raise NotImplementedError
 
     def requests(self, prepared: Prepared, rows: pd.DataFrame) -> Sequence[Any]:
-        """Return some rows of `rows_of` as requests to the service."""
+        """Convert some rows of `rows_of` to requests to the service."""
         raise NotImplementedError
 
     def segments(self, rows: pd.DataFrame) -> dict[str, Array]:
-        """Cut rows into segments, name → which, (B,)."""
+        """Return the segments of rows: name → mask, (B,)."""
         return {}
 
-    def drawn_together(self, rows: pd.DataFrame) -> Array | None:
-        """Number what a bootstrap must draw together, (B,); None if every row stands alone."""
+    def resampling_units(self, rows: pd.DataFrame) -> Array | None:
+        """Return the resampling unit of every row as a number, (B,); None if every row is its own unit."""
         return None
 
     def split(self, clean: Clean) -> pd.DataFrame:
-        """Share rows out, subjects and labels alike in every part, groups whole."""
-        assert isinstance(self.parts, PartsConfig)
+        """Assign rows to splits, stratified by subject and label; a group is never divided."""
+        assert isinstance(self.split_config, GroupSplitConfig)
         strata = clean.rows["subject_id"].astype(str) + "/" + clean.rows["label"]
-        part = split_groups(self.groups(clean.rows), strata, self.parts)
-        return pd.DataFrame({"row": np.arange(len(part)), "part": part})
+        split = split_groups(self.groups(clean.rows), strata, self.split_config)
+        return pd.DataFrame({"row": np.arange(len(split)), "split": split})
 
     def check_leakage(self, prepared: Prepared) -> dict[str, int]:
-        """Check that no group lies in two parts."""
-        return check_parts(self.groups(prepared.rows), prepared.splits["part"])
+        """Check that no group is in two splits."""
+        return check_groups(self.groups(prepared.rows), prepared.splits["split"])
 
-    def rows_of(self, prepared: Prepared, part: str) -> pd.DataFrame:
-        """Select one part's rows."""
-        return prepared.rows[(prepared.splits["part"] == part).to_numpy()].reset_index(drop=True)
+    def rows_of(self, prepared: Prepared, split: str) -> pd.DataFrame:
+        """Select one split's rows."""
+        return prepared.rows[(prepared.splits["split"] == split).to_numpy()].reset_index(drop=True)
 
     def numbers(self, labels: "pd.Series[str]") -> Array:
-        """Turn names into numbers, (B,)."""
-        found: Array = labels.map({label: i for i, label in enumerate(self.labels)}).to_numpy()
-        return found
+        """Convert label names to indices, (B,)."""
+        indices: Array = labels.map({label: i for i, label in enumerate(self.labels)}).to_numpy()
+        return indices
 
     def request_type(self) -> type:
         """The pydantic type of a request."""

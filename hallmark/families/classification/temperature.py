@@ -10,58 +10,54 @@ from pathlib import Path
 import numpy as np
 
 from hallmark.arrays import Array
+from hallmark.build import Share, configuration
 from hallmark.errors import DataError
-from hallmark.files import read_json, readable, write_json
+from hallmark.files import as_bundle_error, read_json, write_json
 
 
-@dataclass(frozen=True)
+@configuration
 class TemperatureConfig:
-    """How probabilities are calibrated.
+    """Settings of calibration.
 
     Attributes:
-        wanted_accuracy: of what is answered on valid; the threshold of confidence is the lowest that reaches it.
-        most_abstained: share of valid that may be left unanswered for it.
+        target_accuracy: accuracy of the answered rows of valid; the threshold is the lowest that reaches it.
+        max_abstained_share: largest share of valid on which the model may abstain to reach it.
     """
 
-    wanted_accuracy: float
-    most_abstained: float
-
-    def __post_init__(self) -> None:
-        for name in ("wanted_accuracy", "most_abstained"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie within 0…1")
+    target_accuracy: Share
+    max_abstained_share: Share
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """Calibrated probabilities.
+    """A fitted calibration.
 
     Attributes:
-        temperature: that logits are divided by.
-        threshold: an answer whose probability is lower is not given.
+        temperature: divisor of the logits.
+        threshold: the model abstains if its largest probability is lower.
     """
 
     temperature: float
     threshold: float
 
     def probabilities(self, logits: Array) -> Array:
-        """Turn logits into probabilities, both (B, L)."""
+        """Convert logits to calibrated probabilities, both (B, L)."""
         return softmax(logits / self.temperature)
 
 
 def softmax(logits: Array) -> Array:
-    """Normalise the exponentials of each row, (B, L)."""
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
+    """Compute the softmax of each row, (B, L)."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def fit_temperature(logits: Array, target: Array, config: TemperatureConfig) -> Temperature:
-    """Choose the temperature of least cross-entropy, then the threshold.
+    """Fit the temperature by cross-entropy, then the threshold of confidence.
 
     Args:
         logits: (B, L) on valid.
-        target: (B,) numbers of the labels.
-        config: what is wanted.
+        target: (B,) indices of the labels.
+        config: settings.
 
     Raises:
         DataError: valid is empty.
@@ -73,27 +69,27 @@ def fit_temperature(logits: Array, target: Array, config: TemperatureConfig) -> 
     rows = np.arange(len(target))
 
     def loss(log_temperature: float) -> float:
-        found = softmax(logits / np.exp(log_temperature))[rows, target]
-        return float(-np.log(np.maximum(found, 1e-12)).mean())
+        likelihood = softmax(logits / np.exp(log_temperature))[rows, target]
+        return float(-np.log(np.maximum(likelihood, 1e-12)).mean())
 
     temperature = float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
     probabilities = softmax(logits / temperature)
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == target
-    order = np.argsort(-sure, kind="stable")
-    accuracy = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    least = max(1, int(np.ceil(len(order) * (1 - config.most_abstained))))
-    enough = np.flatnonzero(accuracy[least - 1 :] >= config.wanted_accuracy)
-    answered = int(enough[-1]) + least if len(enough) else least
-    threshold = 0.0 if answered == len(order) else float(sure[order[answered - 1]])
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == target
+    order = np.argsort(-confidence, kind="stable")
+    accuracy = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
+    min_answered = max(1, int(np.ceil(len(order) * (1 - config.max_abstained_share))))
+    sufficient = np.flatnonzero(accuracy[min_answered - 1 :] >= config.target_accuracy)
+    answered = int(sufficient[-1]) + min_answered if len(sufficient) else min_answered
+    threshold = 0.0 if answered == len(order) else float(confidence[order[answered - 1]])
     return Temperature(round(temperature, 6), round(threshold, 6))
 
 
-def save_temperature(out: Path, found: Temperature) -> None:
-    """Write it."""
-    write_json(out / "temperature.json", {"temperature": found.temperature, "threshold": found.threshold})
+def save_temperature(out: Path, calibration: Temperature) -> None:
+    """Write a fitted calibration."""
+    write_json(out / "temperature.json", {"temperature": calibration.temperature, "threshold": calibration.threshold})
 
 
 def load_temperature(directory: Path) -> Temperature:
     """Read what `save_temperature` wrote; BundleError if that cannot be read."""
-    with readable(directory, "run `dvc repro train`"):
+    with as_bundle_error(directory, "run `dvc repro train`"):
         return Temperature(**read_json(directory / "temperature.json"))

@@ -11,9 +11,9 @@ import numpy as np
 
 from hallmark.arrays import Array, Floats, Integers
 from hallmark.families.forecasting.history import History
-from hallmark.families.forecasting.panel import Scale
+from hallmark.families.forecasting.panel import ValueScale
 from hallmark.families.forecasting.ridge import NormalEquations
-from hallmark.families.forecasting.splits import Parts
+from hallmark.families.forecasting.splits import SplitPanel
 
 CHUNK = 8192
 
@@ -32,9 +32,11 @@ class Baselines:
     weights: Floats
     intercept: Floats
 
-    def forecast(self, parts: Parts, origins: Integers, history: History, scale: Scale) -> dict[str, Floats]:
+    def forecast(
+        self, split_panel: SplitPanel, origins: Integers, history: History, scale: ValueScale
+    ) -> dict[str, Floats]:
         """Forecast some origins with every baseline, (B, H) each, in the value's unit."""
-        panel = parts.panel
+        panel = split_panel.panel
         context = panel.context(origins)
         last = context[:, -1:]
         steps = panel.grid.steps
@@ -43,24 +45,24 @@ class Baselines:
         return {
             "persistence": np.repeat(last, len(steps), axis=1),
             "damped_linear": (last + slope * _reach(self.damping, steps)).astype(np.float32),
-            "profile": profile_forecast(parts, origins, history, scale),
+            "profile": profile_forecast(split_panel, origins, history, scale),
             "ridge": ridge.astype(np.float32),
         }
 
 
 def fit_baselines(
-    parts: Parts, train: Integers, valid: Integers, scale: Scale, penalties: Sequence[float]
+    split_panel: SplitPanel, train: Integers, valid: Integers, scale: ValueScale, penalties: Sequence[float]
 ) -> Baselines:
-    """Fit the baselines on train origins, streamed; the ridge's penalties are chosen on valid, as our own are."""
-    panel = parts.panel
+    """Fit the baselines on train origins, streamed; valid chooses the ridge's penalties, as for our own ridge."""
+    panel = split_panel.panel
     dampings = np.round(np.arange(0.5, 1.0, 0.05), 2)
     errors = np.zeros(len(dampings))
     short = panel.grid.steps <= 24
     equations: NormalEquations | None = None
     for start in range(0, len(train), CHUNK):
-        part = train[start : start + CHUNK]
-        context = panel.context(part)
-        change = parts.target(part, "train") - context[:, -1:]
+        chunk = train[start : start + CHUNK]
+        context = panel.context(chunk)
+        change = split_panel.target(chunk, "train") - context[:, -1:]
         x = ridge_lags(context, panel.grid.recent_length, scale)
         equations = equations or NormalEquations(x.shape[1], change.shape[1])
         equations.add(x, change)
@@ -71,18 +73,21 @@ def fit_baselines(
     if equations is None:
         raise ValueError("no train window to fit the baselines on")
 
-    def looks() -> Iterator[tuple[Array, Array]]:
+    def valid_chunks() -> Iterator[tuple[Array, Array]]:
         for start in range(0, len(valid), CHUNK):
-            part = valid[start : start + CHUNK]
-            context = panel.context(part)
-            yield ridge_lags(context, panel.grid.recent_length, scale), parts.target(part, "valid") - context[:, -1:]
+            chunk = valid[start : start + CHUNK]
+            context = panel.context(chunk)
+            yield (
+                ridge_lags(context, panel.grid.recent_length, scale),
+                split_panel.target(chunk, "valid") - context[:, -1:],
+            )
 
-    weights, intercept = equations.solve_best(penalties, looks())
+    weights, intercept = equations.solve_best(penalties, valid_chunks())
     return Baselines(float(dampings[int(np.argmin(errors))]), weights, intercept)
 
 
-def ridge_lags(context: Floats, recent_length: int, scale: Scale) -> Floats:
-    """What the ridge baseline sees: the recent window in steps of three readings, its mean and spread, (B, K)."""
+def ridge_lags(context: Floats, recent_length: int, scale: ValueScale) -> Floats:
+    """Compute the ridge baseline's inputs: 12 lags, every third older lag, last reading, mean and sd, (B, K)."""
     recent = context[:, context.shape[1] - recent_length :]
     last = recent[:, -1:]
     fine, coarse = recent[:, -13:-1] - last, recent[:, :-13:3] - last
@@ -90,9 +95,9 @@ def ridge_lags(context: Floats, recent_length: int, scale: Scale) -> Floats:
     return (np.concatenate([fine, coarse, level], axis=1) / scale.spread).astype(np.float32)
 
 
-def profile_forecast(parts: Parts, origins: Integers, history: History, scale: Scale) -> Floats:
-    """The person's own mean of the last days at the time of day of each horizon, (B, H)."""
-    panel = parts.panel
+def profile_forecast(split_panel: SplitPanel, origins: Integers, history: History, scale: ValueScale) -> Floats:
+    """Forecast the subject's own mean of the last days at the time of day of each horizon, (B, H)."""
+    panel = split_panel.panel
     rows = history.rows(panel.subject[origins], panel.day[origins])
     return history.habit(rows, panel.minute[origins].astype(np.int64), panel.grid.horizons_minutes, scale)
 

@@ -1,6 +1,6 @@
 """Paired comparison of two methods' errors for one subject, with a standard error clustered by day.
 
-Windows of one day resemble each other, days much less so: the days are what is counted.
+Windows of one day resemble each other, days much less so: the sample size is the number of days.
 Legend of shapes: B windows.
 """
 
@@ -15,21 +15,21 @@ from hallmark.arrays import Floats
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changing from one method to another gains.
+    """Gain of changing from one method to another.
 
     Attributes:
-        gain: by which share the summed error falls; negative when it rises.
+        gain: relative decrease of the summed error; negative when the error rises.
         error: standard error of the gain over days; infinite for a single day.
-        days: how many days were compared.
+        days: number of days that were compared.
     """
 
     gain: float
     error: float
     days: int
 
-    def convinces(self, margin: float, sureness: float) -> bool:
-        """Tell whether the gain exceeds a margin and so many of its standard errors."""
-        return self.gain > margin and self.gain > sureness * self.error
+    def exceeds(self, margin: float, standard_errors: float) -> bool:
+        """Tell whether the gain exceeds both a margin and a number of its standard errors."""
+        return self.gain > margin and self.gain > standard_errors * self.error
 
     def __str__(self) -> str:
         return f"{self.gain:+.1%} ± {self.error:.1%} over {self.days} days"

@@ -1,45 +1,43 @@
-"""Ensemble backbone: averages the outputs of trained member networks, without further training.
+"""Ensemble backbone: stacks the outputs of trained members, which the Forecaster averages; copies their weights.
 
 Averaging trained networks costs no training of its own: a member that is also a candidate is trained once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from hallmark.families.forecasting.network import BodyConfig, Forecaster, Shape
+from hallmark.build import configuration
+from hallmark.families.forecasting.network import BackboneConfig, Forecaster, Shape
 
 
-@dataclass(frozen=True)
+@configuration
 class EnsembleConfig:
-    """Which networks.
+    """Configuration of an ensemble.
 
     Attributes:
-        members: at least two.
-        lora_members: places of the members whose layers LoRA adapts; the others answer everybody alike. Training costs
-            what these members cost.
+        members: at least two networks.
+        lora_members: positions of the members whose layers LoRA adapts; the others are the same for all subjects. The
+            cost of training LoRA is that of these members.
     """
 
-    members: Sequence[BodyConfig]
+    members: Sequence[BackboneConfig]
     lora_members: Sequence[int]
     name: str = "ensemble"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "members", tuple(self.members))
         if len(self.members) < 2:
             raise ValueError(f"members holds {len(self.members)} bodies, an ensemble needs at least 2")
-        object.__setattr__(self, "lora_members", tuple(self.lora_members))
         if not self.lora_members or not set(self.lora_members) <= set(range(len(self.members))):
             raise ValueError(f"lora_members={list(self.lora_members)} must name places of members, the first is 0")
 
     @property
     def lora_targets(self) -> str:
-        """The adapted members' layers, wherever they stand in the ensemble."""
+        """Regular expression of the adapted members' layers in the ensemble."""
         adapted = ((i, self.members[i].lora_targets) for i in self.lora_members)
-        parts = (targets.replace(r"body\.", rf"body\.members\.{i}\.", 1) for i, targets in adapted)
-        return "|".join(f"({part})" for part in parts)
+        patterns = (targets.replace(r"body\.", rf"body\.members\.{i}\.", 1) for i, targets in adapted)
+        return "|".join(f"({pattern})" for pattern in patterns)
 
     def build(self, shape: Shape) -> nn.Module:
         """Make the body."""
@@ -59,10 +57,10 @@ class Ensemble(nn.Module):
 
 
 @torch.no_grad()
-def average(ensemble: Forecaster, members: Sequence[Forecaster]) -> None:
+def copy_members(ensemble: Forecaster, members: Sequence[Forecaster]) -> None:
     """Fill an untouched ensemble from trained forecasters of the same inputs, so that it forecasts their average.
 
-    Skip and trust enter a forecast linearly: their averages give the average. The blend stays untouched: each member's
+    Skip and trust enter a forecast linearly: their averages give the average. The blend is not averaged: each member's
     was fitted to that member.
     """
     assert isinstance(ensemble.body, Ensemble)

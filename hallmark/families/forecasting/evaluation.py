@@ -2,82 +2,90 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from hallmark.arrays import Array, Floats, Integers
-from hallmark.contracts import Evaluation, Metric, Prepared, Progress, Shown
-from hallmark.families.forecasting.base_forecaster import Base, load_base
-from hallmark.families.forecasting.baselines import Baselines, fit_baselines
+from hallmark.build import Count, Tuple, configuration
+from hallmark.contracts import CHAMPION, OURS, Evaluation, Metric, Prepared, Progress, ReportLayout
+from hallmark.families.forecasting.base import Base, load_base
+from hallmark.families.forecasting.baselines import NAMES, Baselines, fit_baselines
+from hallmark.families.forecasting.importance import block_importance
 from hallmark.families.forecasting.learner import ForecastLearner
-from hallmark.families.forecasting.lightgbm import Trees
-from hallmark.families.forecasting.panel import Grid, Scale
+from hallmark.families.forecasting.lightgbm import ForecastTrees
+from hallmark.families.forecasting.panel import TimeGrid, ValueScale
+from hallmark.families.forecasting.plots import draw_evaluation
 from hallmark.families.forecasting.predictor import ForecastPredictor
 from hallmark.families.forecasting.scores import Row, forecast_metrics, score_points, score_quantiles
-from hallmark.families.forecasting.splits import HELD_OUT, SEEN, Parts
-from hallmark.families.forecasting.task import ForecastTask, pairs
+from hallmark.families.forecasting.splits import HELD_OUT, SEEN, SplitPanel
+from hallmark.families.forecasting.task import ForecastTask
 from hallmark.judge.bootstrap import summarise
-from hallmark.judge.gates import CHAMPION, OURS
-from hallmark.judge.pictures import draw_calibration, draw_errors, draw_fans, draw_gains
+from hallmark.judge.pictures import draw_changes
 from hallmark.judge.report import training_notes
-from hallmark.learn.side_by_side import shared_out
+from hallmark.learn.parallel import map_parallel
 from hallmark.learn.trainer import seed_everything
 
+SAMPLED_WINDOWS = 3000  # test windows for the permutation importance
 TIMES = ("night", "morning", "afternoon", "evening")
 
 
-@dataclass(frozen=True)
+@configuration
 class ForecastEvaluation:
-    """What is measured. A task with figures of its own extends `further`, `score_further` and `draw_further`.
+    """Settings of the evaluation. A task with metrics of its own extends `further`, `score_further` and `draw_further`.
 
     Attributes:
         horizons_minutes: single horizons in the tables.
         path_minutes: every step up to here is pooled as the path.
         stride: grid points between two test windows.
-        minimum_examples: a person's figure that rests on fewer test windows is left out of every mean.
-        trees: also fit LightGBM (extra `bench`), one model a horizon: on the recent window, and on every input.
+        min_examples: a subject's score from fewer test windows is left out of every mean.
+        trees: also fit LightGBM (extra `bench`), one model per horizon: on the recent window, and on every input.
         seed: of the bootstrap.
-        side_by_side: processes that share the people, on CPUs: the same bytes.
+        n_jobs: number of processes that share the subjects, on CPUs; the result is the same, bit by bit.
     """
 
     evaluates: ClassVar[tuple[type, type]] = (ForecastTask, ForecastLearner)
     groups: ClassVar[tuple[str, ...]] = ()
-    """Columns of the subject table by which figures are cut."""
+    """Columns of the subject table that define segments of the scores."""
 
-    horizons_minutes: tuple[int, ...]
-    path_minutes: int
-    stride: int
-    minimum_examples: int
+    horizons_minutes: Annotated[Tuple[Count], Field(min_length=1)]
+    path_minutes: Count
+    stride: Count
+    min_examples: Count
     trees: bool
     seed: int
-    side_by_side: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "horizons_minutes", tuple(self.horizons_minutes))
-        for name in ("minimum_examples", "side_by_side"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+    n_jobs: Count
 
     @property
-    def shown(self) -> Shown:
-        """Errors on people never seen first, then on the others, then how the intervals hold."""
-        errors = tuple((name, who) for who in (HELD_OUT, SEEN) for name in ("rmse", "mae", "pinball"))
-        kinds = ("coverage_50", "coverage_80", "coverage_90", "width_90")
-        headline = (("rmse", HELD_OUT), ("pinball", HELD_OUT), ("coverage_90", "all"))
-        marks = tuple(str(m) for m in self.horizons_minutes)
-        return Shown(marks, "min", headline, (*errors, *((name, "all") for name in kinds)), "people")
+    def main_horizon(self) -> int:
+        """Minutes of the horizon that the headline and the plots show: the second one, or the only one."""
+        return self.horizons_minutes[:2][-1]
+
+    @property
+    def layout(self) -> ReportLayout:
+        """Order of the tables: errors on held-out subjects, on seen subjects, coverage and width of intervals."""
+        errors = tuple((name, group) for group in (HELD_OUT, SEEN) for name in ("rmse", "mae", "r2", "pinball"))
+        intervals = tuple((name, "all") for name in ("coverage_50", "coverage_80", "coverage_90", "width_90"))
+        columns, main = tuple(str(m) for m in self.horizons_minutes), str(self.main_horizon)
+        others = tuple(("rmse", column, HELD_OUT) for column in columns if column != main)[:3]
+        headline = (("rmse", main, HELD_OUT), *others, ("pinball", main, HELD_OUT), ("coverage_90", main, "all"))
+        return ReportLayout(columns, "min", headline, (*errors, *intervals, *self.further_tables), "subjects")
+
+    @property
+    def further_tables(self) -> tuple[tuple[str, str], ...]:
+        """(metric, segment) pairs of `further` that the report shows as tables of their own."""
+        return ()
 
     @property
     def segmentations(self) -> Sequence[str]:
-        """Groups of people, their sensors' interval, range of the last reading, time of day."""
+        """Groups of subjects, their sensors' interval, range of the last reading, time of day."""
         return (*self.groups, "sensor", "range", "time")
 
     def metrics(self, task: ForecastTask, learner: ForecastLearner) -> Mapping[str, Metric]:
-        """Every metric that is reported, by name; ValueError for a horizon that the grid does not have."""
+        """Return every reported metric by name; raise ValueError for a horizon that the grid does not have."""
         for minutes in self.horizons_minutes:
             task.grid.index_of(minutes)
         return forecast_metrics(task.unit, learner.forecast.quantile_levels) | dict(self.further)
@@ -88,7 +96,7 @@ class ForecastEvaluation:
         return {}
 
     def score_further(
-        self, grid: Grid, levels: tuple[float, ...], mean: Floats, quantiles: Floats | None, target: Floats
+        self, grid: TimeGrid, levels: tuple[float, ...], mean: Floats, quantiles: Floats | None, target: Floats
     ) -> list[Row]:
         """Score `further` on one subject's windows.
 
@@ -96,17 +104,17 @@ class ForecastEvaluation:
             grid: of the task.
             levels: (Q,) of the quantiles.
             mean: (B, H) of one model.
-            quantiles: (B, H, Q) of it, if it has any.
+            quantiles: (B, H, Q) of the same model, if it has any.
             target: (B, H), NaN where unknown.
         """
         return []
 
-    def keep_further(self, grid: Grid, mean: Floats, target: Floats) -> Array:
-        """Keep of one subject's windows, (B, H) each, what `draw_further` needs: (N, K)."""
+    def collect_further(self, grid: TimeGrid, mean: Floats, target: Floats) -> Array:
+        """Compute what `draw_further` needs from one subject's windows, (B, H) each: (N, K)."""
         return np.empty((0, 0))
 
     def draw_further(self, task: Any, out: Path, kept: Array) -> dict[str, str]:
-        """Draw pictures of what `keep_further` has kept of all subjects; returns file names with captions."""
+        """Plot the values of `collect_further`, those of all subjects together; returns file names with captions."""
         return {}
 
     def evaluate(
@@ -119,55 +127,81 @@ class ForecastEvaluation:
         out: Path,
         progress: Progress,
     ) -> Evaluation:
-        """Score everything on test; see `Evaluator.evaluate`."""
+        """Score all models on the test split; see `Evaluator.evaluate`."""
         seed_everything(self.seed, 1)
-        parts = task.parts(prepared)
-        predictor = learner.open_for_test(task, model, parts)
-        origins = parts.origins("test")[:: self.stride]
+        split_panel = task.split_panel(prepared)
+        predictor = learner.open_for_test(task, model, split_panel)
+        origins = split_panel.origins("test")[:: self.stride]
         others: dict[str, Base] = {p.name: load_base(p) for p in sorted((model / "candidates").glob("*")) if p.is_dir()}
-        released = learner.open_for_test(task, champion, parts) if champion is not None else None
-        train, valid = learner.origins_to_fit(parts)
-        baselines = fit_baselines(parts, train, valid, task.scale, learner.forecast.ridge_penalties)
-        trees = self._trees(learner, parts, predictor, progress) if self.trees else {}
-        groups = _groups(prepared, parts, self.groups)
+        released = learner.open_for_test(task, champion, split_panel) if champion is not None else None
+        train, valid = learner.origins_to_fit(split_panel)
+        baselines = fit_baselines(split_panel, train, valid, task.scale, learner.forecast.ridge_penalties)
+        trees = self._trees(learner, split_panel, predictor, progress) if self.trees else {}
+        groups = _groups(prepared, split_panel, self.groups)
         rows: list[tuple[Any, ...]] = []
         shown: list[dict[str, Any]] = []
         kept: list[Array] = []
-        codes = [int(code) for code in np.unique(parts.panel.subject[origins])]
+        residuals: list[Array] = []
+        codes = [int(code) for code in np.unique(split_panel.panel.subject[origins])]
 
         def scored(code: int) -> dict[str, Any]:
-            mine = origins[parts.panel.subject[origins] == code]
-            who = parts.panel.subjects[code]
-            return _person(self, task, parts, predictor, others, released, baselines, trees, who, mine)
+            origins_of_subject = origins[split_panel.panel.subject[origins] == code]
+            subject_id = split_panel.panel.subjects[code]
+            return _score_subject(
+                self, task, split_panel, predictor, others, released, baselines, trees, subject_id, origins_of_subject
+            )
 
-        people = shared_out(codes, scored, self.side_by_side, lambda done, total: progress("evaluate", done, total, ""))
-        for code, found in zip(codes, people, strict=True):
-            subject_id = parts.panel.subjects[code]
-            segments = ["all", HELD_OUT if parts.held_out[code] else SEEN, *groups.get(subject_id, [])]
-            for name, metric, at, value, windows in found["scores"]:
-                rows += [(subject_id, name, metric, at, segment, value, windows) for segment in segments]
-            rows += [(subject_id, OURS, *score[:2], segment, *score[2:]) for segment, score in found["segmented"]]
-            if len(shown) < 3 and parts.held_out[code]:
-                shown.append({**found["fan"], "title": subject_id})
-            kept.append(found["kept"])
+        results = map_parallel(codes, scored, self.n_jobs, lambda done, total: progress("evaluate", done, total, ""))
+        for code, result in zip(codes, results, strict=True):
+            subject_id = split_panel.panel.subjects[code]
+            segments = ["all", HELD_OUT if split_panel.held_out[code] else SEEN, *groups.get(subject_id, [])]
+            for name, metric, horizon, value, windows in result["scores"]:
+                rows += [(subject_id, name, metric, horizon, segment, value, windows) for segment in segments]
+            rows += [(subject_id, OURS, *score[:2], segment, *score[2:]) for segment, score in result["segmented"]]
+            if len(shown) < 3 and split_panel.held_out[code]:
+                shown.append({**result["fan"], "title": subject_id})
+            kept.append(result["kept"])
+            residuals.append(result["residuals"])
         progress("evaluate", len(codes), len(codes), "")
-        scores = pd.DataFrame(rows, columns=["subject_id", "model", "metric", "at", "segment", "value", "n_examples"])
+        scores = pd.DataFrame(
+            rows, columns=["subject_id", "model", "metric", "horizon_or_split", "segment", "value", "n_examples"]
+        )
         scores, left_out = self._enough(scores)
         summary = summarise(scores, self.seed)
-        pictures = _draw(self, task, predictor.levels, out, scores, summary, shown)
+        horizons = (self.horizons_minutes, self.main_horizon)
+        pictures = draw_evaluation(
+            *horizons, task, predictor.levels, out, scores, summary, shown, np.concatenate(residuals)
+        )
+        importance = self._importance(task, predictor, split_panel, origins)
+        draw_changes(out / "importance.png", importance, f"rise of RMSE at {self.main_horizon} min, {task.unit}")
+        pictures["importance.png"] = (
+            "Permutation importance of the blocks of inputs, on a sample of the test windows, without LoRA"
+        )
         pictures |= self.draw_further(task, out, np.concatenate(kept))
         notes = {
             **training_notes(model),
-            "test": f"{len(origins):,} windows of {len(kept)} people",
-            "left out": left_out or "nobody",
-            "interpolated share of input readings": f"{parts.panel.interpolated_share:.2%}",
-            "what every model is given": self.given(parts.panel.grid),
+            "test": f"{len(origins):,} windows of {len(kept)} subjects",
+            "left out": left_out or "none",
+            "interpolated share of input readings": f"{split_panel.panel.interpolated_share:.2%}",
+            "what every model is given": self.given(split_panel.panel.grid),
         }
-        timings = _timings(parts, predictor, origins)
-        return Evaluation(scores, summary, pictures, notes, timings, left_out)
+        timings = _timings(split_panel, predictor, origins)
+        return Evaluation(scores, summary, (*NAMES, *trees), pictures, notes, timings, left_out)
 
-    def given(self, grid: Grid) -> dict[str, str]:
-        """Say what every model is given."""
+    def _importance(
+        self, task: ForecastTask, predictor: ForecastPredictor, split_panel: SplitPanel, origins: Integers
+    ) -> dict[str, float]:
+        """Shuffle one block of inputs at a time among a sample of the test windows."""
+        panel, history = split_panel.panel, predictor.histories.history
+        sample = origins[:: max(1, len(origins) // SAMPLED_WINDOWS)]
+        rows = history.rows(panel.subject[sample], panel.day[sample])
+        minute = panel.minute[sample].astype(np.int64)
+        batch = predictor.base.assembler.batch(panel.context(sample), minute, history, rows)
+        target, place = split_panel.target(sample, "test"), task.grid.index_of(self.main_horizon)
+        return block_importance(predictor.base, batch, target, place, self.seed)
+
+    def given(self, grid: TimeGrid) -> dict[str, str]:
+        """Describe the inputs of every model."""
         recent, context = (
             f"the last {length * grid.step_minutes / 60:g} h" for length in (grid.recent_length, grid.context_length)
         )
@@ -176,7 +210,7 @@ class ForecastEvaluation:
             "damped_linear": f"the last reading and its slope over {3 * grid.step_minutes} minutes",
             "profile": "the subject's own last days, mean by time of day",
             "ridge": recent,
-            "no_personal": f"{context} and the clock (this model, personal inputs silenced)",
+            "no_personal": f"{context} and the clock (this model without personal inputs)",
             "hallmark": f"{context}, the clock, the subject's own past up to the last midnight",
             "lightgbm_12h": recent,
             "lightgbm_all": "every input of hallmark",
@@ -184,48 +218,51 @@ class ForecastEvaluation:
         }
 
     def _enough(self, scores: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-        """Keep the figures that rest on enough windows; say whose RMSE is not among them, and where."""
-        few = scores["n_examples"] < self.minimum_examples
+        """Keep the scores of enough windows; name the horizons and subjects whose RMSE is left out."""
+        few = scores["n_examples"] < self.min_examples
         errors = scores[few & (scores["metric"] == "rmse") & (scores["segment"] == "all") & (scores["model"] == OURS)]
-        who = [f"@{at}: {', '.join(sorted(rows['subject_id']))}" for at, rows in errors.groupby("at", sort=True)]
-        said = f"fewer than {self.minimum_examples} test windows (evaluate.evaluator.minimum_examples) " if who else ""
-        return scores[~few], said + "; ".join(who)
+        names = [
+            f"@{horizon}: {', '.join(sorted(rows['subject_id']))}"
+            for horizon, rows in errors.groupby("horizon_or_split", sort=True)
+        ]
+        cause = f"fewer than {self.min_examples} test windows (evaluate.evaluator.min_examples) " if names else ""
+        return scores[~few], cause + "; ".join(names)
 
     def _trees(
-        self, learner: ForecastLearner, parts: Parts, predictor: ForecastPredictor, progress: Progress
-    ) -> dict[str, Trees]:
-        """Fit the trees, one model a horizon that is shown."""
-        train, valid = learner.origins_to_fit(parts)
-        assembler, history = predictor.base.assembler, predictor.pasts.history
-        found = {}
+        self, learner: ForecastLearner, split_panel: SplitPanel, predictor: ForecastPredictor, progress: Progress
+    ) -> dict[str, ForecastTrees]:
+        """Fit the trees, one model per reported horizon."""
+        train, valid = learner.origins_to_fit(split_panel)
+        assembler, history = predictor.base.assembler, predictor.histories.history
+        models = {}
         for name, every_input in (("lightgbm_12h", False), ("lightgbm_all", True)):
 
             def report(fitted: int, name: str = name) -> None:
                 progress(f"fit {name}", fitted, len(self.horizons_minutes), "")
 
-            trees = Trees(assembler, self.horizons_minutes, every_input)
-            found[name] = trees.fit(parts, history, train, valid, report)
+            trees = ForecastTrees(assembler, self.horizons_minutes, every_input)
+            models[name] = trees.fit(split_panel, history, train, valid, report)
             report(len(self.horizons_minutes))
-        return found
+        return models
 
 
-def _person(
+def _score_subject(
     config: ForecastEvaluation,
     task: ForecastTask,
-    parts: Parts,
+    split_panel: SplitPanel,
     predictor: ForecastPredictor,
     others: Mapping[str, Base],
     champion: ForecastPredictor | None,
     baselines: Baselines,
-    trees: Mapping[str, Trees],
+    trees: Mapping[str, ForecastTrees],
     subject_id: str,
     origins: Integers,
 ) -> dict[str, Any]:
-    """Score one person's test windows."""
-    panel, grid, levels = parts.panel, task.grid, predictor.levels
+    """Score one subject's test windows."""
+    panel, grid, levels = split_panel.panel, task.grid, predictor.levels
     context, minute = panel.context(origins), panel.minute[origins].astype(np.int64)
-    target = parts.target(origins, "test")
-    history = predictor.pasts.history
+    target = split_panel.target(origins, "test")
+    history = predictor.histories.history
     mean, quantiles = predictor.forecast(subject_id, context, minute)
     points: dict[str, Floats] = {OURS: mean}
     spread: dict[str, Floats] = {OURS: quantiles}
@@ -237,15 +274,15 @@ def _person(
         points[name], spread[name] = base.forecast(context, minute, history, rows)
     if champion is not None:
         points[CHAMPION], spread[CHAMPION] = champion.forecast(subject_id, context, minute)
-    points |= baselines.forecast(parts, origins, history, task.scale)
-    points |= {name: model.forecast(parts, origins, history) for name, model in trees.items()}
-    found: list[tuple[str, str, str, float, int]] = []
+    points |= baselines.forecast(split_panel, origins, history, task.scale)
+    points |= {name: model.forecast(split_panel, origins, history) for name, model in trees.items()}
+    scores: list[tuple[str, str, str, float, int]] = []
     for name, forecast in points.items():
         scored: list[Row] = score_points(forecast, target, grid, config.horizons_minutes, config.path_minutes)
         if name in spread:
             scored += score_quantiles(spread[name], target, levels, grid, config.horizons_minutes)
         scored += config.score_further(grid, levels, forecast, spread.get(name), target)
-        found += [(name, *score) for score in scored]
+        scores += [(name, *score) for score in scored]
     segmented = []
     for segment, inside in _window_segments(context[:, -1], minute, task.scale).items():
         if inside.sum() >= 30:
@@ -259,80 +296,47 @@ def _person(
         "quantiles": quantiles[middle],
         "step_minutes": grid.step_minutes,
     }
-    return {"scores": found, "segmented": segmented, "fan": fan, "kept": config.keep_further(grid, mean, target)}
+    main = grid.index_of(config.main_horizon)
+    residuals = np.stack([mean[:, main], target[:, main] - mean[:, main]], axis=1)[::8]
+    kept = config.collect_further(grid, mean, target)
+    return {"scores": scores, "segmented": segmented, "fan": fan, "residuals": residuals, "kept": kept}
 
 
-def _window_segments(last: Array, minute: Array, scale: Scale) -> dict[str, Array]:
-    """Cut windows by range of the last reading and by time of day."""
-    found = {
+def _window_segments(last: Array, minute: Array, scale: ValueScale) -> dict[str, Array]:
+    """Select the windows of each segment: range of the last reading, time of day."""
+    segments = {
         "range:low": last < scale.low,
         "range:in": (last >= scale.low) & (last <= scale.high),
         "range:high": last > scale.high,
     }
     quarter = (minute % 1440) // 360
-    return found | {f"time:{name}": quarter == i for i, name in enumerate(TIMES)}
+    return segments | {f"time:{name}": quarter == i for i, name in enumerate(TIMES)}
 
 
-def _groups(prepared: Prepared, parts: Parts, columns: Sequence[str]) -> dict[str, list[str]]:
-    """Segments that every person belongs to, from the subject table and the interval of the sensor."""
-    panel = parts.panel
-    found = {who: [f"sensor:{m:g} min"] for who, m in zip(panel.subjects, panel.interval_minutes, strict=True)}
+def _groups(prepared: Prepared, split_panel: SplitPanel, columns: Sequence[str]) -> dict[str, list[str]]:
+    """Return the segments of every subject, from the subject table and the interval of the sensor."""
+    panel = split_panel.panel
+    segments = {
+        subject_id: [f"sensor:{minutes:g} min"]
+        for subject_id, minutes in zip(panel.subjects, panel.interval_minutes, strict=True)
+    }
     for row in prepared.subjects.to_dict("records"):
         labels = [f"{c}:{row[c]}" for c in columns if c in row and not pd.isna(row[c])]
-        found[str(row["subject_id"])] += labels
-    return found
+        segments[str(row["subject_id"])] += labels
+    return segments
 
 
-def _timings(parts: Parts, predictor: ForecastPredictor, origins: Integers) -> list[float]:
-    """Time single forecasts, one window at a time, milliseconds."""
+def _timings(split_panel: SplitPanel, predictor: ForecastPredictor, origins: Integers) -> list[float]:
+    """Measure how long forecasts of single windows take, in milliseconds."""
     chosen = origins[:: max(1, len(origins) // 50)][:50]
     times = []
     for origin in chosen:
-        one = np.asarray([origin])
-        context, minute = parts.panel.context(one), parts.panel.minute[one].astype(np.int64)
-        subject_id = parts.panel.subjects[int(parts.panel.subject[origin])]
-        for _ in range(2):  # the first call may load the person's adapter
+        window = np.asarray([origin])
+        context, minute = split_panel.panel.context(window), split_panel.panel.minute[window].astype(np.int64)
+        subject_id = split_panel.panel.subjects[int(split_panel.panel.subject[origin])]
+        for _ in range(2):  # the first call may load the subject's adapter
             start = time.perf_counter()
             predictor.forecast(subject_id, context, minute)
             taken = (time.perf_counter() - start) * 1000
         times.append(taken)
     return times
-
-
-def _draw(
-    config: ForecastEvaluation,
-    task: ForecastTask,
-    levels: tuple[float, ...],
-    out: Path,
-    scores: pd.DataFrame,
-    summary: pd.DataFrame,
-    fans: list[Any],
-) -> dict[str, str]:
-    marks = [str(m) for m in config.horizons_minutes]
-    found = {}
-    if fans:
-        draw_fans(out / "fans.png", fans, task.grid.horizons_minutes, levels, task.unit)
-        found["fans.png"] = f"Forecasts of held-out people ({len(fans)} of them) with their 50, 80 and 90% intervals"
-    draw_errors(out / "errors.png", summary, marks, task.unit)
-    found["errors.png"] = "RMSE on held-out people with 95% bootstrap intervals over people"
-    ours = summary[(summary["model"] == OURS) & (summary["segment"] == "all")]
-    nominal = sorted(n for _, _, n in pairs(levels))
-    measured = {}
-    for mark in marks:
-        here = ours[ours["at"] == mark].set_index("metric")["mean"]
-        names = [f"coverage_{n:.0%}".rstrip("%") for n in nominal]
-        if all(name in here.index for name in names):
-            measured[mark] = [float(here.loc[name]) for name in names]
-    draw_calibration(out / "calibration.png", nominal, measured)
-    found["calibration.png"] = "Measured against nominal coverage, all people"
-    gains = _gains(scores, marks[min(1, len(marks) - 1)])
-    draw_gains(out / "gains.png", gains, "change of RMSE by personal inputs, %")
-    found["gains.png"] = "What personal inputs change for every person (negative is better)"
-    return found
-
-
-def _gains(scores: pd.DataFrame, at: str) -> "pd.Series[float]":
-    """Every person's relative change of RMSE against the same model without personal inputs, percent."""
-    mine = scores[(scores["metric"] == "rmse") & (scores["at"] == at) & (scores["segment"] == "all")]
-    wide = mine.pivot(index="subject_id", columns="model", values="value")
-    return (wide[OURS] / wide["no_personal"] - 1) * 100

@@ -1,8 +1,8 @@
 """Per-subject features at each midnight from past readings: statistics, daily profile, online-ridge weights.
 
 Row r of a `History` belongs to one subject and one day and was computed from readings before that
-day's midnight. A forecast at any time of the day uses that day's row. It holds statistics of the last
-14 days and the linear adapter as it stood that midnight (hallmark/families/forecasting/online_ridge.py).
+day's midnight. A forecast at any time of the day uses that day's row. A row holds statistics of the
+last days and the linear adapter of that midnight (hallmark/families/forecasting/online_ridge.py).
 Legend of shapes: S subjects, R rows (subject-days), K ridge features, H horizons, B windows.
 """
 
@@ -13,33 +13,35 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from hallmark.arrays import Array, Floats, Integers
-from hallmark.families.forecasting.online_ridge import Forecast, OnlineRidge, OnlineRidgeConfig, lessons, ridge_size
-from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid, Panel, Scale
+from hallmark.build import Count, Positive, configuration
+from hallmark.families.forecasting.online_ridge import (
+    Forecast,
+    OnlineRidge,
+    OnlineRidgeConfig,
+    ridge_size,
+    training_windows,
+)
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, TimeGrid, ValueScale
 
 BINS = 48  # half hours of a day
 HOURS = 24
-STATISTICS = 5  # columns of `History.statistics`; the last tells how many days are known
-TOGETHER = 64  # subjects whose online ridges are taught together
+STATISTICS = 5  # columns of `History.statistics`; the last one is the logarithm of the number of known days
+TOGETHER = 64  # subjects whose online ridges are fitted together
 
 
-@dataclass(frozen=True)
+@configuration
 class HistoryConfig:
     """How the past is summarised.
 
     Attributes:
-        days: how far back the statistics look.
-        profile_shrinkage: readings at the overall mean that every half hour of the profile starts with.
-        ridge: how the linear adapter learns.
+        days: number of past days in the statistics.
+        profile_shrinkage: pseudo-count, readings at the overall mean that every half hour of the profile starts with.
+        ridge: settings of the linear adapter.
     """
 
-    days: int
-    profile_shrinkage: float
+    days: Count
+    profile_shrinkage: Positive
     ridge: OnlineRidgeConfig
-
-    def __post_init__(self) -> None:
-        for name in ("days", "profile_shrinkage"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
 
 
 @dataclass(frozen=True)
@@ -69,24 +71,24 @@ class History:
     residual: Floats
 
     def rows(self, subject: Array, day: Array) -> Integers:
-        """Look up the row of each (subject, day); after the last day the last row holds."""
+        """Look up the row of each (subject, day); days after the last one get the last row."""
         ahead = np.clip(day - self.first_day[subject], 0, self.days[subject] - 1)
         return (self.first_row[subject] + ahead).astype(np.int64)
 
-    def habit(self, rows: Integers, minute: Array, horizons_minutes: Sequence[int], scale: Scale) -> Floats:
-        """Look up the person's own mean of the last days at the time of day of each horizon, (B, H).
+    def habit(self, rows: Integers, minute: Array, horizons_minutes: Sequence[int], scale: ValueScale) -> Floats:
+        """Compute the subject's own mean of the last days at the time of day of each horizon, (B, H).
 
         Args:
             rows: (B,) of this history.
             minute: (B,) local wall-clock minute of the last reading.
-            horizons_minutes: (H,) ahead.
-            scale: units; the result is in the value's.
+            horizons_minutes: (H,) after the last reading.
+            scale: units; the result is in the value's unit.
         """
         ahead = minute[:, None] + np.asarray(horizons_minutes)
         bins = (ahead % MINUTES_A_DAY) // (MINUTES_A_DAY // BINS)
         usual = self.statistics[rows, :1] + self.profile[rows[:, None], bins]
-        found: Floats = (usual * scale.spread + scale.center).astype(np.float32)
-        return found
+        habit: Floats = (usual * scale.spread + scale.center).astype(np.float32)
+        return habit
 
     def tensors(self) -> dict[str, Array]:
         """Return the arrays by name, for safetensors."""
@@ -95,36 +97,36 @@ class History:
     def newest(self, subject: int) -> "History":
         """Keep one subject's two newest rows, the last day with readings and the day after it: the adapter file."""
         row = int(self.first_row[subject] + self.days[subject] - 2)
-        one = np.asarray([0], dtype=np.int64)
+        zero = np.asarray([0], dtype=np.int64)
         day = np.asarray([self.first_day[subject] + self.days[subject] - 2], dtype=np.int64)
         arrays = {f.name: getattr(self, f.name)[row : row + 2] for f in fields(self)[3:]}
-        return History(one, day, one + 2, **arrays)
+        return History(zero, day, zero + 2, **arrays)
 
     def knows(self, subject: int, day: Array, longest_days: int) -> Array:
-        """Tell for some days whether this history may speak: not before it was known, nor long after it ended, (B,)."""
+        """Tell which days may use this history: none before it begins or over `longest_days` after it ends, (B,)."""
         ahead = day - self.first_day[subject]
         return np.asarray((ahead >= 0) & (ahead < self.days[subject] + longest_days))
 
 
-def row_sizes(grid: Grid, config: HistoryConfig, scale: Scale) -> dict[str, tuple[int, ...]]:
-    """Tell the shape of one row of every array of a `History`."""
+def row_sizes(grid: TimeGrid, config: HistoryConfig, scale: ValueScale) -> dict[str, tuple[int, ...]]:
+    """Return the shape of one row of every array of a `History`."""
     size, horizons = ridge_size(grid, scale), len(grid.steps)
     return {
         "statistics": (STATISTICS,),
         "profile": (BINS,),
         "change": (BINS, 2),
         "weights": (size, horizons),
-        "other_weights": (size, config.ridge.further),
+        "other_weights": (size, config.ridge.other_solutions),
         "residual": (horizons,),
     }
 
 
 @dataclass
-class SoFar:
-    """What the days before a panel's readings have left.
+class HistoryState:
+    """State that the days before a panel's readings left behind.
 
     Attributes:
-        ridge: everybody's online ridge at the midnight of the last day with readings; taught further in place.
+        ridge: online ridge of all subjects at the midnight of the last day with readings; updated in place.
         seen: (S,) days with readings before the panel's first.
     """
 
@@ -132,32 +134,32 @@ class SoFar:
     seen: Integers
 
     @classmethod
-    def nothing(cls, subjects: int, grid: Grid, config: HistoryConfig, scale: Scale) -> "SoFar":
-        """Begin with everybody's first reading."""
+    def empty(cls, subjects: int, grid: TimeGrid, config: HistoryConfig, scale: ValueScale) -> "HistoryState":
+        """Return the state before the first reading of any subject."""
         ridge = OnlineRidge(config.ridge, grid, subjects, ridge_size(grid, scale))
         return cls(ridge, np.zeros(subjects, dtype=np.int64))
 
 
 def build_history(
-    panel: Panel, config: HistoryConfig, scale: Scale, population: Forecast, so_far: SoFar | None = None
+    panel: Panel, config: HistoryConfig, scale: ValueScale, population: Forecast, state: HistoryState | None = None
 ) -> History:
     """Compute every subject's history.
 
-    Time is linear in readings plus one K × K solution a subject-day; memory is R × K × H.
+    Time is linear in readings plus one K × K solution per subject-day; memory is R × K × H.
 
     Args:
         panel: the readings.
         config: how the past is summarised.
         scale: units.
-        population: what the online ridge mends.
-        so_far: what earlier readings have left: rows begin at the midnight to which it was taught, and it is taught
-            up to the midnight of the last day with readings, which may still be going on.
+        population: forecast of the population model, which the online ridge corrects.
+        state: left behind by earlier readings. Rows begin at the midnight up to which it was fitted. It is fitted
+            further, in place, up to the midnight at which the last day with readings begins: this day may not be over.
     """
-    so_far = so_far or SoFar.nothing(len(panel.subjects), panel.grid, config, scale)
+    state = state or HistoryState.empty(len(panel.subjects), panel.grid, config, scale)
     spans = np.asarray(list(_spans(panel)), dtype=np.int64)
     begin = panel.day[spans[:, 0]].astype(np.int64)
     end = panel.day[spans[:, 1] - 1].astype(np.int64) + 2  # one row more: tomorrow
-    first_day = np.maximum(begin, so_far.ridge.last_day)
+    first_day = np.maximum(begin, state.ridge.last_day)
     days = end - first_day
     first_row = np.cumsum(days) - days
     summaries = [
@@ -165,19 +167,19 @@ def build_history(
             array[int(first - start) :]
             for array in _statistics(_daily_sums(panel, low, high, int(stop - start), scale), config, scale, int(seen))
         ]
-        for (low, high), start, first, stop, seen in zip(spans, begin, first_day, end, so_far.seen, strict=True)
+        for (low, high), start, first, stop, seen in zip(spans, begin, first_day, end, state.seen, strict=True)
     ]
-    statistics, profile, change = (np.concatenate(part) for part in zip(*summaries, strict=True))
-    ridges = _ridges(panel, spans, (first_row, first_day, days), so_far.ridge, scale, population)
+    statistics, profile, change = (np.concatenate(column) for column in zip(*summaries, strict=True))
+    ridges = _ridges(panel, spans, (first_row, first_day, days), state.ridge, scale, population)
     return History(first_row, first_day, days, statistics, profile, change, *ridges)
 
 
 def _spans(panel: Panel) -> Iterator[tuple[int, int]]:
-    """First and last grid point (exclusive) of every subject."""
-    there = np.flatnonzero(panel.subject >= 0)
-    codes = panel.subject[there]
+    """Yield the first and the last (exclusive) grid point of every subject."""
+    points = np.flatnonzero(panel.subject >= 0)
+    codes = panel.subject[points]
     cuts = np.flatnonzero(np.diff(codes)) + 1
-    for block in np.split(there, cuts):
+    for block in np.split(points, cuts):
         yield int(block[0]), int(block[-1]) + 1
 
 
@@ -186,54 +188,54 @@ def _ridges(
     spans: Integers,
     rows: tuple[Integers, Integers, Integers],
     ridge: OnlineRidge,
-    scale: Scale,
+    scale: ValueScale,
     population: Forecast,
 ) -> tuple[Floats, Floats, Floats]:
-    """Teach everybody's online ridge and keep how it stood at every midnight: weights, others, residual."""
+    """Fit the online ridge of all subjects and keep its state at every midnight: weights, others, residual."""
     first_row, first_day, days = rows
     kept = [
         np.empty((int(days.sum()), *array.shape[1:]), dtype=np.float32)
         for array in (ridge.weights, ridge.others, ridge.squares)
     ]
     for start in range(0, len(spans), TOGETHER):
-        here = slice(start, start + TOGETHER)
-        low, high = np.searchsorted(panel.origins, [spans[here][0, 0], spans[here][-1, 1]])
+        chunk = slice(start, start + TOGETHER)
+        low, high = np.searchsorted(panel.origins, [spans[chunk][0, 0], spans[chunk][-1, 1]])
         origins = panel.origins[low:high]
         ended = panel.minute[origins] + panel.grid.horizons_minutes[-1]
-        untaught = origins[ended >= ridge.last_day[panel.subject[origins]] * MINUTES_A_DAY]
-        taught = lessons(panel, untaught, ridge.config, scale, population)
-        taught = replace(taught, subject=taught.subject - start)
+        not_fitted = origins[ended >= ridge.last_day[panel.subject[origins]] * MINUTES_A_DAY]
+        windows = training_windows(panel, not_fitted, ridge.config, scale, population)
+        windows = replace(windows, subject=windows.subject - start)
 
-        def keep(state: OnlineRidge, row: Integers, there: Integers) -> None:
-            for place, found in zip(kept, (state.weights, state.others, state.residual(scale)), strict=True):
-                place[row[there]] = found[there]
+        def keep(state: OnlineRidge, row: Integers, subjects: Integers) -> None:
+            for rows_kept, array in zip(kept, (state.weights, state.others, state.residual(scale)), strict=True):
+                rows_kept[row[subjects]] = array[subjects]
 
-        state, today = ridge.part(here), days[here] - 1
-        for now in state.replay(taught, first_day[here], today):
-            keep(state, first_row[here] + now, np.flatnonzero(today > now))
-        # Tomorrow's midnight is taught to a copy: today may go on, and its windows must not teach before they ended.
+        state, today = ridge.subset(chunk), days[chunk] - 1
+        for midnight in state.replay(windows, first_day[chunk], today):
+            keep(state, first_row[chunk] + midnight, np.flatnonzero(today > midnight))
+        # Tomorrow's midnight is fitted on a copy: today may not be over, and no window joins a fit before its end.
         tomorrow = copy.deepcopy(state)
-        for _ in tomorrow.replay(taught, first_day[here] + today, np.ones_like(today)):
-            keep(tomorrow, first_row[here] + today, np.arange(len(today)))
+        for _ in tomorrow.replay(windows, first_day[chunk] + today, np.ones_like(today)):
+            keep(tomorrow, first_row[chunk] + today, np.arange(len(today)))
     weights, others, residual = kept
     return weights, others, residual
 
 
-def _daily_sums(panel: Panel, low: int, high: int, days: int, scale: Scale) -> dict[str, Array]:
+def _daily_sums(panel: Panel, low: int, high: int, days: int, scale: ValueScale) -> dict[str, Array]:
     """Sum what the statistics need by day and half hour, from one subject's grid points."""
     inside = panel.subject[low:high] >= 0
     minute = panel.minute[low:high][inside].astype(np.int64)
     values = panel.values[low:high][inside].astype(np.float64)
     day = minute // MINUTES_A_DAY - minute[0] // MINUTES_A_DAY
     bins = (minute % MINUTES_A_DAY) // (MINUTES_A_DAY // BINS)
-    there = ~np.isnan(values)
+    known = ~np.isnan(values)
     cell = day * BINS + bins
     hour = 60 // panel.grid.step_minutes
     later = np.full_like(values, np.nan)
     if len(values) > hour:
         later[:-hour] = np.where(minute[hour:] - minute[:-hour] == 60, values[hour:], np.nan)
     move = later - values
-    # A change belongs to the day on which it ended: it must not tell a midnight what came after it.
+    # A change belongs to the day on which it ended: otherwise a midnight's row would use later readings.
     ended = (minute + 60) // MINUTES_A_DAY - minute[0] // MINUTES_A_DAY
     moved = ~np.isnan(move) & (ended < days)
     move_cell = ended * BINS + bins
@@ -243,11 +245,11 @@ def _daily_sums(panel: Panel, low: int, high: int, days: int, scale: Scale) -> d
 
     ones = np.ones_like(values)
     return {
-        "count": total(ones, there, cell),
-        "sum": total(values - scale.center, there, cell),
-        "square": total((values - scale.center) ** 2, there, cell),
-        "low": total((values < scale.low).astype(float), there, cell),
-        "high": total((values > scale.high).astype(float), there, cell),
+        "count": total(ones, known, cell),
+        "sum": total(values - scale.center, known, cell),
+        "square": total((values - scale.center) ** 2, known, cell),
+        "low": total((values < scale.low).astype(float), known, cell),
+        "high": total((values > scale.high).astype(float), known, cell),
         "moves": total(ones, moved, move_cell),
         "move": total(move, moved, move_cell),
         "move_square": total(move**2, moved, move_cell),
@@ -255,9 +257,9 @@ def _daily_sums(panel: Panel, low: int, high: int, days: int, scale: Scale) -> d
 
 
 def _statistics(
-    sums: dict[str, Array], config: HistoryConfig, scale: Scale, earlier: int
+    sums: dict[str, Array], config: HistoryConfig, scale: ValueScale, earlier: int
 ) -> tuple[Floats, Floats, Floats]:
-    """Statistics, profile and change at every midnight; `earlier` days with readings came before the sums'."""
+    """Compute statistics, profile and change at every midnight; `earlier` is the number of days before the sums."""
     past = {name: _before(daily, config.days) for name, daily in sums.items()}
     count = past["count"].sum(axis=1)
     safe = np.maximum(count, 1.0)
@@ -277,7 +279,7 @@ def _statistics(
 
 
 def _before(daily: Array, days: int | None) -> Array:
-    """Sum over the days before each day (all, or the last `days`)."""
+    """Sum over the days before each day: the last `days`, or all if None."""
     run = np.concatenate([np.zeros((1, daily.shape[1])), np.cumsum(daily, axis=0)])
     index = np.arange(len(daily))
     start = np.zeros_like(index) if days is None else np.maximum(index - days, 0)

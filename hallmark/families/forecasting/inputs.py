@@ -1,7 +1,7 @@
 """Features of the recent time series: lags, means over growing bins, summary statistics, time of day.
 
-`window_inputs` reads the 48 h context alone; the personal part is looked up in a `History`
-(hallmark/families/forecasting/history.py), which knows the subject's past up to the last midnight and nothing after.
+`window_inputs` reads the 48 h context alone; the personal inputs come from a `History`
+(hallmark/families/forecasting/history.py), which holds the subject's past up to the last midnight and nothing after.
 Legend of shapes: B windows, C context, P window inputs, K ridge features, H horizons.
 """
 
@@ -10,11 +10,11 @@ import functools
 import numpy as np
 
 from hallmark.arrays import Array, Floats
-from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid, Scale
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, TimeGrid, ValueScale
 
 FINE = 24  # grid points kept one by one (2 h at 5 minutes)
-QUARTER = 3  # grid points a mean beyond that, up to the recent window
-HOURLY = 12  # grid points a mean beyond the recent window
+QUARTER = 3  # grid points per mean beyond that, within the recent window
+HOURLY = 12  # grid points per mean beyond the recent window
 SLOTS = 8  # means of QUARTER points of the coming hours, as they were one and two days ago
 
 
@@ -26,12 +26,12 @@ def clock(minute: Array, harmonics: int) -> Floats:
 
 
 def is_weekend(minute: Array) -> Array:
-    """Tell Saturdays and Sundays, (B,); day 0 of 1970 was a Thursday."""
+    """Tell whether minutes lie on a Saturday or Sunday, (B,); day 0 of 1970 was a Thursday."""
     return (minute // MINUTES_A_DAY + 3) % 7 >= 5
 
 
-def window_inputs(context: Floats, minute: Array, grid: Grid, scale: Scale) -> Floats:
-    """Describe a context at falling resolution.
+def window_inputs(context: Floats, minute: Array, grid: TimeGrid, scale: ValueScale) -> Floats:
+    """Compute the window inputs of a context, coarser for older readings.
 
     Args:
         context: (B, C) readings, oldest first, gaps short enough already interpolated; the last
@@ -42,21 +42,21 @@ def window_inputs(context: Floats, minute: Array, grid: Grid, scale: Scale) -> F
 
     Returns:
         (B, P) inputs of order one; `window_columns` names them. A missing older mean is 0 (the level of the recent
-        window), and the share of what is there is itself an input.
+        window), and the share of known means is itself an input.
     """
     return np.concatenate(list(_window_blocks(context, minute, grid, scale).values()), axis=1).astype(np.float32)
 
 
 @functools.cache
-def window_columns(grid: Grid) -> dict[str, slice]:
-    """Name the columns of `window_inputs`: block → where it lies."""
+def window_columns(grid: TimeGrid) -> dict[str, slice]:
+    """Return the columns of each block of `window_inputs`."""
     nothing = np.zeros((1, grid.context_length), dtype=np.float32)
-    blocks = _window_blocks(nothing, np.zeros(1, dtype=np.int64), grid, Scale(0.0, 1.0, -1.0, 1.0))
+    blocks = _window_blocks(nothing, np.zeros(1, dtype=np.int64), grid, ValueScale(0.0, 1.0, -1.0, 1.0))
     ends = np.cumsum([block.shape[1] for block in blocks.values()]).tolist()
     return {name: slice(start, end) for name, start, end in zip(blocks, [0, *ends], ends, strict=False)}
 
 
-def _window_blocks(context: Floats, minute: Array, grid: Grid, scale: Scale) -> dict[str, Array]:
+def _window_blocks(context: Floats, minute: Array, grid: TimeGrid, scale: ValueScale) -> dict[str, Array]:
     """Compute the blocks of `window_inputs`, in its order."""
     length, recent_length = context.shape[1], grid.recent_length
     recent = context[:, length - recent_length :]
@@ -100,8 +100,8 @@ def _window_blocks(context: Floats, minute: Array, grid: Grid, scale: Scale) -> 
     }
 
 
-def ridge_features(context: Floats, minute: Array, recent_length: int, scale: Scale) -> Floats:
-    """Describe a recent window for the linear adapter: lags, level terms, clock and their products.
+def ridge_features(context: Floats, minute: Array, recent_length: int, scale: ValueScale) -> Floats:
+    """Compute the linear adapter's features of a recent window: lags, level terms, clock and their products.
 
     Returns:
         (B, K) with K = 52, the last one constant.
@@ -133,26 +133,26 @@ def ridge_features(context: Floats, minute: Array, recent_length: int, scale: Sc
 
 
 def _blocks(values: Floats, width: int) -> Array:
-    """Mean of every `width` columns, oldest first; a remainder at the old end is dropped."""
+    """Average every `width` columns, oldest first; a remainder at the old end is dropped."""
     keep = values.shape[1] // width * width
     means: Array = values[:, values.shape[1] - keep :].reshape(len(values), keep // width, width).mean(axis=2)
     return means
 
 
 def _known_means(values: Floats, width: int, neutral: Array) -> tuple[Array, Array]:
-    """Mean of what is known in every `width` columns minus `neutral`; 0 where under a third is known."""
+    """Average the known values in every `width` columns, minus `neutral`; 0 where under a third is known."""
     keep = values.shape[1] // width * width
     blocks = values[:, values.shape[1] - keep :].reshape(len(values), keep // width, width)
-    there = ~np.isnan(blocks)
-    known = there.sum(axis=2)
-    total = np.where(there, blocks, np.float32(0)).sum(axis=2)
-    enough = known * 3 >= width
-    means = np.where(enough, total / np.maximum(known, 1) - neutral, np.float32(0))
+    is_known = ~np.isnan(blocks)
+    count = is_known.sum(axis=2)
+    total = np.where(is_known, blocks, np.float32(0)).sum(axis=2)
+    enough = count * 3 >= width
+    means = np.where(enough, total / np.maximum(count, 1) - neutral, np.float32(0))
     return means, enough.astype(np.float32)
 
 
 def _slots(context: Floats, back: int, neutral: Array) -> Array:
-    """The coming SLOTS quarters as they were `back` grid points ago; 0 where unknown or beyond the context."""
+    """Average the next SLOTS quarters of `back` grid points ago; 0 where unknown or beyond the context."""
     first = context.shape[1] - 1 - back
     columns = first + 1 + np.arange(SLOTS * QUARTER)
     inside = columns >= 0

@@ -1,7 +1,7 @@
-"""Conformalized quantile regression: interval corrections per subject and day, recent errors weigh more.
+"""Conformalized quantile regression: per-subject offsets, refitted daily with exponentially decaying weights.
 
 A window's score for an interval [lo, hi] is max(lo − y, y − hi) / (hi − lo): how far outside, in widths. A
-person's offset is the nominal quantile of past scores, recent ones weighing more, shrunk toward the population's by
+subject's offset is the nominal quantile of past scores, recent ones weighing more, shrunk toward the population's by
 a pseudo-count of independent windows (windows whose horizons overlap count once). Offsets are refreshed at midnight.
 Sources: Romano, Patterson, Candès 2019, "Conformalized Quantile Regression", scaled by the width; Barber, Candès,
 Ramdas, Tibshirani 2023, "Conformal prediction beyond exchangeability", for the weights.
@@ -15,35 +15,32 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from hallmark.arrays import Floats, Integers
-from hallmark.families.forecasting.panel import Grid
+from hallmark.build import Count, Positive, configuration
+from hallmark.families.forecasting.panel import TimeGrid
 from hallmark.families.forecasting.task import pairs
-from hallmark.files import read_json, readable, write_json
+from hallmark.files import as_bundle_error, read_json, write_json
 
 FORGOTTEN = 8  # half-lives after which a score no longer counts
 
 
-@dataclass(frozen=True)
+@configuration
 class CalibrateConfig:
     """How intervals are calibrated.
 
     Attributes:
-        pseudo_count: independent windows at the population's offset that every person starts with.
+        pseudo_count: independent windows at the population's offset that every subject starts with.
         stride: grid points between two windows that are scored.
-        half_life_days: after so many days a person's score weighs half.
-        side_by_side: processes that share the people, on CPUs: the same bytes.
+        half_life_days: after so many days a subject's score has half its weight.
+        n_jobs: number of processes that share the subjects, on CPUs; the result is the same, bit by bit.
     """
 
-    pseudo_count: float
-    stride: int
-    half_life_days: float
-    side_by_side: int
-
-    def __post_init__(self) -> None:
-        if self.pseudo_count <= 0 or self.stride < 1 or self.half_life_days <= 0 or self.side_by_side < 1:
-            raise ValueError(f"pseudo_count, stride, half_life_days and side_by_side must be positive, got {self}")
+    pseudo_count: Positive
+    stride: Count
+    half_life_days: Positive
+    n_jobs: Count
 
 
-def scores(quantiles: Floats, target: Floats, levels: tuple[float, ...]) -> Floats:
+def conformity_scores(quantiles: Floats, target: Floats, levels: tuple[float, ...]) -> Floats:
     """Score windows, (B, H, Q) and (B, H) → (B, L, H), NaN where the target is unknown."""
     out = []
     for low, high, _ in pairs(levels):
@@ -52,8 +49,8 @@ def scores(quantiles: Floats, target: Floats, levels: tuple[float, ...]) -> Floa
     return np.stack(out, axis=1).astype(np.float32)
 
 
-def offsets(values: Floats, levels: tuple[float, ...], weights: Floats | None = None) -> Floats:
-    """Nominal quantile of scores, (B, L, H) and weights (B, H) or all 1 → (L, H); 0 where nothing is known."""
+def conformal_quantiles(values: Floats, levels: tuple[float, ...], weights: Floats | None = None) -> Floats:
+    """Compute the nominal quantile of scores, (B, L, H) and weights (B, H) or 1 → (L, H); 0 where none is known."""
     out = np.zeros(values.shape[1:], dtype=np.float32)
     if not len(values):
         return out
@@ -73,7 +70,7 @@ def offsets(values: Floats, levels: tuple[float, ...], weights: Floats | None = 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Offsets of the population and of every person and day.
+    """Offsets of the population and of every subject and day.
 
     Attributes:
         population: (L, H).
@@ -86,33 +83,33 @@ class Calibration:
     first_row: dict[str, tuple[int, int, int]]
 
     def of(self, subject_id: str | None, day: Integers) -> Floats:
-        """Look up the offsets of some days of one person, None for a newcomer, (B,) → (B, L, H)."""
+        """Look up the offsets of some days of one subject, None for a newcomer, (B,) → (B, L, H)."""
         if subject_id is None or subject_id not in self.first_row:
             return np.broadcast_to(self.population, (len(day), *self.population.shape))
         row, first, days = self.first_row[subject_id]
         ahead = day - first
-        found: Floats = self.personal[row + np.clip(ahead, 0, days - 1)]
-        return np.where((ahead >= 0)[:, None, None], found, self.population)
+        personal: Floats = self.personal[row + np.clip(ahead, 0, days - 1)]
+        return np.where((ahead >= 0)[:, None, None], personal, self.population)
 
 
-def nightly(
+def daily_offsets(
     values: Floats,
     ready_day: Integers,
     days: Integers,
     population: Floats,
-    grid: Grid,
+    grid: TimeGrid,
     config: CalibrateConfig,
     levels: tuple[float, ...],
 ) -> Floats:
-    """One person's offsets at every midnight.
+    """Compute one subject's offsets at every midnight.
 
     Args:
         values: (B, L, H) scores of windows in time order.
         ready_day: (B, H) the first day at whose midnight each score is known.
-        days: (D,) the days wanted.
+        days: (D,) for which offsets are computed.
         population: (L, H).
         grid: for how long windows overlap.
-        config: how to shrink.
+        config: pseudo-count, stride and half-life.
         levels: quantile levels.
 
     Returns:
@@ -128,7 +125,7 @@ def nightly(
         weight = (0.5 ** (np.maximum(age[rows], 0) / config.half_life_days)).astype(np.float32)
         count = np.where(np.isnan(past[:, 0]), 0, weight).sum(axis=0) / overlap
         share = count / (count + config.pseudo_count)
-        out[i] = population + share * (offsets(past, levels, weight) - population)
+        out[i] = population + share * (conformal_quantiles(past, levels, weight) - population)
     return out
 
 
@@ -157,7 +154,7 @@ def save_calibration(out: Path, calibration: Calibration) -> None:
 
 def load_calibration(directory: Path) -> Calibration:
     """Read the offsets."""
-    with readable(directory, "run `dvc repro train`"):
+    with as_bundle_error(directory, "run `dvc repro train`"):
         arrays = load_file(str(directory / "offsets.safetensors"))
         index = {k: (v[0], v[1], v[2]) for k, v in read_json(directory / "index.json").items()}
         return Calibration(arrays["population"], arrays["personal"], index)

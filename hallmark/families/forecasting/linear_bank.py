@@ -1,6 +1,6 @@
-"""Serving cache and files of each subject's two newest `History` rows: features and ridge weights.
+"""Look up a subject's `History` rows: LRU cache of the two newest from files (serving), or all (evaluation).
 
-A slot holds the two newest midnights of one subject's `History`; slot 0 knows nothing, as a newcomer.
+A slot holds the two newest midnights of one subject's `History`; slot 0 is empty, for newcomers.
 Legend of shapes: S slots, P subjects, F numbers of one subject.
 """
 
@@ -26,8 +26,8 @@ _NUMBERS = [f.name for f in fields(History)][3:]
 
 
 @dataclass(frozen=True)
-class Past:
-    """One subject's place in a history."""
+class SubjectHistory:
+    """Rows of one subject in a history."""
 
     history: History
     number: int
@@ -37,46 +37,46 @@ class Past:
         return self.history.rows(np.full(len(day), self.number), day)
 
     def knows(self, day: Integers, longest_days: int) -> bool:
-        """Tell whether it may speak on all of some days: not before it was known, nor long after it ended."""
+        """Tell whether all of some days may use it: none before it begins or over `longest_days` after it ends."""
         return bool(self.history.knows(self.number, day, longest_days).all())
 
 
-class Pasts(Protocol):
-    """Where a subject's past is looked up."""
+class HistoryLookup(Protocol):
+    """Source of the subjects' histories."""
 
     @property
     def history(self) -> History:
-        """What it is looked up in."""
+        """The history that the rows refer to."""
 
-    def of(self, subject_id: str) -> AbstractContextManager[tuple[Past | None, str]]:
-        """Hold a subject's past for as long as the block runs; without one, why."""
+    def of(self, subject_id: str) -> AbstractContextManager[tuple[SubjectHistory | None, str]]:
+        """Hold a subject's history while the block runs; yields None and the reason if there is none."""
 
 
 @dataclass(frozen=True)
-class WholePasts:
-    """Everybody's past at every midnight, for training and evaluation.
+class FullHistory:
+    """History of all subjects at every midnight, for training and evaluation.
 
     Attributes:
         history: of all subjects.
-        numbers: subject_id → number in it.
+        numbers: subject_id → position among the subjects of `history`.
     """
 
     history: History
     numbers: Mapping[str, int]
 
     @contextmanager
-    def of(self, subject_id: str) -> Iterator[tuple[Past | None, str]]:
-        """Look up one subject; see `Pasts.of`."""
+    def of(self, subject_id: str) -> Iterator[tuple[SubjectHistory | None, str]]:
+        """Look up one subject; see `HistoryLookup.of`."""
         number = self.numbers.get(subject_id)
-        yield (None, "nobody is known by this id") if number is None else (Past(self.history, number), "")
+        yield (None, "no subject has this id") if number is None else (SubjectHistory(self.history, number), "")
 
 
-class LinearBank:
-    """Slots of newest midnights.
+class HistoryBank:
+    """Slots that hold the newest midnights of one subject each.
 
     Args:
         sizes: shape of one row of every array of a `History`, by name.
-        slots: how many subjects find room beside slot 0.
+        slots: number of subjects that fit, slot 0 not counted.
     """
 
     def __init__(self, sizes: Mapping[str, tuple[int, ...]], slots: int) -> None:
@@ -93,39 +93,39 @@ class LinearBank:
         """Write subjects into neighbouring slots, the first into `slot`, (P, F) as `flatten` makes them."""
         check_slots(slot, len(block), self.slots)
         self.history.first_day[slot : slot + len(block)] = block[:, 0].astype(np.int64)
-        at, here = 1, slice(MIDNIGHTS * slot, MIDNIGHTS * (slot + len(block)))
+        start, slot_rows = 1, slice(MIDNIGHTS * slot, MIDNIGHTS * (slot + len(block)))
         for name in _NUMBERS:
-            rows = getattr(self.history, name)[here]
+            rows = getattr(self.history, name)[slot_rows]
             size = rows[0].size * MIDNIGHTS
-            rows[:] = block[:, at : at + size].reshape(rows.shape)
-            at += size
+            rows[:] = block[:, start : start + size].reshape(rows.shape)
+            start += size
 
 
 def flatten(newest: History) -> Floats:
-    """Put one subject's two newest midnights into one row, (F,): the first day, then array after array."""
-    parts = [newest.first_day.astype(np.float32), *(getattr(newest, name).reshape(-1) for name in _NUMBERS)]
-    row: Floats = np.concatenate(parts).astype(np.float32)
+    """Concatenate one subject's two newest midnights, (F,): the first day, then array after array."""
+    arrays = [newest.first_day.astype(np.float32), *(getattr(newest, name).reshape(-1) for name in _NUMBERS)]
+    row: Floats = np.concatenate(arrays).astype(np.float32)
     return row
 
 
-class CachedPasts(SlotCache[LinearBank]):
-    """Cache of the subjects' pasts, for serving."""
+class CachedHistory(SlotCache[HistoryBank]):
+    """Cache of the subjects' histories, for serving."""
 
     @property
     def history(self) -> History:
-        """The slots."""
+        """The history whose subjects are the slots."""
         return self.bank.history
 
     @contextmanager
-    def of(self, subject_id: str) -> Iterator[tuple[Past | None, str]]:
-        """Look up one subject; see `Pasts.of`."""
+    def of(self, subject_id: str) -> Iterator[tuple[SubjectHistory | None, str]]:
+        """Look up one subject; see `HistoryLookup.of`."""
         with self.hold([subject_id]) as ([slot], [why]):
-            yield (Past(self.bank.history, slot) if slot else None), why
+            yield (SubjectHistory(self.bank.history, slot) if slot else None), why
 
 
 @dataclass(frozen=True)
 class HistoryFiles:
-    """One safetensors file a subject.
+    """One safetensors file per subject.
 
     Attributes:
         files: subject_id → file.
@@ -159,7 +159,7 @@ class HistoryFiles:
         except (OSError, KeyError, SafetensorError) as error:
             raise BundleError(f"history cannot be read ({str(error).splitlines()[0]})") from error
         for name in _NUMBERS:
-            found = getattr(newest, name)
-            if found.shape != (MIDNIGHTS, *self.sizes[name]) or not np.isfinite(found).all():
-                raise BundleError(f"history was made for another base: {name} has shape {found.shape}")
+            array = getattr(newest, name)
+            if array.shape != (MIDNIGHTS, *self.sizes[name]) or not np.isfinite(array).all():
+                raise BundleError(f"history was made for another base: {name} has shape {array.shape}")
         return flatten(newest)

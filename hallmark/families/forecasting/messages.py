@@ -23,7 +23,7 @@ class Reading(BaseModel):
 
 
 class ForecastRequest(BaseModel):
-    """What a forecast is made from."""
+    """Request for a forecast: a subject's readings."""
 
     model_config = STRICT
     subject_id: Annotated[str | None, Field(max_length=200, description="None for a newcomer")] = None
@@ -78,7 +78,7 @@ class ForecastResponse(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "ForecastResponse":
-        """A forecast has steps and a model and no reason; an abstention has a reason and nothing else."""
+        """Check that a forecast has steps, a model and no reason, and an abstention a reason and nothing else."""
         answered = self.status == "forecast"
         if answered != bool(self.forecast) or answered == bool(self.reason) or answered == (self.served_by == "none"):
             raise PydanticCustomError("hallmark_answer", "status, forecast, reason and served_by must agree")

@@ -1,16 +1,16 @@
-"""Quantile forecaster (nn.Module): a ridge forecast, and a backbone network that predicts its residual.
+"""Forecaster (nn.Module): adds skip and backbone residuals to given ridge forecasts; non-crossing quantiles.
 
 mean = anchor + trust(maturity) × correction + skip(inputs) + body(inputs); quantiles are the mean plus
 a median offset and cumulative positive spacings, so they never cross. The anchor is the population
-ridge, the correction the person's online ridge; `skip` starts at its own ridge solution. After training the
-network's part is shrunk, and mixed with the person's time-of-day mean, by two weights a horizon fitted on valid
-(stacking: Breiman 1996, "Stacked Regressions"); a newcomer gets the network's part as it is.
+ridge, the correction that of the subject's online ridge; `skip` starts at its own ridge solution. After training
+the network's output is shrunk, and mixed with the subject's time-of-day mean, by two weights per horizon fitted on
+valid (stacking: Breiman 1996, "Stacked Regressions"); a newcomer gets the network's output unchanged.
 Legend of shapes: B windows, F inputs, P of them personal (the last ones), T recent readings, H horizons, Q quantiles;
 the body's own outputs have the members of an ensemble in front.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes that the data decide: inputs, personal inputs, recent readings, horizons, quantile levels."""
+    """Sizes that depend on the data: inputs, personal inputs, recent readings, horizons, quantile levels."""
 
     inputs: int
     personal: int
@@ -34,12 +34,13 @@ class Shape:
 
     @property
     def outputs(self) -> int:
-        """Numbers that a body gives per window: a mean and all quantiles at every horizon."""
+        """Number of outputs of a body per window: a mean and all quantiles at every horizon."""
         return self.horizons * (1 + len(self.quantile_levels))
 
 
-class BodyConfig(Protocol):
-    """What `conf/model/*.yaml` builds: the part that differs between forecasters."""
+@runtime_checkable
+class BackboneConfig(Protocol):
+    """What `conf/model/*.yaml` builds: the component that differs between forecasters."""
 
     @property
     def name(self) -> str:
@@ -60,10 +61,10 @@ class Forecaster(nn.Module):
     """A body with its anchor, skip and loss.
 
     Args:
-        body: made by a `BodyConfig`.
+        body: made by a `BackboneConfig`.
         shape: sizes.
         lora_targets: regular expression of the layers that LoRA adapts.
-        history_dropout: share of training windows that lose all personal inputs, so that a newcomer is served well.
+        history_dropout: share of training windows that lose all personal inputs, so that newcomers get good forecasts.
         adapter_dropout: share that keep their statistics but lose the online ridge.
         pinball_weight: weight of the quantile loss beside the squared error.
     """
@@ -116,9 +117,9 @@ class Forecaster(nn.Module):
         """Drop history at random while training; returns both masks, (B,) each."""
         if not self.training:
             return known, adapted * known
-        draw = torch.rand(2, len(known), device=known.device)
-        known = known * (draw[0] >= self.history_dropout)
-        return known, adapted * known * (draw[1] >= self.adapter_dropout)
+        uniform = torch.rand(2, len(known), device=known.device)
+        known = known * (uniform[0] >= self.history_dropout)
+        return known, adapted * known * (uniform[1] >= self.adapter_dropout)
 
     def forward(
         self,
@@ -139,15 +140,15 @@ class Forecaster(nn.Module):
             recent: (B, T) recent readings minus the last one, in units of the spread.
             anchor: (B, H) population forecast, in the value's unit.
             correction: (B, H) the online ridge's correction, same unit.
-            habit: (B, H) the person's mean at the horizons' times of day minus the anchor, same unit.
-            known: (B,) 1 where the person has a history.
-            adapted: (B,) 1 where the person's online ridge is in use.
+            habit: (B, H) the subject's mean at the horizons' times of day minus the anchor, same unit.
+            known: (B,) 1 where the subject has a history.
+            adapted: (B,) 1 where the subject's online ridge is in use.
             maturity: (B,) 0…1, how much history the online ridge was fitted on.
-            target: (B, H) what came, NaN where nobody knows.
+            target: (B, H) the real values, NaN where unknown.
 
         Returns:
-            mean (B, H) and quantiles (B, H, Q) in the value's unit; when scored the loss, and every row's share of it:
-            the loss of any rows is the sum of their row_loss over the sum of their row_weight, (B,) each.
+            mean (B, H) and quantiles (B, H, Q) in the value's unit. With a target also loss, row_loss (B,) and
+            row_weight (B,): the loss of any rows is the sum of their row_loss over the sum of their row_weight.
         """
         known, adapted = self.mask(known, adapted)
         z = self.standardise(x, known, adapted)
@@ -168,14 +169,14 @@ class Forecaster(nn.Module):
         return result
 
     def standardise(self, x: Tensor, known: Tensor, adapted: Tensor) -> Tensor:
-        """Centre the inputs and silence the personal ones that are dropped or absent, (B, F)."""
+        """Standardise the inputs and set the personal ones to 0 where they are dropped or absent, (B, F)."""
         z = ((x - self.x_mean) / self.x_sd).clamp(-8, 8)
         split = self.shape.inputs - self.shape.personal
         keep = torch.where(self.adapter_columns[split:] > 0, adapted[:, None], known[:, None])
         return torch.cat([z[:, :split], z[:, split:] * keep], dim=1)
 
     def trusted(self, correction: Tensor, adapted: Tensor, maturity: Tensor) -> Tensor:
-        """Shrink the online ridge's correction by how far its maturity lets it be believed, (B, H)."""
+        """Multiply the online ridge's correction by its trust, which depends on the maturity, (B, H)."""
         return (self.trust[0] + self.trust[1] * maturity[:, None]) * correction * adapted[:, None]
 
     def _quantiles(self, step: Tensor, raw: Tensor) -> Tensor:
@@ -186,9 +187,9 @@ class Forecaster(nn.Module):
         return torch.cat([below, middle, middle + gaps[..., m:].cumsum(-1)], dim=-1)
 
     def _losses(self, step: Tensor, q: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        there = ~torch.isnan(y)
-        y = torch.where(there, y, 0.0)
-        weight = there * self.horizon_weight
+        known = ~torch.isnan(y)
+        y = torch.where(known, y, 0.0)
+        weight = known * self.horizon_weight
         error = y[..., None] - q
         pinball = torch.maximum(self.levels * error, (self.levels - 1) * error).mean(-1)
         loss = (y - step) ** 2 + self.pinball_weight * pinball

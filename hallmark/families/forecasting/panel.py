@@ -1,55 +1,54 @@
 """Resample many subjects' time series to one regular grid, with gaps, horizons and scaling constants.
 
 A window is an index into the flat arrays, so memory grows with the readings, never with
-windows × context. Legend of shapes: N grid points, B windows, C context, H horizons.
+windows × context. Legend of shapes: N grid points, S subjects, B windows, C context, H horizons.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import Field
 
 from hallmark.arrays import Floats, Integers
+from hallmark.build import Count, Positive, Tuple, configuration
 from hallmark.errors import DataError
 
 MINUTES_A_DAY = 1440
-USUAL, FEWEST = 48, 12  # distances of readings whose median is a sensor's interval, and how many it takes
+USUAL, FEWEST = 48, 12  # a sensor's interval is the median of the last 48 distances of readings, of at least 12
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The regular grid and what a forecast asks of it.
+@configuration
+class TimeGrid:
+    """The regular grid, and the points of it that a forecast needs.
 
     Attributes:
         step_minutes: distance of two grid points.
-        recent_length: grid points that must be there before a forecast (after interpolation).
-        context_length: grid points that a forecast may look back at; the older ones may be missing.
+        recent_length: last grid points before a forecast, which must be known (after interpolation).
+        context_length: last grid points that a forecast uses; those before the recent ones may be missing.
         horizons_minutes: forecast times after the last reading, ascending.
         bridged_intervals: how many of a sensor's own intervals two readings may lie apart for the inputs between them
             to be interpolated; anything longer is a gap.
-        slowest_minutes: longest interval of a sensor; one that reads less often has gaps.
+        max_interval_minutes: longest interval of a sensor; one that reads less often has gaps.
     """
 
-    step_minutes: int
-    recent_length: int
+    step_minutes: Count
+    recent_length: Count
     context_length: int
-    horizons_minutes: tuple[int, ...]
-    bridged_intervals: int
-    slowest_minutes: int
+    horizons_minutes: Annotated[Tuple[Count], Field(min_length=1)]
+    bridged_intervals: Count
+    max_interval_minutes: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "horizons_minutes", tuple(self.horizons_minutes))
-        h = self.horizons_minutes
-        if not h or list(h) != sorted(set(h)) or h[0] < self.step_minutes or any(m % self.step_minutes for m in h):
-            raise ValueError(f"horizons_minutes must ascend in multiples of {self.step_minutes}, got {h[:6]}…")
-        if self.bridged_intervals < 1:
-            raise ValueError(f"bridged_intervals={self.bridged_intervals} must be at least 1")
-        if self.slowest_minutes < self.step_minutes:
-            raise ValueError(f"slowest_minutes={self.slowest_minutes} must be at least {self.step_minutes}")
-        if not 0 < self.recent_length <= self.context_length:
+        horizons = self.horizons_minutes
+        if list(horizons) != sorted(set(horizons)) or any(minutes % self.step_minutes for minutes in horizons):
+            raise ValueError(f"horizons_minutes={list(horizons[:6])}… must ascend in multiples of {self.step_minutes}")
+        if self.max_interval_minutes < self.step_minutes:
+            raise ValueError(f"max_interval_minutes={self.max_interval_minutes} must be at least {self.step_minutes}")
+        if self.recent_length > self.context_length:
             raise ValueError(f"recent_length={self.recent_length} must be in 1…context_length={self.context_length}")
 
     @cached_property
@@ -59,7 +58,7 @@ class Grid:
 
     @property
     def day_length(self) -> int:
-        """Grid points a day."""
+        """Number of grid points per day."""
         return MINUTES_A_DAY // self.step_minutes
 
     @property
@@ -78,8 +77,8 @@ class Grid:
         return self.horizons_minutes.index(minutes)
 
 
-@dataclass(frozen=True)
-class Scale:
+@configuration
+class ValueScale:
     """Units of the value, so that inputs are of order one.
 
     Attributes:
@@ -90,13 +89,13 @@ class Scale:
     """
 
     center: float
-    spread: float
+    spread: Positive
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        if not (self.spread > 0 and self.low < self.center < self.high):
-            raise ValueError(f"need spread > 0 and low < center < high, got {self}")
+        if not self.low < self.center < self.high:
+            raise ValueError(f"need low < center < high, got {self}")
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class Panel:
         interval_minutes: (S,) each subject's usual time between two readings.
     """
 
-    grid: Grid
+    grid: TimeGrid
     subjects: tuple[str, ...]
     values: Floats
     filled: Floats
@@ -125,9 +124,9 @@ class Panel:
     @property
     def interpolated_share(self) -> float:
         """Share of the input readings that were interpolated."""
-        there = int(np.count_nonzero(~np.isnan(self.filled)))
-        real = int(np.count_nonzero(~np.isnan(self.values)))
-        return (there - real) / max(there, 1)
+        known = int(np.count_nonzero(~np.isnan(self.filled)))
+        measured = int(np.count_nonzero(~np.isnan(self.values)))
+        return (known - measured) / max(known, 1)
 
     @cached_property
     def day(self) -> npt.NDArray[np.int32]:
@@ -137,15 +136,15 @@ class Panel:
     @cached_property
     def origins(self) -> Integers:
         """Every grid point from which a forecast may start: a real reading with a gap-free recent window."""
-        there = (~np.isnan(self.filled)).astype(np.int32)
-        run = np.concatenate([[0], np.cumsum(there)])
+        known = (~np.isnan(self.filled)).astype(np.int32)
+        run = np.concatenate([[0], np.cumsum(known)])
         length = self.grid.recent_length
-        complete = np.zeros(len(there), dtype=bool)
+        complete = np.zeros(len(known), dtype=bool)
         complete[length - 1 :] = run[length:] - run[:-length] == length
         return np.flatnonzero(complete & ~np.isnan(self.values)).astype(np.int64)
 
-    def every(self, stride: int, origins: Integers) -> Integers:
-        """Keep every `stride`-th grid point, counted from 1970: which ones does not depend on who else is there."""
+    def thinned(self, stride: int, origins: Integers) -> Integers:
+        """Keep every `stride`-th grid point, counted from 1970: the choice does not depend on other origins."""
         kept: Integers = origins[self.minute[origins] // self.grid.step_minutes % stride == 0]
         return kept
 
@@ -168,7 +167,7 @@ def nearest_slots(times: npt.NDArray[Any], step_minutes: int) -> Integers:
 
 
 def means_of_runs(values: npt.NDArray[Any], goes_on: npt.NDArray[np.bool_]) -> Floats:
-    """Average runs of neighbours: what shares a grid point becomes one reading.
+    """Average runs of neighbouring values: readings that share a grid point become one.
 
     Args:
         values: (N,).
@@ -178,7 +177,7 @@ def means_of_runs(values: npt.NDArray[Any], goes_on: npt.NDArray[np.bool_]) -> F
     return (np.bincount(run, values) / np.bincount(run)).astype(np.float32)
 
 
-def build_panel(frame: pd.DataFrame, value: str, grid: Grid) -> Panel:
+def build_panel(frame: pd.DataFrame, value: str, grid: TimeGrid) -> Panel:
     """Put readings on the grid, each rounded to its nearest point.
 
     A hole longer than the context starts a new segment, so a record with a year's pause costs nothing.
@@ -200,9 +199,9 @@ def build_panel(frame: pd.DataFrame, value: str, grid: Grid) -> Panel:
     jump = np.diff(slot)
     same = codes[1:] == codes[:-1]
     if bool(np.any(same & (jump == 0))):
-        at = int(np.flatnonzero(same & (jump == 0))[0])
+        first = int(np.flatnonzero(same & (jump == 0))[0])
         raise DataError(
-            f"subject {str(names[codes[at]])!r} has two readings within {grid.step_minutes} minutes: validate first"
+            f"subject {str(names[codes[first]])!r} has two readings within {grid.step_minutes} minutes: validate first"
         )
     cut = np.flatnonzero(~same | (jump > grid.context_length)) + 1
     starts = np.concatenate([[0], cut])
@@ -229,7 +228,7 @@ def sensor_interval(codes: npt.NDArray[Any], slot: Integers) -> Floats:
     """Estimate a sensor's own interval at every reading, in grid steps, from the readings up to it.
 
     It is the median distance of the last readings, so that neither a pause nor a change of the sensor moves it for
-    long, and a request of two days tells the same as the whole record.
+    long, and the two days of a request give the same estimate as the whole record.
 
     Args:
         codes: (N,) subject of every reading, ascending.
@@ -244,22 +243,22 @@ def sensor_interval(codes: npt.NDArray[Any], slot: Integers) -> Floats:
     return median.groupby(codes).bfill().fillna(1.0).to_numpy(dtype=np.float32)
 
 
-def bridged_steps(interval: Floats, grid: Grid) -> Integers:
-    """Tell at every reading how many grid steps before it the last one may lie without a gap between them, (N,)."""
-    own = np.minimum(interval, grid.slowest_minutes / grid.step_minutes)
+def bridged_steps(interval: Floats, grid: TimeGrid) -> Integers:
+    """Compute for every reading the largest distance to the one before that is not a gap, in grid steps, (N,)."""
+    own = np.minimum(interval, grid.max_interval_minutes / grid.step_minutes)
     return np.maximum(np.ceil(grid.bridged_intervals * own - 0.1), 1).astype(np.int64)
 
 
 def _interpolate(values: Floats, longest: Integers) -> Floats:
     """Fill linearly between real readings; `longest` is `bridged_steps` of each of them."""
-    there = np.flatnonzero(~np.isnan(values))
+    known = np.flatnonzero(~np.isnan(values))
     filled = values.copy()
-    if len(there) < 2:
+    if len(known) < 2:
         return filled
-    distance = np.diff(there)
+    distance = np.diff(known)
     distance[distance > longest[1:]] = 0
     for width in range(2, int(distance.max(initial=0)) + 1):
-        left = there[:-1][distance == width]
+        left = known[:-1][distance == width]
         for step in range(1, width):
             filled[left + step] = values[left] + (values[left + width] - values[left]) * np.float32(step / width)
     return filled

@@ -3,20 +3,19 @@
 Source: Nie et al. 2023, "A Time Series is Worth 64 Words", as implemented by transformers.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
+from hallmark.build import Count, Share, configuration
 from hallmark.families.forecasting.network import Shape
 
 
-@dataclass(frozen=True)
+@configuration
 class PatchTSTBodyConfig:
     """Sizes of the encoder.
 
     Attributes:
-        patch_length: readings a patch.
+        patch_length: readings per patch.
         width: of the encoder.
         hidden: of its feed-forward layers.
         layers: of the encoder.
@@ -25,13 +24,13 @@ class PatchTSTBodyConfig:
         dropout: everywhere.
     """
 
-    patch_length: int
-    width: int
-    hidden: int
-    layers: int
-    heads: int
-    joint: int
-    dropout: float
+    patch_length: Count
+    width: Count
+    hidden: Count
+    layers: Count
+    heads: Count
+    joint: Count
+    dropout: Share
     name: str = "patchtst"
     lora_targets: str = r"body\.(encoder.*\.(q_proj|k_proj|v_proj|out_proj|ff\.0|ff\.3)|join|embed)"
 

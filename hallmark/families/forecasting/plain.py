@@ -1,20 +1,20 @@
-"""PlainForecastTask: default cleaning and messages, the starting point for a new forecasting task."""
+"""PlainForecastTask: base class with default cleaning and messages; a subclass sets value, unit and range."""
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from hallmark.build import configuration
 from hallmark.contracts import Clean, Raw
 from hallmark.errors import DataError
 from hallmark.families.forecasting.messages import ForecastRequest, ForecastResponse, Interval, Step
 from hallmark.families.forecasting.panel import means_of_runs, nearest_slots
 from hallmark.families.forecasting.task import Answer, ForecastTask, Readings, pairs
-from hallmark.read.validation import Ledger, ValidationLimits, require_columns
+from hallmark.read.validation import Ledger, ReadingLimits, require_columns
 
 
-@dataclass(frozen=True)
+@configuration
 class PlainForecastTask(ForecastTask):
     """Cleans a table of subject_id, timestamp and `value`, and answers with the family's own types."""
 
@@ -24,7 +24,7 @@ class PlainForecastTask(ForecastTask):
         """Drop rows without subject, time or number, or out of range; merge readings of one grid step.
 
         Raises:
-            DataError: a column is missing, too much had to go, or nothing is left.
+            DataError: a column is missing, too many rows were dropped, or none is left.
         """
         require_columns(raw.rows, ("subject_id", "timestamp", self.value), "the source's table")
         frame = raw.rows[["subject_id", "timestamp", self.value]].reset_index(drop=True)
@@ -39,8 +39,8 @@ class PlainForecastTask(ForecastTask):
         frame = _merged(frame, self.value, self.grid.step_minutes, ledger)
         time = frame.groupby("subject_id")["timestamp"]
         days: Any = time.transform("max") - time.transform("min")
-        few = (days < pd.Timedelta(days=self.limits.minimum_days)).to_numpy(dtype=bool)
-        frame = ledger.drop(frame, few, f"subject has fewer than {self.limits.minimum_days:g} days")
+        few = (days < pd.Timedelta(days=self.limits.min_days)).to_numpy(dtype=bool)
+        frame = ledger.drop(frame, few, f"subject has fewer than {self.limits.min_days:g} days")
         ledger.enforce(self.limits)
         if frame.empty:
             raise DataError("no row is left: see the limits under task.limits")
@@ -58,13 +58,13 @@ class PlainForecastTask(ForecastTask):
         return ForecastResponse
 
     def read(self, request: ForecastRequest) -> Readings:
-        """Return what a request says; see `ForecastTask.read`."""
+        """Return the readings of a request; see `ForecastTask.read`."""
         times = np.array([reading.timestamp for reading in request.readings], dtype="datetime64[s]")
         values = np.array([reading.value for reading in request.readings], dtype=np.float32)
         return Readings(request.subject_id, request.asked_at, times, values)
 
     def respond(self, answer: Answer) -> ForecastResponse:
-        """Give an answer its type; see `ForecastTask.respond`."""
+        """Convert an answer to its response type; see `ForecastTask.respond`."""
         return ForecastResponse(
             status=answer.status,
             reason=answer.reason,
@@ -94,7 +94,7 @@ def _step(answer: Answer, i: int) -> Step:
     )
 
 
-def _readings(frame: pd.DataFrame, value: str, limits: ValidationLimits, ledger: Ledger) -> pd.DataFrame:
+def _readings(frame: pd.DataFrame, value: str, limits: ReadingLimits, ledger: Ledger) -> pd.DataFrame:
     """Keep rows with a time and a number."""
     times: Any = pd.to_datetime(frame["timestamp"], errors="coerce")
     if getattr(times.dtype, "tz", None) is not None:

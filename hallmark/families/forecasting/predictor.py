@@ -1,4 +1,4 @@
-"""ForecastPredictor: requests in, calibrated forecasts or abstentions out; evaluation and serving use the same."""
+"""ForecastPredictor: requests in, calibrated forecasts or abstentions out; evaluation and serving use the same code."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +12,11 @@ import pandas as pd
 from pydantic import BaseModel
 
 from hallmark.arrays import Floats, Integers
-from hallmark.families.forecasting.base_forecaster import Base
+from hallmark.families.forecasting.base import Base
 from hallmark.families.forecasting.intervals import Calibration, widen
-from hallmark.families.forecasting.linear_bank import Past, Pasts
+from hallmark.families.forecasting.linear_bank import HistoryLookup, SubjectHistory
 from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, build_panel, means_of_runs, nearest_slots
-from hallmark.families.forecasting.personal import People
+from hallmark.families.forecasting.personalisation import Personalisation
 from hallmark.families.forecasting.task import Answer, ForecastTask, Used
 
 BLOCK = 16  # rows of every forward pass that answers requests
@@ -24,10 +24,10 @@ BLOCK = 16  # rows of every forward pass that answers requests
 
 @dataclass(frozen=True)
 class _Draft:
-    """A request that may be answered: its inputs, and what its answer carries.
+    """A request that may be answered: its inputs, and fields of its answer.
 
     Attributes:
-        subject_id: whose method answers; None for a newcomer.
+        subject_id: the subject whose method answers; None for a newcomer.
         day: (1,) of the last reading.
         batch: one row, assembled.
         fallback: why a named subject's past is not used, else empty.
@@ -45,16 +45,16 @@ class ForecastPredictor:
 
     Attributes:
         task: reads requests, refuses and responds.
-        people: base and LoRA adapters.
-        pasts: everybody's past, the linear adapters among it.
+        personalisation: base and LoRA adapters.
+        histories: past of all subjects, including the linear adapters.
         calibration: offsets of the intervals.
         version: of the model.
         digest: sha256 of the hallmark.
     """
 
     task: ForecastTask
-    people: People
-    pasts: Pasts
+    personalisation: Personalisation
+    histories: HistoryLookup
     calibration: Calibration
     version: str
     digest: str
@@ -62,7 +62,7 @@ class ForecastPredictor:
     @property
     def base(self) -> Base:
         """The base model."""
-        return self.people.base
+        return self.personalisation.base
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -88,49 +88,51 @@ class ForecastPredictor:
             if past is None:
                 mean, quantiles = self.base.forecast(context, minute, None, None)
             else:
-                mean, quantiles = self.people.forecast(subject_id, context, minute, past.history, past.rows(day))
+                mean, quantiles = self.personalisation.forecast(
+                    subject_id, context, minute, past.history, past.rows(day)
+                )
         return self._calibrated(mean, quantiles, subject_id if past else None, day)
 
     def predict(self, requests: Sequence[Any]) -> list[BaseModel]:
         """Answer every request in order.
 
         Requests share forward passes of `BLOCK` rows, filled up, so that an answer's bits depend on its own request
-        alone: not on how many came with it, nor on whose they are.
+        alone: not on the other requests, nor on their number.
         """
-        found: list[BaseModel | None] = [None] * len(requests)
+        answers: list[BaseModel | None] = [None] * len(requests)
         drafts: list[tuple[int, _Draft, Callable[..., BaseModel]]] = []
         for i, request in enumerate(requests):
             read = self._read(request)
             if isinstance(read, tuple):
                 drafts.append((i, *read))
             else:
-                found[i] = read
+                answers[i] = read
         for start in range(0, len(drafts), BLOCK):
-            part = drafts[start : start + BLOCK]
-            filled = [draft for _, draft, _ in part] + [part[0][1]] * (BLOCK - len(part))
+            block = drafts[start : start + BLOCK]
+            filled = [draft for _, draft, _ in block] + [block[0][1]] * (BLOCK - len(block))
             batch = {name: np.concatenate([draft.batch[name] for draft in filled]) for name in filled[0].batch}
-            means, quantiles, silent = self.people.answer([draft.subject_id for draft in filled], batch)
-            for row, (i, draft, respond) in enumerate(part):
-                here = slice(row, row + 1)
-                mean, spread = self._calibrated(means[here], quantiles[here], draft.subject_id, draft.day)
-                adapted = self.people.methods.get(draft.subject_id or "", "none") != "none"
-                found[i] = respond(
+            means, quantiles, reasons = self.personalisation.answer([draft.subject_id for draft in filled], batch)
+            for row, (i, draft, respond) in enumerate(block):
+                one_row = slice(row, row + 1)
+                mean, spread = self._calibrated(means[one_row], quantiles[one_row], draft.subject_id, draft.day)
+                adapted = self.personalisation.methods.get(draft.subject_id or "", "none") != "none"
+                answers[i] = respond(
                     "forecast",
                     served_by="adapter" if adapted else "base",
                     mean=mean[0],
                     quantiles=spread[0],
-                    fallback=f"the linear adapter answered alone: {silent[row]}" if silent[row] else draft.fallback,
+                    fallback=f"the linear adapter answered alone: {reasons[row]}" if reasons[row] else draft.fallback,
                 )
-        return [answer for answer in found if answer is not None]
+        return [answer for answer in answers if answer is not None]
 
     @contextmanager
-    def _past(self, subject_id: str | None, day: Integers) -> Iterator[tuple[Past | None, str]]:
-        """Hold the past that may be used on some days, or say why there is none."""
+    def _past(self, subject_id: str | None, day: Integers) -> Iterator[tuple[SubjectHistory | None, str]]:
+        """Hold the past that may be used on some days; yields None and the reason if there is none."""
         if subject_id is None:
             yield None, ""
             return
         longest = self.task.max_history_age_days
-        with self.pasts.of(subject_id) as (past, why):
+        with self.histories.of(subject_id) as (past, why):
             if past is not None and not past.knows(day, longest):
                 why = f"the history on file ends over {longest} days before, or begins after"
                 past = None
@@ -144,12 +146,12 @@ class ForecastPredictor:
         return np.clip(mean, low, high), np.clip(quantiles, low, high)
 
     def _read(self, request: Any) -> BaseModel | tuple[_Draft, Callable[..., BaseModel]]:
-        """Abstain, or assemble the request and return what makes its response."""
-        grid, said = self.base.assembler.grid, self.task.read(request)
-        age = (said.asked_at - said.times[-1].item()).total_seconds() / 60
-        slot = nearest_slots(said.times, grid.step_minutes)
+        """Abstain, or assemble the request and return it with the function that makes its response."""
+        grid, readings = self.base.assembler.grid, self.task.read(request)
+        age = (readings.asked_at - readings.times[-1].item()).total_seconds() / 60
+        slot = nearest_slots(readings.times, grid.step_minutes)
         used = slot > slot[-1] - grid.context_length
-        times, values, slot = said.times[used], said.values[used], slot[used]
+        times, values, slot = readings.times[used], readings.values[used], slot[used]
         # As in cleaning: readings of one grid step become their mean, at the time of the first.
         again = np.diff(slot, prepend=slot[0] - 1) == 0
         times, values = times[~again], means_of_runs(values, again)
@@ -160,23 +162,23 @@ class ForecastPredictor:
         origin = panel.origins[-1:]
         context, minute = panel.context(origin), panel.minute[origin].astype(np.int64)
         day = minute // MINUTES_A_DAY
-        with self._past(said.subject_id, day) as (past, why):
+        with self._past(readings.subject_id, day) as (past, why):
             rows = None if past is None else past.rows(day)
             batch = self.base.assembler.batch(context, minute, None if past is None else past.history, rows)
-        return _Draft(said.subject_id if past else None, day, batch, why), respond
+        return _Draft(readings.subject_id if past else None, day, batch, why), respond
 
     def _refusal(self, age: float, panel: Panel) -> str:
         if age < -1:
             return "the last reading lies after asked_at"
         if age > self.task.max_age_minutes:
             return f"the last reading is {age:.0f} minutes old, at most {self.task.max_age_minutes:g} are accepted"
-        there = np.flatnonzero(panel.subject >= 0)
-        if not len(panel.origins) or panel.origins[-1] != there[-1]:
+        points = np.flatnonzero(panel.subject >= 0)
+        if not len(panel.origins) or panel.origins[-1] != points[-1]:
             hours = panel.grid.recent_length * panel.grid.step_minutes / 60
             gap = panel.grid.bridged_intervals
             return (
                 f"the last {hours:g} hours have a gap of more than {gap} intervals of the sensor "
-                f"({panel.interval_minutes[0]:g} minutes each), or are not all there"
+                f"({panel.interval_minutes[0]:g} minutes each), or are incomplete"
             )
         return self.task.refusal(panel)
 

@@ -1,13 +1,12 @@
 """Residual MLP backbone of the forecaster (LayerNorm, GELU, skip connections)."""
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
+from hallmark.build import Count, Share, configuration
 from hallmark.families.forecasting.network import Shape
 
 
-@dataclass(frozen=True)
+@configuration
 class ResidualMLPConfig:
     """Sizes of the residual MLP.
 
@@ -19,11 +18,11 @@ class ResidualMLPConfig:
         input_dropout: on the inputs.
     """
 
-    width: int
-    hidden: int
-    blocks: int
-    dropout: float
-    input_dropout: float
+    width: Count
+    hidden: Count
+    blocks: Count
+    dropout: Share
+    input_dropout: Share
     name: str = "residual_mlp"
     lora_targets: str = r"body\.(embed|blocks\.\d+\.(up|down))"
 
@@ -49,7 +48,7 @@ class Block(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """The body: embed, blocks, head; the head starts near zero so that the anchor speaks first."""
+    """The body: embed, blocks, head; the head starts near zero, so first forecasts are close to the anchor."""
 
     def __init__(self, config: ResidualMLPConfig, shape: Shape) -> None:
         super().__init__()

@@ -12,12 +12,12 @@ from hallmark.arrays import Array
 class NormalEquations:
     """Sums over rows, from which any ridge solution follows.
 
-    A missing target (NaN) leaves its column's cross product; the solution scales that column up by the
+    A missing target (NaN) does not count in its column's cross product; the solution scales that column up by the
     share that was seen, which is unbiased when targets are missing at random.
 
     Attributes:
-        inputs: how many inputs, without the constant.
-        outputs: how many targets.
+        inputs: number of inputs, without the constant.
+        outputs: number of targets.
     """
 
     inputs: int
@@ -35,10 +35,10 @@ class NormalEquations:
     def add(self, x: Array, y: Array) -> None:
         """Add rows: x (rows, inputs), y (rows, outputs) with NaN where unknown."""
         wide = np.concatenate([x, np.ones((len(x), 1), dtype=x.dtype)], axis=1).astype(np.float64)
-        there = ~np.isnan(y)
+        known = ~np.isnan(y)
         self.gram += wide.T @ wide
-        self.cross += wide.T @ np.where(there, y, 0.0).astype(np.float64)
-        self.seen += there.sum(axis=0)
+        self.cross += wide.T @ np.where(known, y, 0.0).astype(np.float64)
+        self.seen += known.sum(axis=0)
         self.rows += len(x)
 
     def solve(self, penalty: float) -> tuple[Array, Array]:
@@ -50,22 +50,22 @@ class NormalEquations:
         return solution[:-1].astype(np.float32), solution[-1].astype(np.float32)
 
     def solve_best(self, penalties: Sequence[float], valid: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
-        """Solve for several penalties and keep, target by target, the one that errs least on other rows.
+        """Solve for several penalties and keep, for each target, the one with the least error on valid rows.
 
         Args:
-            penalties: ascending; a target that the other rows never show gets the last, the most cautious.
+            penalties: ascending; a target that is unknown in all valid rows gets the last, the strongest.
             valid: chunks of (x, y) as in `add`.
 
         Returns:
             As `solve`.
         """
-        weights, intercepts = (np.stack(part) for part in zip(*map(self.solve, penalties), strict=True))
+        weights, intercepts = (np.stack(column) for column in zip(*map(self.solve, penalties), strict=True))
         errors, seen = np.zeros((len(penalties), self.outputs)), np.zeros(self.outputs)
         for x, y in valid:
-            there = ~np.isnan(y)
-            seen += there.sum(axis=0)
+            known = ~np.isnan(y)
+            seen += known.sum(axis=0)
             for i in range(len(penalties)):
-                miss = np.where(there, x @ weights[i] + intercepts[i] - y, 0.0)
+                miss = np.where(known, x @ weights[i] + intercepts[i] - y, 0.0)
                 errors[i] += (miss.astype(np.float64) ** 2).sum(axis=0)
         best = np.where(seen > 0, errors.argmin(axis=0), len(penalties) - 1)
         columns = np.arange(self.outputs)

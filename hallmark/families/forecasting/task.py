@@ -3,26 +3,27 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from hallmark.arrays import Array, Floats
+from hallmark.build import Positive, configuration
 from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.families.forecasting.leakage import check_leakage
-from hallmark.families.forecasting.panel import MINUTES_A_DAY, Grid, Panel, Scale, build_panel
-from hallmark.families.forecasting.splits import Parts, SplitConfig, split
-from hallmark.read.validation import ValidationLimits
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, TimeGrid, ValueScale, build_panel
+from hallmark.families.forecasting.splits import SplitConfig, SplitPanel, split
+from hallmark.read.validation import ReadingLimits
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What a request says.
+    """Contents of a request.
 
     Attributes:
-        subject_id: whose readings they are; None for a newcomer.
+        subject_id: the subject of the readings; None for a newcomer.
         asked_at: when the forecast is asked for, local wall-clock time.
         times: (N,) of the readings, ascending, `datetime64[s]`.
         values: (N,) in the task's unit.
@@ -36,7 +37,7 @@ class Readings:
 
 @dataclass(frozen=True)
 class Used:
-    """Which readings an answer rests on.
+    """Readings that an answer is based on.
 
     Attributes:
         rows: readings used.
@@ -57,7 +58,7 @@ class Used:
 
 @dataclass(frozen=True)
 class Answer:
-    """A forecast or an abstention, before the task gives it its own type.
+    """A forecast or an abstention, before the task converts it to its response type.
 
     Attributes:
         status: whether there is a forecast.
@@ -69,7 +70,7 @@ class Answer:
         quantiles: (H, Q) in the task's unit, calibrated.
         levels: (Q,) of the quantiles.
         age_minutes: of the last reading.
-        used: which readings it rests on.
+        used: the readings that it is based on.
         version: of the model.
         digest: sha256 of the hallmark.
     """
@@ -90,17 +91,17 @@ class Answer:
 
 def pairs(levels: tuple[float, ...]) -> list[tuple[int, int, float]]:
     """Pair the quantiles symmetric about the median: (low index, high index, nominal coverage), widest first."""
-    found = []
+    paired = []
     for low, level in enumerate(levels):
         for high in range(len(levels) - 1, low, -1):
             if abs(levels[high] + level - 1) < 1e-9:
-                found.append((low, high, levels[high] - level))
-    return found
+                paired.append((low, high, levels[high] - level))
+    return paired
 
 
-@dataclass(frozen=True)
+@configuration
 class ForecastTask(ABC):
-    """The half of a `Task` that all of them share; a task adds its cleaning, its messages and its own refusals.
+    """Methods that all forecasting tasks share; a task adds its cleaning, its messages and its own refusals.
 
     Attributes:
         name: of the ZenML model and the Bento.
@@ -121,19 +122,15 @@ class ForecastTask(ABC):
     highest: ClassVar[float]
     """No reading and no forecast lies above."""
     groups: ClassVar[tuple[str, ...]] = ()
-    """Columns of the subject table by which figures are cut."""
+    """Columns of the subject table that define segments of the report."""
 
     name: str
-    grid: Grid
-    scale: Scale
-    limits: ValidationLimits
+    grid: TimeGrid
+    scale: ValueScale
+    limits: ReadingLimits
     split_config: SplitConfig
-    max_age_minutes: float
-    max_history_age_days: int
-
-    def __post_init__(self) -> None:
-        if not (self.max_age_minutes > 0 and self.max_history_age_days >= 0):
-            raise ValueError(f"max_age_minutes={self.max_age_minutes} and max_history_age_days must not be negative")
+    max_age_minutes: Positive
+    max_history_age_days: Annotated[int, Field(ge=0)]
 
     @abstractmethod
     def clean(self, raw: Raw) -> Clean:
@@ -149,30 +146,30 @@ class ForecastTask(ABC):
 
     @abstractmethod
     def read(self, request: Any) -> Readings:
-        """Return what a request says."""
+        """Return the contents of a request."""
 
     @abstractmethod
     def respond(self, answer: Answer) -> BaseModel:
-        """Give an answer the task's own type."""
+        """Convert an answer to the task's response type."""
 
     def refusal(self, panel: Panel) -> str:
-        """Say why readings must not be forecast from although they are new and complete; empty if they may."""
+        """Return why there is no forecast from readings that are new and complete; empty if there is one."""
         return ""
 
     def split(self, clean: Clean) -> pd.DataFrame:
         """Split subjects and time; see hallmark/families/forecasting/splits.py."""
         return split(clean.rows, clean.subjects, self.split_config)
 
-    def parts(self, prepared: Prepared) -> Parts:
+    def split_panel(self, prepared: Prepared) -> SplitPanel:
         """Put the readings on the grid."""
-        return Parts(build_panel(prepared.rows, self.value, self.grid), prepared.splits)
+        return SplitPanel(build_panel(prepared.rows, self.value, self.grid), prepared.splits)
 
     def check_leakage(self, prepared: Prepared) -> dict[str, int]:
         """Check subjects, times, inputs, targets and twins; see hallmark/families/forecasting/leakage.py."""
-        return check_leakage(prepared, self.parts(prepared), self.value, self.split_config.purge_minutes)
+        return check_leakage(prepared, self.split_panel(prepared), self.value, self.split_config.purge_minutes)
 
     def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Readings, clock and groups of train and test."""
+        """Return the readings, hours and groups of the train split and of the test split."""
         rows = prepared.rows.merge(prepared.splits[["subject_id", "train_end", "test_start"]], on="subject_id")
         rows = rows.merge(prepared.subjects, on="subject_id")
         minute = rows["timestamp"].to_numpy().astype("datetime64[m]").astype(np.int64)

@@ -1,4 +1,4 @@
-"""Domain adaptation of a causal language model: learn or load the source corpus, then adapt to the target corpus."""
+"""Adapt a causal LM: load a checkpoint or pretrain one on the source corpus, then fine-tune on the target corpus."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,23 +12,30 @@ from torch import Tensor
 
 from hallmark.arrays import Array
 from hallmark.contracts import Follow, TrainResult
-from hallmark.families.language.causal_lm import TOKENIZER, CausalLm, CausalLmConfig, FromScratch, Text, open_body
-from hallmark.families.language.encoder import take_up
+from hallmark.families.language.causal_lm import (
+    TOKENIZER,
+    CausalLm,
+    CausalLmConfig,
+    FromScratch,
+    LmTokenizer,
+    open_body,
+)
+from hallmark.families.language.encoder import load_weights
 from hallmark.families.language.fine_tuned import open_fine_tuned, save_fine_tuned
 from hallmark.files import replacing
 from hallmark.learn.trainer import TrainConfig, fit
 
-START = "start"
-TOGETHER = 16  # windows of a batch that only looks
+INITIAL = "initial_checkpoint"
+EVAL_BATCH_SIZE = 16  # windows of a batch without gradients
 
 
 @dataclass(frozen=True)
-class Domain:
-    """Texts of one kind.
+class CorpusSplits:
+    """Texts of one corpus (source or target).
 
     Attributes:
-        train: to learn from.
-        valid: to stop by.
+        train: texts to fit on.
+        valid: texts for early stopping.
     """
 
     train: Sequence[str]
@@ -40,43 +47,47 @@ class LanguageModel:
     """A trained language model.
 
     Attributes:
-        model: it.
+        model: the network.
         text: its tokenizer.
-        context_length: tokens read at once.
-        start: the directory of what was there before.
+        context_length: tokens that the model reads at once.
+        initial_checkpoint: directory of the model before adaptation.
     """
 
     model: CausalLm
-    text: Text
+    text: LmTokenizer
     context_length: int
-    start: Path
+    initial_checkpoint: Path
 
     def before(self) -> "LanguageModel":
-        """What was there before the new domain was learned."""
-        return replace(self, model=CausalLm(open_body(self.start)).eval())
+        """Return the model before adaptation."""
+        return replace(self, model=CausalLm(open_body(self.initial_checkpoint)).eval())
 
     @torch.no_grad()
     def nats(self, text: str) -> float:
-        """Cost of a text and its end, in nats: read in windows that do not overlap, each from its own context alone."""
+        """Return the negative log-likelihood of a text and its closing token, in nats.
+
+        The text is read in windows that do not overlap; a window has no context from the window before.
+        """
         rows = windows([text], self.text, self.context_length)
-        found = 0.0
-        for start in range(0, len(rows), TOGETHER):
-            found += float(self.model(**_batch(rows[start : start + TOGETHER]))["nats"].double().sum())
-        return found
+        total = 0.0
+        for start in range(0, len(rows), EVAL_BATCH_SIZE):
+            total += float(self.model(**_batch(rows[start : start + EVAL_BATCH_SIZE]))["nats"].double().sum())
+        return total
 
 
-def windows(texts: Sequence[str], text: Text, context_length: int) -> Array:
-    """Cut texts, one after the other and each closed, into windows (N, context_length + 1), -1 beyond the last text.
+def windows(texts: Sequence[str], text: LmTokenizer, context_length: int) -> Array:
+    """Concatenate texts, each with a closing token, and cut them into windows (N, context_length + 1).
 
-    A window begins with the token before its first target; the very first one with the closing token.
+    A window begins with the token before its first target, the very first window with the closing token. Positions
+    after the last text are -1.
     """
     joined = [text.end, *(token for ids in text.ids(texts) for token in (*ids, text.end))]
     count = -(-(len(joined) - 1) // context_length)
     rows = np.full((count, context_length + 1), -1, dtype=np.int64)
     flat = np.asarray(joined, dtype=np.int64)
     for i in range(count):
-        part = flat[i * context_length : (i + 1) * context_length + 1]
-        rows[i, : len(part)] = part
+        window = flat[i * context_length : (i + 1) * context_length + 1]
+        rows[i, : len(window)] = window
     return rows
 
 
@@ -90,74 +101,88 @@ def _batches(rows: Array) -> tuple[int, Callable[[list[int]], dict[str, Tensor]]
     return len(rows), lambda chosen: _batch(rows[chosen])
 
 
-def _mixed(new: Array, old: Array, share: float, seed: int) -> Array:
-    """Put as many old windows behind the new ones as make up a share of all."""
-    count = min(len(old), round(len(new) * share / (1 - share)))
-    return np.concatenate([new, old[np.random.default_rng(seed).permutation(len(old))[:count]]])
+def _mixed(target: Array, source: Array, share: float, seed: int) -> Array:
+    """Append source windows to the target windows until they are `share` of all windows."""
+    count = min(len(source), round(len(target) * share / (1 - share)))
+    return np.concatenate([target, source[np.random.default_rng(seed).permutation(len(source))[:count]]])
 
 
 def fit_language_model(
-    config: CausalLmConfig, old: Domain, new: Domain, train: TrainConfig, checkpoints: Path, follow: Follow
+    config: CausalLmConfig,
+    source: CorpusSplits,
+    target: CorpusSplits,
+    train: TrainConfig,
+    checkpoints: Path,
+    follow: Follow,
 ) -> tuple[LanguageModel, TrainResult]:
-    """Fit one candidate.
+    """Fit one candidate on the target corpus.
 
     Args:
         config: the candidate.
-        old: what it knows already, or learns first.
-        new: what it adapts to.
-        train: how; what is made from scratch has a budget and a rate of its own for the old texts.
-        checkpoints: of this run alone.
+        source: source corpus, which a model from scratch is trained on first, and from which windows are replayed.
+        target: target corpus of the adaptation.
+        train: training settings; training from scratch has its own FLOP budget and learning rate.
+        checkpoints: directory of this run alone.
         follow: see `Follow`; steps count from the beginning of adaptation.
 
     Raises:
-        ConfigError: the strategy or the pretrained model is not to be had.
+        ConfigError: the strategy or the pretrained model is not available.
     """
-    loading = config.strategy.loading()  # first of all: it may be refused
-    if isinstance(config.start, FromScratch):
-        directory = checkpoints / START
+    loading = config.strategy.loading()  # first, because it may raise
+    if isinstance(config.initial_checkpoint, FromScratch):
+        directory = checkpoints / INITIAL
         if not directory.is_dir():
-            _learn_old(config, config.start, old, train, checkpoints, directory)
+            _train_from_scratch(config, config.initial_checkpoint, source, train, checkpoints, directory)
     else:
-        directory = config.start.weights.directory()
-    text = Text(directory)
+        directory = config.initial_checkpoint.weights.directory()
+    text = LmTokenizer(directory)
     torch.manual_seed(train.seed)
     model = CausalLm(config.strategy.apply(open_body(directory, loading)))
     rows = {}
-    for part in ("train", "valid"):
-        cut = [windows(getattr(domain, part), text, config.context_length) for domain in (new, old)]
-        rows[part] = _mixed(cut[0], cut[1], config.replay_share, train.seed)
-    learning = {name for name, value in model.named_parameters() if value.requires_grad}
-    fed = _batches(rows["train"]), _batches(rows["valid"])
-    best, result = fit(model, *fed, train, checkpoints / "new", follow)
+    for split in ("train", "valid"):
+        by_corpus = [windows(getattr(corpus, split), text, config.context_length) for corpus in (target, source)]
+        rows[split] = _mixed(by_corpus[0], by_corpus[1], config.replay_share, train.seed)
+    trainable = {name for name, value in model.named_parameters() if value.requires_grad}
+    batches = _batches(rows["train"]), _batches(rows["valid"])
+    best, result = fit(model, *batches, train, checkpoints / "target", follow)
     assert isinstance(best, CausalLm)
-    for name, value in best.named_parameters():  # an average comes back with nothing marked
-        value.requires_grad_(name in learning)
+    for name, value in best.named_parameters():  # in the average, nothing is trainable
+        value.requires_grad_(name in trainable)
     return LanguageModel(best, text, config.context_length, directory), result
 
 
-def _learn_old(
-    config: CausalLmConfig, start: FromScratch, old: Domain, train: TrainConfig, checkpoints: Path, directory: Path
+def _train_from_scratch(
+    config: CausalLmConfig,
+    initial: FromScratch,
+    source: CorpusSplits,
+    train: TrainConfig,
+    checkpoints: Path,
+    directory: Path,
 ) -> None:
-    """Train tokenizer and model on the old texts and write both, as pretrained ones lie on disk."""
-    tokenizer = start.tokenizer(iter(old.train))
-    with replacing(directory) as fresh:
-        tokenizer.save(str(fresh / TOKENIZER))
-        text = Text(fresh)
+    """Train tokenizer and model on the source corpus and write them in the layout of a pretrained checkpoint."""
+    tokenizer = initial.tokenizer(iter(source.train))
+    with replacing(directory) as temporary:
+        tokenizer.save(str(temporary / TOKENIZER))
+        text = LmTokenizer(temporary)
         torch.manual_seed(train.seed)
-        body = start.model(text.end, config.context_length)
-        rows = [windows(part, text, config.context_length) for part in (old.train, old.valid)]
-        own = replace(train, budget_tflop=start.budget_tflop, learning_rate=start.learning_rate)
-        best, _ = fit(CausalLm(body), _batches(rows[0]), _batches(rows[1]), own, checkpoints / "old")
-        best.body.save_pretrained(str(fresh))  # type: ignore[operator,union-attr]
+        network = initial.model(text.end, config.context_length)
+        rows = [windows(texts, text, config.context_length) for texts in (source.train, source.valid)]
+        source_train = replace(train, budget_tflop=initial.budget_tflop, learning_rate=initial.learning_rate)
+        best, _ = fit(CausalLm(network), _batches(rows[0]), _batches(rows[1]), source_train, checkpoints / "source")
+        best.body.save_pretrained(str(temporary))  # type: ignore[operator,union-attr]
 
 
 def save_language_model(made: LanguageModel, config: CausalLmConfig, directory: Path) -> dict[str, int]:
-    """Write what was learned, and what it started from if nobody else keeps that; returns how many parameters."""
+    """Write the fine-tuned parameters, and the initial checkpoint if it was trained from scratch.
+
+    Returns:
+        The number of fine-tuned parameters.
+    """
     facts: dict[str, Any] = {"context_length": made.context_length}
-    said = save_fine_tuned(made.model, config, directory, facts)
-    if isinstance(config.start, FromScratch):
-        shutil.copytree(made.start, directory / START, dirs_exist_ok=True)
-    return said
+    counts = save_fine_tuned(made.model, config, directory, facts)
+    if isinstance(config.initial_checkpoint, FromScratch):
+        shutil.copytree(made.initial_checkpoint, directory / INITIAL, dirs_exist_ok=True)
+    return counts
 
 
 def load_language_model(directory: Path) -> LanguageModel:
@@ -165,11 +190,11 @@ def load_language_model(directory: Path) -> LanguageModel:
 
     Raises:
         BundleError: files are missing or do not belong together.
-        ConfigError: the strategy or the pretrained model is not to be had.
+        ConfigError: the strategy or the pretrained model is not available.
     """
     config, facts, tensors = open_fine_tuned(directory)
-    own = isinstance(config.start, FromScratch)
-    source = directory / START if own else config.start.weights.directory()
-    model = CausalLm(config.strategy.apply(open_body(source, config.strategy.loading())))
-    take_up(model, tensors)
-    return LanguageModel(model.eval(), Text(source), int(facts["context_length"]), source)
+    from_scratch = isinstance(config.initial_checkpoint, FromScratch)
+    checkpoint = directory / INITIAL if from_scratch else config.initial_checkpoint.weights.directory()
+    model = CausalLm(config.strategy.apply(open_body(checkpoint, config.strategy.loading())))
+    load_weights(model, tensors)
+    return LanguageModel(model.eval(), LmTokenizer(checkpoint), int(facts["context_length"]), checkpoint)

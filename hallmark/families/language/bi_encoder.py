@@ -1,36 +1,35 @@
-"""Bi-encoder: one text encoder, trained with a contrastive loss on pairs that belong together.
+"""Bi-encoder: one text encoder, trained with a contrastive loss on pairs of a question and its answer.
 
 Legend of shapes: B pairs, K different answers in the batch, T tokens, D width.
-Source: Henderson et al., Efficient Natural Language Response Suggestion, 2017 (negatives are the batch's others).
+Source: Henderson et al., Efficient Natural Language Response Suggestion, 2017 (in-batch negatives).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from hallmark.families.language.encoder import EncoderConfig, by_length
+from hallmark.build import Positive, configuration
+from hallmark.families.language.encoder import EncoderConfig, encode_by_length
 
 
-@dataclass(frozen=True)
+@configuration
 class BiEncoderConfig(EncoderConfig):
-    """A pretrained encoder that learns from pairs.
+    """A pretrained encoder that is fine-tuned on pairs.
 
     Attributes:
-        temperature: that cosines are divided by in the loss.
-        hard_negatives: wrong answers beside each pair, drawn from those that the pretrained model finds nearest.
-        hardest: how many of the nearest they are drawn from.
+        temperature: divisor of the cosines in the loss.
+        hard_negatives: wrong answers added per pair, sampled from those that the pretrained model ranks nearest.
+        hardest: how many of the nearest wrong answers are sampled from.
     """
 
-    temperature: float
-    hard_negatives: int
+    temperature: Positive
+    hard_negatives: Annotated[int, Field(ge=0)]
     hardest: int
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} must be positive")
-        if not 0 <= self.hard_negatives <= self.hardest:
+        if self.hard_negatives > self.hardest:
             raise ValueError(f"hard_negatives={self.hard_negatives} must lie within 0…hardest={self.hardest}")
 
 
@@ -44,8 +43,8 @@ class BiEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Encode, (B, T) → (B, D) of length one."""
-        return nn.functional.normalize(self.dropout(by_length(self.encoder, input_ids, attention_mask)), dim=1)
+        """Encode texts, (B, T) → (B, D), as vectors of length one."""
+        return nn.functional.normalize(self.dropout(encode_by_length(self.encoder, input_ids, attention_mask)), dim=1)
 
     def forward(
         self,
@@ -59,22 +58,22 @@ class BiEncoder(nn.Module):
         """Score every question against every answer of the batch.
 
         Args:
-            input_ids: of the questions, (B, T).
-            attention_mask: of them.
-            answer_ids: of the different answers, (K, T).
-            answer_mask: of them.
-            target: (B,) which answer a pair has.
-            also_right: (B, K) further answers that are right for a question: they count neither way.
+            input_ids: token ids of the questions, (B, T).
+            attention_mask: mask of the questions, (B, T).
+            answer_ids: token ids of the different answers, (K, T).
+            answer_mask: mask of the answers, (K, T).
+            target: (B,) index of each pair's answer.
+            also_right: (B, K) true for further right answers of a question, which the loss excludes.
 
         Returns:
-            The loss: cross-entropy from question to answer and back, halved; and the `logits`, (B, K).
+            `loss`, the mean of the cross-entropies question → answer and answer → question; and `logits`, (B, K).
         """
         question, answer = self.encode(input_ids, attention_mask), self.encode(answer_ids, answer_mask)
         logits = (question @ answer.T / self.temperature).float()
-        there = nn.functional.cross_entropy(logits.masked_fill(also_right, -torch.inf), target)
+        to_answer = nn.functional.cross_entropy(logits.masked_fill(also_right, -torch.inf), target)
         rows = torch.arange(len(target), device=target.device)
-        right = also_right[:, target].T.clone()  # (B, B): other questions that this pair's answer is right for
-        same = target[:, None] == target[None]
-        right |= same & (rows[:, None] != rows[None])
-        back = nn.functional.cross_entropy(logits[:, target].T.masked_fill(right, -torch.inf), rows)
-        return {"loss": (there + back) / 2, "logits": logits}
+        excluded = also_right[:, target].T.clone()  # (B, B): other questions with this right answer
+        same_answer = target[:, None] == target[None]
+        excluded |= same_answer & (rows[:, None] != rows[None])
+        to_question = nn.functional.cross_entropy(logits[:, target].T.masked_fill(excluded, -torch.inf), rows)
+        return {"loss": (to_answer + to_question) / 2, "logits": logits}

@@ -7,30 +7,32 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from hallmark.build import Count, Positive, Share, Tuple, configuration
 from hallmark.errors import BundleError, ConfigError
 from hallmark.files import sha256
 
-TOGETHER = 64  # texts of a batch where nothing depends on its bits
+ENCODE_BATCH_SIZE = 64  # texts of a batch where the last bits of the result do not matter
 
 
+@runtime_checkable
 class Weights(Protocol):
-    """Where a pretrained model comes from."""
+    """Source of a pretrained model's files."""
 
     def directory(self) -> Path:
-        """Return the directory of its files, after checking their digests."""
+        """Check the digests of the files and return their directory."""
 
     @property
     def requirements(self) -> Sequence[str]:
-        """Distributions that must be installed where it is served."""
+        """Distributions that must be installed to serve the model."""
 
 
 def _check(directory: Path, digests: Mapping[str, str]) -> Path:
@@ -38,20 +40,22 @@ def _check(directory: Path, digests: Mapping[str, str]) -> Path:
         file = directory / name
         if not file.is_file():
             raise BundleError(f"{file} is missing: install the pretrained model again")
-        if (found := sha256(file)) != digest:
-            raise BundleError(f"{file} has sha256 {found[:12]}…, the configuration says {digest[:12]}…: not this model")
+        if (actual := sha256(file)) != digest:
+            raise BundleError(
+                f"{file} has sha256 {actual[:12]}…, the configuration says {digest[:12]}…: not this model"
+            )
     return directory
 
 
-@dataclass(frozen=True)
+@configuration
 class PackagedWeights:
-    """A pretrained model that a Python distribution carries; its code is never imported.
+    """A pretrained model whose files are in a Python distribution; its code is never imported.
 
     Attributes:
         distribution: name and version, as `name==1.2.3`.
-        module: the package it installs.
-        folder: of the files within it.
-        sha256: file → digest; every file that decides what the model computes.
+        module: the package that the distribution installs.
+        folder: directory of the files within the package.
+        sha256: file → digest, for every file that affects the model's outputs.
     """
 
     distribution: str
@@ -60,16 +64,21 @@ class PackagedWeights:
     sha256: Mapping[str, str]
 
     def directory(self) -> Path:
-        """Return the directory; ConfigError if it is not installed, BundleError if it is another one."""
+        """Check the digests of the files and return their directory.
+
+        Raises:
+            ConfigError: the distribution is not installed, or in another version.
+            BundleError: a file is missing or has another digest.
+        """
         name, _, version = self.distribution.partition("==")
         try:
-            found = importlib.metadata.version(name)
+            installed = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             raise ConfigError(
                 f"the pretrained model {name} is not installed: `pip install {self.distribution}`"
             ) from None
-        if found != version:
-            raise ConfigError(f"{name} {found} is installed, the configuration names {version}")
+        if installed != version:
+            raise ConfigError(f"{name} {installed} is installed, the configuration names {version}")
         spec = importlib.util.find_spec(self.module)
         if spec is None or not spec.submodule_search_locations:
             raise ConfigError(f"{self.distribution} installs no package {self.module!r}")
@@ -77,37 +86,38 @@ class PackagedWeights:
 
     @property
     def requirements(self) -> Sequence[str]:
-        """The distribution's name."""
+        """Return the name of the distribution."""
         return (self.distribution.partition("==")[0],)
 
 
-@dataclass(frozen=True)
+@configuration
 class HubWeights:
-    """A pretrained model of the Hugging Face hub, at a pinned revision.
+    """A pretrained model of the Hugging Face Hub, at a pinned revision.
 
     Attributes:
         repository: such as `sentence-transformers/all-MiniLM-L6-v2`.
-        revision: a commit.
-        sha256: file → digest; every file that decides what the model computes.
+        revision: a whole commit hash.
+        sha256: file → digest, for every file that affects the model's outputs.
     """
 
     repository: str
-    revision: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     sha256: Mapping[str, str]
 
-    def __post_init__(self) -> None:
-        if len(self.revision) != 40 or not set(self.revision) <= set("0123456789abcdef"):
-            raise ValueError(f"revision={self.revision!r} must be a whole commit, a branch may move")
-
     def directory(self) -> Path:
-        """Return the local snapshot, fetched if there is a network; ConfigError if it is not to be had."""
+        """Return the local snapshot, downloaded unless HF_HUB_OFFLINE=1, after checking its digests.
+
+        Raises:
+            ConfigError: the snapshot is neither cached nor can it be downloaded.
+            BundleError: a file is missing or has another digest.
+        """
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
         try:
             offline = os.environ.get("HF_HUB_OFFLINE") == "1"
             files = list(self.sha256)
-            found = snapshot_download(
+            snapshot = snapshot_download(
                 self.repository, revision=self.revision, allow_patterns=files, local_files_only=offline
             )
         except (LocalEntryNotFoundError, OSError) as error:
@@ -115,54 +125,51 @@ class HubWeights:
                 f"{self.repository} at {self.revision[:12]} is neither in the cache nor to be fetched: "
                 "set HF_HUB_OFFLINE=0 on a machine with a network, or choose a packaged model"
             ) from error
-        return _check(Path(found), self.sha256)
+        return _check(Path(snapshot), self.sha256)
 
     @property
     def requirements(self) -> Sequence[str]:
-        """None: the files are fetched."""
+        """Return no distribution: the files are downloaded."""
         return ()
 
 
+@runtime_checkable
 class Strategy(Protocol):
-    """How much of a pretrained model learns."""
+    """Fine-tuning method: which parameters of a pretrained model are trainable."""
 
     def loading(self) -> Mapping[str, Any]:
-        """How the pretrained model is to be loaded: arguments of transformers' `from_pretrained`."""
+        """Return the arguments of transformers' `from_pretrained` that load the pretrained model."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Return the model with exactly those parameters trainable."""
+        """Return the model with only the parameters of this method trainable."""
 
 
-class AsItIs:
-    """A strategy that takes the pretrained model as it is."""
+class DefaultLoading:
+    """Base class of strategies that load the pretrained model without further arguments."""
 
     def loading(self) -> Mapping[str, Any]:
         """Return no arguments."""
         return {}
 
 
-@dataclass(frozen=True)
-class Lora(AsItIs):
-    """Low-rank factors beside linear layers, PEFT's.
+@configuration
+class Lora(DefaultLoading):
+    """LoRA: low-rank factors beside linear layers, by PEFT.
 
     Attributes:
-        rank: of the factors.
-        alpha: numerator of their scale.
-        dropout: of their inputs.
+        rank: rank of the factors.
+        alpha: numerator of their scale, alpha / rank.
+        dropout: dropout of their inputs.
         targets: names of layers, as PEFT's `target_modules`; `all-linear` for all but the last.
     """
 
-    rank: int
-    alpha: float
-    dropout: float
-    targets: tuple[str, ...] | str
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.targets, str):
-            object.__setattr__(self, "targets", tuple(self.targets))
+    rank: Count
+    alpha: Positive
+    dropout: Share
+    targets: Tuple[str] | str
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Freeze the model and add factors."""
+        """Freeze the model and add low-rank factors."""
         from peft import LoraConfig, inject_adapter_in_model
 
         config = LoraConfig(
@@ -176,45 +183,45 @@ class Lora(AsItIs):
         return injected
 
 
-@dataclass(frozen=True)
-class Full(AsItIs):
-    """Everything learns."""
+@configuration
+class Full(DefaultLoading):
+    """Full fine-tuning: every parameter is trainable."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Leave every parameter trainable."""
+        """Make every parameter trainable."""
         return model.requires_grad_(True)
 
 
-@dataclass(frozen=True)
-class Frozen(AsItIs):
-    """Nothing learns but what stands on top."""
+@configuration
+class Frozen(DefaultLoading):
+    """Frozen encoder: only a head on top is trainable."""
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Freeze every parameter."""
         return model.requires_grad_(False)
 
 
-@dataclass(frozen=True)
+@configuration
 class EncoderConfig:
-    """A pretrained encoder that is made to fit a task.
+    """A pretrained encoder and how it is fine-tuned.
 
     Attributes:
-        name: among candidates.
-        weights: where it comes from.
-        strategy: how much of it learns.
-        max_tokens: longest text that is read whole.
-        dropout: before the head.
+        name: name among the candidates.
+        weights: source of its files.
+        strategy: which parameters are trainable.
+        max_tokens: longer texts are truncated to so many tokens.
+        dropout: dropout before the head.
     """
 
     name: str
     weights: Weights
     strategy: Strategy
-    max_tokens: int
-    dropout: float
+    max_tokens: Count
+    dropout: Share
 
     @property
     def requirements(self) -> Sequence[str]:
-        """What must be installed where it is served."""
+        """Distributions that must be installed to serve the model."""
         return self.weights.requirements
 
 
@@ -230,12 +237,12 @@ class Tokens:
         self.max_tokens = max_tokens
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Turn texts into token ids, special ones included, never cut."""
-        found: list[list[int]] = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        return found
+        """Encode texts as token ids, with special tokens, without truncation."""
+        ids: list[list[int]] = self.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return ids
 
     def batch(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Pad to the longest: input_ids and attention_mask, (B, T); what is longer than `max_tokens` is cut."""
+        """Truncate to `max_tokens` and pad to the longest text: input_ids and attention_mask, (B, T)."""
         longest = min(max(map(len, ids)), self.max_tokens)
         tokens = torch.full((len(ids), longest), int(self.tokenizer.pad_token_id))
         mask = torch.zeros((len(ids), longest), dtype=torch.int64)
@@ -247,7 +254,7 @@ class Tokens:
 
 
 class Encoder(nn.Module):
-    """Texts → vectors: the mean over tokens of the last layer."""
+    """Encode texts as the mean of the last hidden states over their tokens."""
 
     def __init__(self, directory: Path) -> None:
         from transformers import AutoModel
@@ -255,23 +262,22 @@ class Encoder(nn.Module):
         super().__init__()
         self.body = AutoModel.from_pretrained(str(directory), local_files_only=True, attn_implementation="sdpa")
         if getattr(self.body, "pooler", None) is not None:
-            self.body.pooler = None  # the mean is taken here: it would be adapted and never used
+            self.body.pooler = None  # `forward` takes the mean instead: the pooler would never be used
         self.width = int(self.body.config.hidden_size)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Encode, (B, T) → (B, D)."""
+        """Encode texts, (B, T) → (B, D)."""
         hidden = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask[..., None].to(hidden.dtype)
         pooled: Tensor = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
         return pooled
 
 
-def by_length(encoder: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Encode a batch, (B, T) → (B, D), in passes of texts of about the same length.
+def encode_by_length(encoder: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Encode a batch, (B, T) → (B, D), in several forward passes over texts of similar length.
 
-    One long text would have every other padded to its own length: 32 sentences of job advertisements, about 600 tokens,
-    become 4,096. Here padding adds a half to a text at most, so that what a step keeps for its gradients grows with
-    the tokens that there are.
+    In one pass, all texts would be padded to the longest: 32 sentences of job advertisements, about 600 tokens, become
+    4,096. Grouped by length, a text grows by at most half, so that the memory for gradients depends on the real tokens.
     """
     lengths = attention_mask.sum(dim=1)
     order = torch.argsort(lengths, stable=True)
@@ -280,23 +286,23 @@ def by_length(encoder: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor
     for i, size in enumerate(sizes):
         if size > 1.5 * sizes[starts[-1]]:
             starts.append(i)
-    found = []
+    encoded = []
     for start, end in zip(starts, [*starts[1:], len(sizes)], strict=True):
         rows, longest = order[start:end], sizes[end - 1]
-        found.append(encoder(input_ids[rows, :longest], attention_mask[rows, :longest]))
-    return torch.cat(found)[torch.argsort(order)]
+        encoded.append(encoder(input_ids[rows, :longest], attention_mask[rows, :longest]))
+    return torch.cat(encoded)[torch.argsort(order)]
 
 
 @torch.no_grad()
 def vectors(encoder: Encoder, tokens: Tokens, texts: Sequence[str]) -> npt.NDArray[Any]:
-    """Encode many texts, (B, D) of length one; the shortest first, so that little is padded."""
+    """Encode many texts as vectors of length one, (B, D); sorted by length, so that padding is short."""
     ids = tokens.ids(texts)
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    found = np.empty((len(ids), encoder.width), dtype=np.float32)
-    for start in range(0, len(order), TOGETHER):
-        part = order[start : start + TOGETHER]
-        found[part] = torch.nn.functional.normalize(encoder(**tokens.batch([ids[i] for i in part])), dim=1).numpy()
-    return found
+    encoded = np.empty((len(ids), encoder.width), dtype=np.float32)
+    for start in range(0, len(order), ENCODE_BATCH_SIZE):
+        batch = order[start : start + ENCODE_BATCH_SIZE]
+        encoded[batch] = torch.nn.functional.normalize(encoder(**tokens.batch([ids[i] for i in batch])), dim=1).numpy()
+    return encoded
 
 
 class TextClassifier(nn.Module):
@@ -309,8 +315,8 @@ class TextClassifier(nn.Module):
         self.head = nn.Linear(encoder.width, labels)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor | None = None) -> dict[str, Tensor]:
-        """Classify: logits (B, L), and the cross-entropy if the targets (B,) are given."""
-        vector = nn.functional.normalize(by_length(self.encoder, input_ids, attention_mask), dim=1)
+        """Return `logits`, (B, L), and the cross-entropy `loss` if the targets (B,) are given."""
+        vector = nn.functional.normalize(encode_by_length(self.encoder, input_ids, attention_mask), dim=1)
         logits = self.head(self.dropout(vector))
         if target is None:
             return {"logits": logits}
@@ -318,29 +324,29 @@ class TextClassifier(nn.Module):
 
 
 def learned(model: nn.Module) -> dict[str, Tensor]:
-    """What training has changed: the trainable parameters, by name; the rest is the pretrained model's."""
+    """Copy the trainable parameters, by name; all others are those of the pretrained model."""
     return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
 
 
-def take_up(model: nn.Module, tensors: Mapping[str, Any]) -> None:
-    """Put `learned` parameters back.
+def load_weights(model: nn.Module, tensors: Mapping[str, Any]) -> None:
+    """Load parameters that `learned` returned.
 
     Raises:
-        BundleError: names or shapes are not those of this model.
+        BundleError: names or shapes differ from those of the model's trainable parameters.
     """
-    own = dict(model.named_parameters())
-    wanted = {name for name, value in own.items() if value.requires_grad}
-    if odd := sorted(wanted ^ set(tensors)):
-        raise BundleError(f"{odd[0]} is in the model or in the file alone: they do not belong together")
+    named = dict(model.named_parameters())
+    trainable = {name for name, value in named.items() if value.requires_grad}
+    if mismatched := sorted(trainable ^ set(tensors)):
+        raise BundleError(f"{mismatched[0]} is in the model or in the file alone: they do not belong together")
     with torch.no_grad():
         for name, value in tensors.items():
-            if own[name].shape != value.shape:
-                raise BundleError(f"{name} has shape {tuple(value.shape)}, the model takes {tuple(own[name].shape)}")
-            own[name].copy_(value)
+            if named[name].shape != value.shape:
+                raise BundleError(f"{name} has shape {tuple(value.shape)}, the model takes {tuple(named[name].shape)}")
+            named[name].copy_(value)
 
 
-def merged(model: nn.Module) -> nn.Module:
-    """Fold low-rank factors into their layers, for models that learn no more: a third less work a text."""
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Merge low-rank factors into their layers for inference: a third less computation per text."""
     from peft.tuners.lora import LoraLayer
 
     for layer in model.modules():

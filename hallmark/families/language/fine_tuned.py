@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from hallmark.build import build, dump
 from hallmark.families.language.encoder import learned
-from hallmark.files import read_json, readable, write_json
+from hallmark.files import as_bundle_error, read_json, write_json
 
 
 def save_fine_tuned(model: nn.Module, config: object, directory: Path, facts: Mapping[str, Any]) -> dict[str, int]:
-    """Write what was learned, the candidate's configuration and further facts; returns how many parameters."""
+    """Write the fine-tuned parameters, the candidate's configuration and further facts; returns the parameter count."""
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in learned(model).items()}
     save_file(tensors, str(directory / "learned.safetensors"))
@@ -25,11 +25,11 @@ def open_fine_tuned(directory: Path) -> tuple[Any, dict[str, Any], dict[str, Ten
     """Read what `save_fine_tuned` wrote.
 
     Returns:
-        The candidate's configuration, built; the facts; the tensors.
+        The candidate's configuration object, the facts, and the tensors by name.
 
     Raises:
         BundleError: files are missing or cannot be read.
     """
-    with readable(directory, "run `dvc repro train`"):
+    with as_bundle_error(directory, "run `dvc repro train`"):
         facts = read_json(directory / "spec.json")
         return build(facts.pop("model"), "model"), facts, load_file(str(directory / "learned.safetensors"))

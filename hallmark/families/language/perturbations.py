@@ -4,14 +4,14 @@ import numpy as np
 
 
 def with_typo(text: str, rng: np.random.Generator) -> str:
-    """Swap two neighbouring letters inside one long word; the text itself if it has none."""
+    """Swap two neighbouring letters inside one long word; returns the text unchanged if it has no long word."""
     words = text.split(" ")
-    long = [i for i, word in enumerate(words) if len(word) >= 5 and word.isalpha()]
-    if not long:
+    long_words = [i for i, word in enumerate(words) if len(word) >= 5 and word.isalpha()]
+    if not long_words:
         return text
-    place = long[int(rng.integers(len(long)))]
-    word, at = words[place], int(rng.integers(1, len(words[place]) - 2))
-    words[place] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    index = long_words[int(rng.integers(len(long_words)))]
+    word, position = words[index], int(rng.integers(1, len(words[index]) - 2))
+    words[index] = word[:position] + word[position + 1] + word[position] + word[position + 2 :]
     return " ".join(words)
 
 

@@ -16,25 +16,25 @@ from hallmark.arrays import Array
 from hallmark.contracts import Follow, TrainResult
 from hallmark.errors import BundleError
 from hallmark.families.language.bi_encoder import BiEncoder, BiEncoderConfig
-from hallmark.families.language.encoder import Encoder, Tokens, merged, take_up, vectors
+from hallmark.families.language.encoder import Encoder, Tokens, load_weights, merge_lora, vectors
 from hallmark.families.language.fine_tuned import open_fine_tuned, save_fine_tuned
-from hallmark.files import readable
+from hallmark.files import as_bundle_error
 from hallmark.learn.export import NETWORK, ExportedEncoder
 from hallmark.learn.trainer import TrainConfig, fit
 
 Pairs = Sequence[tuple[str, str]]
-"""(text, the answer that belongs to it); a text may have several."""
+"""Pairs (text, right answer); a text may have several right answers."""
 
 
 @dataclass(frozen=True)
 class Retriever:
-    """A trained bi-encoder with every answer's vector.
+    """A trained bi-encoder with precomputed embeddings of all answers.
 
     Attributes:
-        model: the encoder.
+        model: the bi-encoder.
         tokens: its tokenizer.
-        answers: texts, (A,).
-        known: their vectors, (A, D); on disk float16: half the bytes, and cosines move by less than 0.001.
+        answers: texts of the answers, (A,).
+        known: embeddings of the answers, (A, D); float16 on disk: half the size, cosines change by less than 0.001.
     """
 
     model: BiEncoder
@@ -43,11 +43,11 @@ class Retriever:
     known: Array
 
     def vectors(self, texts: Sequence[str]) -> Array:
-        """Encode texts, (Q, D) of length one; what is longer than the model reads is cut."""
+        """Encode texts as vectors of length one, (Q, D); texts longer than `max_tokens` are truncated."""
         return vectors(self.model.encoder, self.tokens, texts)
 
     def cosines(self, questions: Array) -> Array:
-        """Compare encoded texts (Q, D) with every answer, (Q, A)."""
+        """Compute the cosines (Q, A) of encoded texts (Q, D) with all answers."""
         return np.asarray(questions @ self.known.T)
 
 
@@ -64,67 +64,69 @@ def fit_retriever(
 
     Args:
         config: the candidate.
-        answers: all there are.
-        train_pairs: to learn from.
-        valid_pairs: to stop by.
-        train: how.
-        checkpoints: of this run alone.
+        answers: texts of all answers.
+        train_pairs: pairs to fit on.
+        valid_pairs: pairs for early stopping.
+        train: training settings.
+        checkpoints: directory of this run alone.
         follow: see `Follow`.
     """
     directory = config.weights.directory()
     tokens = Tokens(directory, config.max_tokens)
     encoder = Encoder(directory).eval()
     answer_ids = tokens.ids(answers)
-    number = {answer: i for i, answer in enumerate(answers)}
-    known = vectors(encoder, tokens, answers)
+    answer_index = {answer: i for i, answer in enumerate(answers)}
+    initial_vectors = vectors(encoder, tokens, answers)
 
     def batches(pairs: Pairs) -> tuple[int, Callable[[list[int]], dict[str, Tensor]]]:
         texts = sorted({text for text, _ in pairs})
-        place = {text: i for i, text in enumerate(texts)}
+        text_index = {text: i for i, text in enumerate(texts)}
         text_ids = tokens.ids(texts)
         right: list[set[int]] = [set() for _ in texts]
         for text, answer in pairs:
-            right[place[text]].add(number[answer])
-        wrong = _nearest(vectors(encoder, tokens, texts) @ known.T, right, config.hardest)
+            right[text_index[text]].add(answer_index[answer])
+        wrong = _nearest(vectors(encoder, tokens, texts) @ initial_vectors.T, right, config.hardest)
 
         def make(chosen: list[int]) -> dict[str, Tensor]:
-            asked = [place[pairs[i][0]] for i in chosen]
-            rng = np.random.default_rng([train.seed, *chosen])  # the batch alone decides: a resumed run draws the same
-            drawn = [rng.choice(wrong[q], min(config.hard_negatives, len(wrong[q])), replace=False) for q in asked]
-            wanted = [number[pairs[i][1]] for i in chosen]
-            several = sorted({*wanted, *(int(a) for row in drawn for a in row)})
-            at = {a: i for i, a in enumerate(several)}
-            also = [[a in right[q] and a != w for a in several] for q, w in zip(asked, wanted, strict=True)]
-            theirs = tokens.batch([answer_ids[a] for a in several])
+            questions = [text_index[pairs[i][0]] for i in chosen]
+            rng = np.random.default_rng([train.seed, *chosen])  # seeded by the batch: a resumed run samples the same
+            negatives = [
+                rng.choice(wrong[q], min(config.hard_negatives, len(wrong[q])), replace=False) for q in questions
+            ]
+            targets = [answer_index[pairs[i][1]] for i in chosen]
+            pool = sorted({*targets, *(int(a) for row in negatives for a in row)})
+            column = {a: i for i, a in enumerate(pool)}
+            also = [[a in right[q] and a != t for a in pool] for q, t in zip(questions, targets, strict=True)]
+            encoded = tokens.batch([answer_ids[a] for a in pool])
             return {
-                **tokens.batch([text_ids[q] for q in asked]),
-                "answer_ids": theirs["input_ids"],
-                "answer_mask": theirs["attention_mask"],
-                "target": torch.tensor([at[w] for w in wanted]),
+                **tokens.batch([text_ids[q] for q in questions]),
+                "answer_ids": encoded["input_ids"],
+                "answer_mask": encoded["attention_mask"],
+                "target": torch.tensor([column[t] for t in targets]),
                 "also_right": torch.tensor(also),
             }
 
         return len(pairs), make
 
-    fed = batches(train_pairs), batches(valid_pairs)
+    batched = batches(train_pairs), batches(valid_pairs)
     torch.manual_seed(train.seed)
     model = _assemble(config, encoder)
-    learning = {name for name, value in model.named_parameters() if value.requires_grad}
-    best, result = fit(model, *fed, train, checkpoints, follow)
+    trainable = {name for name, value in model.named_parameters() if value.requires_grad}
+    best, result = fit(model, *batched, train, checkpoints, follow)
     assert isinstance(best, BiEncoder)
-    for name, value in best.named_parameters():  # an average comes back with nothing marked
-        value.requires_grad_(name in learning)
-    found = vectors(best.encoder, tokens, answers).astype(np.float16)  # as it will be read again
-    return Retriever(best, tokens, tuple(answers), found.astype(np.float32)), result
+    for name, value in best.named_parameters():  # in the average, nothing is trainable
+        value.requires_grad_(name in trainable)
+    embeddings = vectors(best.encoder, tokens, answers).astype(np.float16)  # the precision on disk
+    return Retriever(best, tokens, tuple(answers), embeddings.astype(np.float32)), result
 
 
 def _nearest(cosines: Array, right: Sequence[set[int]], count: int) -> list[Array]:
-    """Name the nearest wrong answers of every question."""
-    found = []
-    for row, mine in zip(cosines, right, strict=True):
-        order = np.argsort(-row, kind="stable")[: count + len(mine)]
-        found.append(np.asarray([a for a in order if int(a) not in mine][:count], dtype=np.int64))
-    return found
+    """Return the indices of the nearest wrong answers of every question, the nearest first."""
+    nearest = []
+    for row, answers in zip(cosines, right, strict=True):
+        order = np.argsort(-row, kind="stable")[: count + len(answers)]
+        nearest.append(np.asarray([a for a in order if int(a) not in answers][:count], dtype=np.int64))
+    return nearest
 
 
 def _assemble(config: BiEncoderConfig, encoder: Encoder) -> BiEncoder:
@@ -134,10 +136,10 @@ def _assemble(config: BiEncoderConfig, encoder: Encoder) -> BiEncoder:
 
 
 def save_retriever(retriever: Retriever, config: BiEncoderConfig, directory: Path) -> dict[str, int]:
-    """Write what was learned and every answer; returns how many parameters were learned."""
-    said = save_fine_tuned(retriever.model, config, directory, {"answers": list(retriever.answers)})
+    """Write the fine-tuned parameters and the embeddings of all answers; returns the number of parameters."""
+    counts = save_fine_tuned(retriever.model, config, directory, {"answers": list(retriever.answers)})
     save_file({"answers": retriever.known.astype(np.float16)}, directory / "answers.safetensors")
-    return said
+    return counts
 
 
 def load_retriever(directory: Path) -> Retriever:
@@ -145,18 +147,18 @@ def load_retriever(directory: Path) -> Retriever:
 
     Raises:
         BundleError: files are missing or do not belong together.
-        ConfigError: the pretrained model is not to be had.
+        ConfigError: the pretrained model is not available.
     """
     config, facts, tensors = open_fine_tuned(directory)
-    with readable(directory, "run `dvc repro train`"):
+    with as_bundle_error(directory, "run `dvc repro train`"):
         known = load_file(directory / "answers.safetensors")["answers"].astype(np.float32)
-    source = config.weights.directory()
+    pretrained = config.weights.directory()
     if (directory / NETWORK).is_file():
         model = BiEncoder(ExportedEncoder(directory), config.temperature, config.dropout)
     else:
-        model = _assemble(config, Encoder(source))
-        take_up(model, tensors)
-        merged(model)
+        model = _assemble(config, Encoder(pretrained))
+        load_weights(model, tensors)
+        merge_lora(model)
     if known.shape != (len(facts["answers"]), model.encoder.width):
         raise BundleError(f"{directory}: {len(facts['answers']):,} answers have vectors of shape {known.shape}")
-    return Retriever(model.eval(), Tokens(source, config.max_tokens), tuple(facts["answers"]), known)
+    return Retriever(model.eval(), Tokens(pretrained, config.max_tokens), tuple(facts["answers"]), known)

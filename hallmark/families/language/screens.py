@@ -2,31 +2,34 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Annotated, Protocol, runtime_checkable
+
+from pydantic import Field
+
+from hallmark.build import configuration
 
 
+@runtime_checkable
 class Screen(Protocol):
-    """Looks for harm; a classifier joins the word list as one more of `task.screens`."""
+    """A filter of harmful text, one entry of `task.screens`: the word list, or a classifier beside it."""
 
     def harms(self, text: str) -> Sequence[str]:
-        """Name what is wrong with a text; empty if nothing is. Names go into the audit record: never quote the text."""
+        """Return the names of the harms in a text; empty if there is none.
+
+        The names go into the audit record: never quote the text.
+        """
 
 
-@dataclass(frozen=True)
+@configuration
 class WordList:
-    """Words and phrases, whole ones, in any case.
+    """Filter by whole words and phrases, in upper or lower case.
 
     Attributes:
-        words: what is wrong → the words that give it away.
+        words: name of the harm → words and phrases that indicate it.
     """
 
-    words: dict[str, list[str]]
-
-    def __post_init__(self) -> None:
-        if empty := [kind for kind, listed in self.words.items() if not listed]:
-            raise ValueError(f"words.{empty[0]} is empty: it would never find anything")
+    words: Annotated[dict[str, Annotated[list[str], Field(min_length=1)]], Field(min_length=1)]
 
     @cached_property
     def _patterns(self) -> dict[str, "re.Pattern[str]"]:
@@ -36,10 +39,10 @@ class WordList:
         }
 
     def harms(self, text: str) -> Sequence[str]:
-        """Name the kinds of which a word occurs."""
+        """Return the names of the harms whose words occur in a text."""
         return [kind for kind, pattern in self._patterns.items() if pattern.search(text)]
 
 
 def harms(screens: Sequence[Screen], text: str) -> list[str]:
-    """Ask every screen."""
+    """Return the harms that any screen reports, sorted."""
     return sorted({kind for screen in screens for kind in screen.harms(text)})

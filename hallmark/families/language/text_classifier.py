@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained encoder as text classifier; a linear probe on its embeddings initialises the head."""
+"""Fine-tune a pretrained encoder as a text classifier; a linear probe on its embeddings initialises the head."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hallmark.arrays import Array
 from hallmark.contracts import Follow, TrainResult
-from hallmark.families.language.encoder import Encoder, EncoderConfig, TextClassifier, Tokens, take_up, vectors
+from hallmark.families.language.encoder import Encoder, EncoderConfig, TextClassifier, Tokens, load_weights, vectors
 from hallmark.families.language.fine_tuned import open_fine_tuned, save_fine_tuned
 from hallmark.learn.export import NETWORK, ExportedEncoder
 from hallmark.learn.trainer import TrainConfig, fit
@@ -18,12 +18,12 @@ from hallmark.learn.trainer import TrainConfig, fit
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained classifier.
+    """A trained text classifier.
 
     Attributes:
         model: encoder and head.
         tokens: its tokenizer.
-        labels: names, in the order of its outputs.
+        labels: names of the labels, in the order of the outputs.
     """
 
     model: TextClassifier
@@ -32,9 +32,9 @@ class Classifier:
 
     @torch.no_grad()
     def logits(self, ids: Sequence[Sequence[int]]) -> Array:
-        """Classify texts by their token ids, (B, L); one text a pass, so that its bits depend on nothing else."""
-        found = [self.model(**self.tokens.batch([text]))["logits"] for text in ids]
-        return torch.cat(found).double().numpy() if found else np.empty((0, len(self.labels)))
+        """Return the logits of texts, (B, L); one pass per text, so that no text affects the bits of another."""
+        logits = [self.model(**self.tokens.batch([text]))["logits"] for text in ids]
+        return torch.cat(logits).double().numpy() if logits else np.empty((0, len(self.labels)))
 
 
 def fit_classifier(
@@ -50,11 +50,11 @@ def fit_classifier(
 
     Args:
         config: the candidate.
-        labels: names.
-        train_rows: texts and the numbers of their labels.
-        valid_rows: those that stop and choose.
-        train: how.
-        checkpoints: of this run alone.
+        labels: names of the labels.
+        train_rows: texts, and the indices of their labels (B,).
+        valid_rows: the same for early stopping and model selection.
+        train: training settings.
+        checkpoints: directory of this run alone.
         follow: see `Follow`.
     """
     from sklearn.linear_model import LogisticRegression
@@ -62,29 +62,29 @@ def fit_classifier(
     directory = config.weights.directory()
     tokens = Tokens(directory, config.max_tokens)
     encoder = Encoder(directory).eval()
-    frozen = vectors(encoder, tokens, train_rows[0])
-    start = LogisticRegression(max_iter=1000).fit(frozen, train_rows[1])
+    embeddings = vectors(encoder, tokens, train_rows[0])
+    probe = LogisticRegression(max_iter=1000).fit(embeddings, train_rows[1])
     torch.manual_seed(train.seed)
     model = _assemble(config, encoder, len(labels))
-    with torch.no_grad():  # two classes share one row of coefficients
-        weight, bias = (torch.from_numpy(np.asarray(a, dtype=np.float32)) for a in (start.coef_, start.intercept_))
+    with torch.no_grad():  # with two classes, scikit-learn has one row of coefficients
+        weight, bias = (torch.from_numpy(np.asarray(a, dtype=np.float32)) for a in (probe.coef_, probe.intercept_))
         model.head.weight.copy_(torch.cat([-weight, weight]) / 2 if len(weight) == 1 else weight)
         model.head.bias.copy_(torch.cat([-bias, bias]) / 2 if len(bias) == 1 else bias)
 
     def batches(rows: tuple[Sequence[str], Array]) -> tuple[int, Callable[[list[int]], dict[str, Tensor]]]:
         ids = tokens.ids(rows[0])
-        wanted = torch.tensor(rows[1], dtype=torch.int64)
+        target = torch.tensor(rows[1], dtype=torch.int64)
 
         def make(chosen: list[int]) -> dict[str, Tensor]:
-            return {**tokens.batch([ids[i] for i in chosen]), "target": wanted[chosen]}
+            return {**tokens.batch([ids[i] for i in chosen]), "target": target[chosen]}
 
         return len(ids), make
 
-    learning = {name for name, value in model.named_parameters() if value.requires_grad}
+    trainable = {name for name, value in model.named_parameters() if value.requires_grad}
     best, result = fit(model, batches(train_rows), batches(valid_rows), train, checkpoints, follow)
     assert isinstance(best, TextClassifier)
-    for name, value in best.named_parameters():  # an average comes back with nothing marked
-        value.requires_grad_(name in learning)
+    for name, value in best.named_parameters():  # in the average, nothing is trainable
+        value.requires_grad_(name in trainable)
     return Classifier(best, tokens, labels), result
 
 
@@ -95,7 +95,7 @@ def _assemble(config: EncoderConfig, encoder: Encoder, labels: int) -> TextClass
 
 
 def save_classifier(classifier: Classifier, config: EncoderConfig, directory: Path) -> dict[str, int]:
-    """Write what was learned and where the rest comes from; returns how many parameters that is."""
+    """Write the fine-tuned parameters and the configuration; returns the number of parameters."""
     return save_fine_tuned(classifier.model, config, directory, {"labels": list(classifier.labels)})
 
 
@@ -104,14 +104,14 @@ def load_classifier(directory: Path) -> Classifier:
 
     Raises:
         BundleError: files are missing or do not belong together.
-        ConfigError: the pretrained model is not to be had.
+        ConfigError: the pretrained model is not available.
     """
     config, facts, tensors = open_fine_tuned(directory)
-    source, labels = config.weights.directory(), tuple(facts["labels"])
+    pretrained, labels = config.weights.directory(), tuple(facts["labels"])
     if (directory / NETWORK).is_file():
         model = TextClassifier(ExportedEncoder(directory), len(labels), config.dropout)
-        take_up(model, {name: value for name, value in tensors.items() if name.startswith("head.")})
+        load_weights(model, {name: value for name, value in tensors.items() if name.startswith("head.")})
     else:
-        model = _assemble(config, Encoder(source), len(labels))
-        take_up(model, tensors)
-    return Classifier(model.eval(), Tokens(source, config.max_tokens), labels)
+        model = _assemble(config, Encoder(pretrained), len(labels))
+        load_weights(model, tensors)
+    return Classifier(model.eval(), Tokens(pretrained, config.max_tokens), labels)

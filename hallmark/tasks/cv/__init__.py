@@ -1,1 +1,1 @@
-"""Whether a curriculum vitae (CV) shows what a job asks for, what shows it, and what is missing."""
+"""Match a curriculum vitae (CV) with a job: which skills it shows, where, and which are missing."""

@@ -1,7 +1,7 @@
 """Split CVs and job ads into sentences, list items and clauses, with character offsets.
 
-A whole CV is longer than an encoder reads, and one skill is shown by one line: so a document is never cut off and never
-averaged, every unit is read for itself.
+A whole CV is longer than the context of an encoder, and one line is enough to show a skill. A document is therefore
+neither truncated nor averaged: every unit is encoded separately.
 """
 
 import re
@@ -15,7 +15,7 @@ _CLAUSE = re.compile(
 )
 _LETTERS = re.compile(r"[^\W\d_]")
 
-# Lines that name what follows and say nothing themselves.
+# Headings, which name what follows and have no content of their own.
 _HEADINGS = frozenset((
     "about", "about me", "academic background", "achievements", "additional requirements", "awards",
     "career history", "career objective", "career summary", "certifications", "contact", "contact information",
@@ -32,18 +32,18 @@ _NEGATION = re.compile(
     r"\b(?:no|not|never|cannot|without|lack(?:s|ed|ing)?|unable|neither|nor)\b|n['’]t\b", re.IGNORECASE
 )
 
-LONGEST_UNIT = 60  # words; a line without stops is cut into pieces of so many
+LONGEST_UNIT = 60  # words; a longer sentence is cut into pieces of this length
 FEWEST_LETTERS = 2
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of a document that is read for itself.
+    """A piece of a document that is encoded separately.
 
     Attributes:
-        start: where it begins in the document, in characters.
-        end: where it ends.
-        text: what stands there.
+        start: offset of its first character in the document.
+        end: offset after its last character.
+        text: its characters.
     """
 
     start: int
@@ -52,31 +52,31 @@ class Unit:
 
 
 def units(document: str) -> list[Unit]:
-    """Cut a document into sentences and list items, without bullets and marks of emphasis; O(characters)."""
-    found: list[Unit] = []
-    at = 0
+    """Cut a document into sentences and list items, without bullets and emphasis characters; O(characters)."""
+    pieces: list[Unit] = []
+    line_start = 0
     for line in document.split("\n"):
-        inside = _BULLET.match(line)
-        first = inside.end() if inside else 0
+        bullet = _BULLET.match(line)
+        first = bullet.end() if bullet else 0
         end = max(first, len(line.rstrip(" \t*_#|:")))
         for start, stop in _pieces(line, first, end):
-            found += _short(document, at + start, at + stop)
-        at += len(line) + 1
-    return [unit for unit in found if len(_LETTERS.findall(unit.text)) >= FEWEST_LETTERS and not is_heading(unit.text)]
+            pieces += _short(document, line_start + start, line_start + stop)
+        line_start += len(line) + 1
+    return [unit for unit in pieces if len(_LETTERS.findall(unit.text)) >= FEWEST_LETTERS and not is_heading(unit.text)]
 
 
 def is_heading(line: str) -> bool:
-    """Tell whether a line names what follows and says nothing itself."""
+    """Return whether a line is a heading, which names what follows and has no content of its own."""
     return line.strip(" .:*_#|•-").lower() in _HEADINGS
 
 
 def denies(unit: str) -> bool:
-    """Tell whether a unit says that something is not so: then it shows no skill."""
+    """Return whether a unit holds a negation: then it shows no skill."""
     return bool(_NEGATION.search(unit))
 
 
 def clauses(unit: str) -> list[str]:
-    """Cut a unit where it lists or joins; the unit itself if there is nothing to cut."""
+    """Cut a unit at list separators and conjunctions; return the unit itself if there are none."""
     parts = [part.strip(" .*_") for part in _CLAUSE.split(" ".join(unit.split()))]
     return [part for part in parts if len(_LETTERS.findall(part)) >= FEWEST_LETTERS] or [unit]
 
@@ -89,9 +89,9 @@ def _pieces(line: str, first: int, end: int) -> list[tuple[int, int]]:
 
 def _short(document: str, start: int, end: int) -> Sequence[Unit]:
     words = list(re.finditer(r"\S+", document[start:end]))
-    found = []
+    pieces = []
     for i in range(0, len(words), LONGEST_UNIT):
-        some = words[i : i + LONGEST_UNIT]
-        a, b = start + some[0].start(), start + some[-1].end()
-        found.append(Unit(a, b, document[a:b]))
-    return found
+        chunk = words[i : i + LONGEST_UNIT]
+        chunk_start, chunk_end = start + chunk[0].start(), start + chunk[-1].end()
+        pieces.append(Unit(chunk_start, chunk_end, document[chunk_start:chunk_end]))
+    return pieces

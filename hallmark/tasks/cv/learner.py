@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from hallmark.arrays import Array
+from hallmark.build import configuration
 from hallmark.contracts import Accepts, Follow, Prepared, Progress, TrainResult
 from hallmark.families.language.bi_encoder import BiEncoderConfig
 from hallmark.families.language.match_curves import MatchConfig, fit_curves, load_curves, save_curves
 from hallmark.families.language.retriever import Pairs, Retriever, fit_retriever, load_retriever, save_retriever
-from hallmark.files import read_json, readable, write_json
+from hallmark.files import as_bundle_error, read_json, write_json
 from hallmark.learn.export import Onnx, export_encoder
 from hallmark.learn.trainer import TrainConfig, quiet, seed_everything
 from hallmark.tasks.cv.matching import read_sentences
@@ -21,17 +22,17 @@ from hallmark.tasks.cv.sources import FAMILY, GIVEN
 from hallmark.tasks.cv.task import CvTask
 
 NAMES = "names.json"
-COMPARED = 200  # sentences of test that another form of the model is compared on
+COMPARED = 200  # test sentences on which an exported model is compared with the trained one
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What candidates learn from.
+    """Data that candidates are fitted on.
 
     Attributes:
         skills: every skill of the list.
-        train: sentences with their skills, to learn from.
-        valid: those that stop training.
+        train: sentences with their skills, for fitting.
+        valid: sentences with their skills, for early stopping.
     """
 
     skills: tuple[str, ...]
@@ -39,12 +40,12 @@ class Examples:
     valid: Pairs
 
 
-@dataclass(frozen=True)
+@configuration
 class CvLearner:
-    """Trains bi-encoders. Nobody is personalised: a score must not depend on who asks.
+    """Trains bi-encoders. Nothing is personalised: a score must not depend on the requester.
 
     Attributes:
-        rewriter: arranges a CV for a job.
+        rewriter: rewrites a CV for a job.
     """
 
     accepts = Accepts(CvTask, (BiEncoderConfig,), TrainConfig, calibrate=MatchConfig)
@@ -68,22 +69,22 @@ class CvLearner:
         return fit_retriever(candidate, examples.skills, examples.train, examples.valid, train, scratch, follow)
 
     def save(self, model: Retriever, candidate: BiEncoderConfig, directory: Path) -> dict[str, int]:
-        """Write what was learned; see `Learner.save`."""
+        """Write a bi-encoder; see `Learner.save`."""
         return save_retriever(model, candidate, directory)
 
     def calibrate(
         self, task: CvTask, prepared: Prepared, model: Path, config: MatchConfig, progress: Progress
     ) -> dict[str, float]:
-        """Turn cosines into probabilities on valid, and keep the names by which people are recognised."""
+        """Fit the curves from cosines to probabilities on valid, and store the name lists for redaction."""
         quiet()
         retriever = load_retriever(model / "base")
-        asked = task.questions(prepared, "valid")
-        reading = read_sentences(asked["text"].tolist(), retriever.vectors)
-        found = fit_curves(reading.similarity(retriever.known), asked["right"].tolist(), config)
-        save_curves(model / "calibration", found)
-        listed = {kind: sorted(set(task.of_kind(prepared, kind)["text"].str.lower())) for kind in (GIVEN, FAMILY)}
-        write_json(model / "calibration" / NAMES, listed)
-        return {"asks": found.asks.slope, "shows": found.shows.slope}
+        questions = task.questions(prepared, "valid")
+        reading = read_sentences(questions["text"].tolist(), retriever.vectors)
+        curves = fit_curves(reading.similarity(retriever.known), questions["right"].tolist(), config)
+        save_curves(model / "calibration", curves)
+        name_lists = {kind: sorted(set(task.of_kind(prepared, kind)["text"].str.lower())) for kind in (GIVEN, FAMILY)}
+        write_json(model / "calibration" / NAMES, name_lists)
+        return {"requirement": curves.requirement.slope, "evidence": curves.evidence.slope}
 
     def open(self, task: CvTask, model: Path, version: str, digest: str) -> CvPredictor:
         """Open a model directory; see `Learner.open`."""
@@ -94,28 +95,28 @@ class CvLearner:
             load_redactor(model / "calibration"),
             self.rewriter,
             task.screens,
-            task.most_skills,
-            task.least_probability,
+            task.max_skills,
+            task.min_probability,
             version,
             digest,
         )
 
     def export(self, model: Path, form: Onnx) -> None:
-        """Write the encoder in another form; see `Exporting`. The skills' vectors stay as they are."""
+        """Export the encoder to another format; see `Exporting`. The skills' vectors stay as they are."""
         export_encoder(load_retriever(model / "base").model.encoder, model / "base", form)
 
-    def compared(self, task: CvTask, prepared: Prepared, model: Path) -> Array:
-        """Probabilities that sentences of test show skills of test, and ask for any; see `Exporting`."""
-        asked = task.questions(prepared, "test").head(COMPARED)
+    def raw_outputs(self, task: CvTask, prepared: Prepared, model: Path) -> Array:
+        """Return the probabilities that test sentences show test skills, and ask for any; see `Exporting`."""
+        questions = task.questions(prepared, "test").head(COMPARED)
         retriever, curves = load_retriever(model / "base"), load_curves(model / "calibration")
-        skills = sorted({skill for right in asked["right"] for skill in right})
-        reading = read_sentences(asked["text"].tolist(), retriever.vectors)
-        shown = curves.shows.probability(reading.similarity(retriever.known[skills]))
-        asked_for = curves.asks.probability(reading.similarity(retriever.known).max(axis=1, keepdims=True))
-        return np.concatenate([shown, asked_for], axis=1)
+        skills = sorted({skill for skill_ids in questions["right"] for skill in skill_ids})
+        reading = read_sentences(questions["text"].tolist(), retriever.vectors)
+        evidence = curves.evidence.probability(reading.similarity(retriever.known[skills]))
+        requirement = curves.requirement.probability(reading.similarity(retriever.known).max(axis=1, keepdims=True))
+        return np.concatenate([evidence, requirement], axis=1)
 
 
 def load_redactor(directory: Path) -> Redactor:
-    """Read the names that calibration has kept; BundleError if they cannot be read."""
-    with readable(directory, "run `dvc repro train`"):
+    """Read the name lists that calibration has stored; raises BundleError if they cannot be read."""
+    with as_bundle_error(directory, "run `dvc repro train`"):
         return redactor(read_json(directory / NAMES))

@@ -1,4 +1,4 @@
-"""Match a job with a CV: skills asked for, the lines that show them, and a score that is the sum of its parts.
+"""Match a job with a CV: required skills, the lines that show them, and a score that is the sum of its parts.
 
 Legend of shapes: U units of a document, K skills, D width.
 """
@@ -15,24 +15,24 @@ from hallmark.tasks.cv.documents import Unit, clauses, denies, units
 from hallmark.tasks.cv.redaction import legible, plain
 
 SHOWN = 0.5  # coverage from which a skill counts as shown
-WHOLE_SHARE = 0.5  # of a unit's similarity; the rest is its best clause's
-ALIKE = 0.75  # cosine of two skills from which the second asks for nothing new
+WHOLE_SHARE = 0.5  # weight of the whole unit in its similarity; the rest is the weight of its best clause
+ALIKE = 0.75  # cosine from which two skills count as the same
 
 
 class Vectors(Protocol):
-    """Texts → vectors (U, D) of length one."""
+    """Encodes texts as vectors of length one, (U, D)."""
 
     def __call__(self, texts: Sequence[str]) -> Array: ...
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A document as it is read.
+class EncodedDocument:
+    """An encoded document.
 
     Attributes:
-        units: its pieces.
-        whole: their vectors, (U, D).
-        parts: vectors of each unit's clauses.
+        units: units of the document.
+        whole: vectors of the units, (U, D).
+        parts: vectors of each unit's clauses, (clauses, D) each.
     """
 
     units: tuple[Unit, ...]
@@ -40,7 +40,7 @@ class Reading:
     parts: tuple[Array, ...]
 
     def similarity(self, known: Array) -> Array:
-        """Compare every unit with some skills (K, D): the mean of its own cosine and its best clause's, (U, K)."""
+        """Compare every unit with skills (K, D), (U, K): weighted mean of its own cosine and its best clause's."""
         if not self.units:
             return np.empty((0, len(known)))
         best = np.stack([(part @ known.T).max(axis=0) for part in self.parts])
@@ -52,9 +52,9 @@ class Wanted:
     """A skill that a job asks for.
 
     Attributes:
-        skill: its number.
-        probability: that it is meant.
-        unit: of the job that asks for it most clearly.
+        skill: index of the skill in the list.
+        probability: probability that the job asks for it.
+        unit: unit of the job that asks for it most clearly.
     """
 
     skill: int
@@ -67,10 +67,10 @@ class Part:
     """A skill's share of the score.
 
     Attributes:
-        wanted: what is asked for.
-        weight: points it can give; all weights add up to 100.
-        coverage: probability that the CV shows it.
-        points: what it gives; all points add up to the score.
+        wanted: the skill that the job asks for.
+        weight: maximum points of the skill; all weights add up to 100.
+        coverage: probability that the CV shows the skill.
+        points: points of the skill; all points add up to the score.
         evidence: units of the CV that show it, the clearest first, with their probability.
     """
 
@@ -81,20 +81,22 @@ class Part:
     evidence: tuple[tuple[Unit, float], ...]
 
 
-def read(pieces: Sequence[Unit], vectors: Vectors) -> Reading:
-    """Read units that hold letters beside placeholders, each one and its clauses in one go."""
+def read(pieces: Sequence[Unit], vectors: Vectors) -> EncodedDocument:
+    """Encode units that hold letters besides placeholders, together with their clauses, in one batch."""
     kept = [(unit, plain(unit.text)) for unit in pieces]
     kept = [(unit, text) for unit, text in kept if legible(text)]
-    cut = [clauses(text) for _, text in kept]
-    texts = [text for _, text in kept] + [clause for of_one in cut for clause in of_one]
-    found = vectors(texts) if texts else np.empty((0, 1), dtype=np.float32)
-    ends = np.cumsum([len(of_one) for of_one in cut]) + len(kept)
-    parts = tuple(found[end - len(of_one) : end] for of_one, end in zip(cut, ends, strict=True))
-    return Reading(tuple(unit for unit, _ in kept), found[: len(kept)], parts)
+    unit_clauses = [clauses(text) for _, text in kept]
+    texts = [text for _, text in kept] + [clause for clauses_of_unit in unit_clauses for clause in clauses_of_unit]
+    encoded = vectors(texts) if texts else np.empty((0, 1), dtype=np.float32)
+    ends = np.cumsum([len(clauses_of_unit) for clauses_of_unit in unit_clauses]) + len(kept)
+    parts = tuple(
+        encoded[end - len(clauses_of_unit) : end] for clauses_of_unit, end in zip(unit_clauses, ends, strict=True)
+    )
+    return EncodedDocument(tuple(unit for unit, _ in kept), encoded[: len(kept)], parts)
 
 
-def read_sentences(sentences: Sequence[str], vectors: Vectors) -> Reading:
-    """Read sentences as units, however long; each must be `legible`."""
+def read_sentences(sentences: Sequence[str], vectors: Vectors) -> EncodedDocument:
+    """Encode each sentence as one unit, however long; each must be `legible`."""
     return read([Unit(0, len(sentence), sentence) for sentence in sentences], vectors)
 
 
@@ -104,10 +106,10 @@ class Matcher:
 
     Attributes:
         vectors: encodes texts.
-        known: the skills' vectors, (K, D).
+        known: vectors of the skills, (K, D).
         curves: cosines → probabilities.
-        most: skills of one job, at most.
-        least: probability from which a line counts as asking for a skill.
+        most: maximum number of skills of one job.
+        least: minimum probability at which a line counts as asking for a skill.
     """
 
     vectors: Vectors
@@ -116,31 +118,31 @@ class Matcher:
     most: int
     least: float
 
-    def read(self, document: str) -> Reading:
-        """Read a tidy and redacted document."""
+    def read(self, document: str) -> EncodedDocument:
+        """Encode a tidy and redacted document."""
         return read(units(document), self.vectors)
 
-    def asked(self, job: Reading) -> list[Wanted]:
-        """Find what a job asks for, the clearest first: every line asks for its nearest skill.
+    def asked(self, job: EncodedDocument) -> list[Wanted]:
+        """Return the skills that a job asks for, the most probable first: every line asks for its nearest skill.
 
-        Lines that hardly ask for anything are left out, and of skills that are nearly the same only the clearest stays.
+        Lines with a probability below `least` are left out; of nearly equal skills, only the most probable is kept.
         """
         if not job.units:
             return []
         cosines = job.similarity(self.known)
         nearest = cosines.argmax(axis=1)
-        probability = self.curves.asks.probability(cosines.max(axis=1))
-        found: list[Wanted] = []
+        probability = self.curves.requirement.probability(cosines.max(axis=1))
+        wanted: list[Wanted] = []
         for line in np.argsort(-probability, kind="stable"):
-            if len(found) == self.most or probability[line] < self.least:
+            if len(wanted) == self.most or probability[line] < self.least:
                 break
             skill = int(nearest[line])
-            if all(float(self.known[skill] @ self.known[w.skill]) < ALIKE for w in found):
-                found.append(Wanted(skill, float(probability[line]), job.units[int(line)]))
-        return found
+            if all(float(self.known[skill] @ self.known[w.skill]) < ALIKE for w in wanted):
+                wanted.append(Wanted(skill, float(probability[line]), job.units[int(line)]))
+        return wanted
 
-    def compare(self, cv: Reading, wanted: Sequence[Wanted]) -> list[Part]:
-        """Look for everything that is asked for, each for the same share of 100 points."""
+    def compare(self, cv: EncodedDocument, wanted: Sequence[Wanted]) -> list[Part]:
+        """Score the CV for every required skill; each can give the same share of 100 points."""
         if not wanted:
             return []
         lines = self.relevance(cv, wanted)
@@ -153,11 +155,11 @@ class Matcher:
             parts.append(Part(w, round(weight, 4), coverage, round(weight * coverage, 4), evidence))
         return parts
 
-    def relevance(self, cv: Reading, wanted: Sequence[Wanted]) -> Array:
-        """Probability that each unit shows each skill asked for, (U, K); 0 where it denies something."""
-        found = self.curves.shows.probability(cv.similarity(self.known[[w.skill for w in wanted]]))
-        found[[denies(unit.text) for unit in cv.units]] = 0.0
-        return found
+    def relevance(self, cv: EncodedDocument, wanted: Sequence[Wanted]) -> Array:
+        """Compute the probability that each unit shows each required skill, (U, K); 0 where a unit has a negation."""
+        probability = self.curves.evidence.probability(cv.similarity(self.known[[w.skill for w in wanted]]))
+        probability[[denies(unit.text) for unit in cv.units]] = 0.0
+        return probability
 
 
 def total(parts: Sequence[Part]) -> float:

@@ -12,7 +12,7 @@ Disclaimer = Literal[
 DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-LONGEST = 60_000  # characters of a document: some twenty pages
+LONGEST = 60_000  # maximum characters of a document: about twenty pages
 TOLERANCE = 0.01  # of sums of rounded numbers
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -61,7 +61,7 @@ class Suggestion(BaseModel):
 
 
 class Rewritten(BaseModel):
-    """The CV arranged for the job, or why there is none."""
+    """The CV rewritten for the job, or the reasons why it is withheld."""
 
     model_config = STRICT
     text: Annotated[str | None, Field(description="moved lines of the CV, and names of skills that it shows")]
@@ -76,7 +76,7 @@ class Rewritten(BaseModel):
 
 
 class Decision(BaseModel):
-    """What was decided and from what: to be kept, it holds no personal data."""
+    """Record of a decision and its inputs, to be stored; it holds no personal data."""
 
     model_config = STRICT
     cv_sha256: Annotated[str, Field(description="of the redacted CV, empty without one")]
@@ -106,7 +106,7 @@ class CvResponse(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "CvResponse":
-        """A score is the sum of its parts, all weights are 100; an abstention has a reason and nothing else."""
+        """Check that points add up to the score, weights to 100, and that an abstention has only a reason."""
         if (self.status == "abstained") != bool(self.reason) or (self.status == "matched") != (self.score is not None):
             raise PydanticCustomError("hallmark_answer", "status, score and reason must agree")
         if (self.status == "abstained") == bool(self.parts):

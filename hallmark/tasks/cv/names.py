@@ -1,4 +1,4 @@
-"""Lists of names: to recognise people in a CV, and groups of names for the fairness audit.
+"""Provide lists of names: to redact names in a CV, and groups of names for the fairness audit.
 
 First names are frequent ones of United States birth records, surnames frequent ones of its census; each audited name is
 one that those records tie to a group more than to the others. A source may bring longer lists of its own.
@@ -71,7 +71,7 @@ Wallace Ward Watson West White Williams Wilson Wood Wright Young
 
 
 def audited() -> dict[str, tuple[str, ...]]:
-    """Combine 100 whole names a group, group → names."""
+    """Combine 100 whole names per group, group → names."""
     return {
         group: tuple(f"{first} {last}" for first in firsts for last in LAST[group[0]])
         for group, firsts in FIRST.items()

@@ -1,6 +1,6 @@
 """Templates for synthetic CVs and job ads: occupations, skills and sentences.
 
-The last wording of a skill is kept for the test: a model must know it by meaning.
+The last wording of a skill occurs only in test, so that a model must recognise it by its meaning.
 """
 
 # occupation → skill → wordings, as they stand in job advertisements and CVs
@@ -78,7 +78,7 @@ SKILLS: dict[str, dict[str, tuple[str, ...]]] = {
         "supervise warehouse staff": ("lead a shift of pickers", "allot tasks in the depot", "oversee loading crews"),
     },
 }  # fmt: skip
-# What anybody may have.
+# Skills of every occupation.
 GENERAL: dict[str, tuple[str, ...]] = {
     "work in teams": ("collaborate with colleagues", "get on well with others", "join forces across departments"),
     "manage time": ("meet deadlines", "set priorities under pressure", "juggle several tasks a day"),
@@ -87,7 +87,7 @@ GENERAL: dict[str, tuple[str, ...]] = {
     "train new staff": ("show newcomers the ropes", "mentor apprentices", "bring beginners up to speed"),
     "give presentations": ("speak before groups", "report results to the board", "explain things on stage"),
 }  # fmt: skip
-# Skills that nobody here has words for: what a text must not be mistaken for.
+# Skills without wordings: distractors that no text shows.
 OTHERS = (
     """
 tune pianos|shear sheep|fly helicopters|carve wood|brew beer|train horses|dive for salvage|restore paintings|blow glass

@@ -1,4 +1,4 @@
-"""Test strings that evaluation inserts into CVs, to count missed personal data and undetected hallucinations."""
+"""Test strings for evaluation: contact data that must be redacted, invented facts that must be rejected."""
 
 import re
 
@@ -10,7 +10,7 @@ MENTIONS = (
     "Contact {name} for further information.",
 )
 
-# line → what must not be left of it
+# line → text of it that redaction must remove
 CONTACTS = {
     "jane.doe@example.com": "jane.doe",
     "E-mail: j_doe+jobs@mail.example.co.uk": "j_doe",
@@ -57,17 +57,17 @@ INVENTIONS = (
 
 
 def recombined(cv: str) -> list[str]:
-    """Put together what a CV does hold into what it does not say: another employment's year, a year as a number."""
+    """Recombine the facts of a CV into false ones: the year of another employment, a year as a number."""
     lines = [line.strip(" *_-•") for line in cv.split("\n")]
     dated = [(line, years) for line in lines if (years := re.findall(r"\b(?:19|20)\d\d\b", line))]
-    made = []
+    inventions = []
     for line, years in dated:
-        for _, others in dated:
-            if other := [year for year in others if year not in years]:
-                made.append(line.replace(years[0], other[0]))
+        for _, other_years in dated:
+            if new_years := [year for year in other_years if year not in years]:
+                inventions.append(line.replace(years[0], new_years[0]))
                 break
-    work = [line for line in lines if len(line.split()) > 4 and not re.search(r"\d", line)]
-    if work and dated:
-        made.append(f"{work[0]} for {dated[0][1][0]} customers")
-        made.append(f"{work[0]} at seventeen places")
-    return made
+    duties = [line for line in lines if len(line.split()) > 4 and not re.search(r"\d", line)]
+    if duties and dated:
+        inventions.append(f"{duties[0]} for {dated[0][1][0]} customers")
+        inventions.append(f"{duties[0]} at seventeen places")
+    return inventions

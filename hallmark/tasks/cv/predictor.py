@@ -1,37 +1,37 @@
-"""CvPredictor: a CV and a job in, a score with its evidence out; personal data are removed first."""
+"""Match a CV with a job: a score with its evidence, after personal data were removed."""
 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hallmark.families.language.cleaning import normal, tidy, unreadable
+from hallmark.families.language.cleaning import normalise_line, rejection_reason, tidy
 from hallmark.families.language.match_curves import Curves
 from hallmark.families.language.retriever import Retriever
 from hallmark.families.language.screens import Screen, harms
 from hallmark.tasks.cv import messages as m
 from hallmark.tasks.cv.documents import Unit, units
-from hallmark.tasks.cv.matching import SHOWN, Matcher, Part, Reading, Wanted, read_sentences, total
+from hallmark.tasks.cv.matching import SHOWN, EncodedDocument, Matcher, Part, Wanted, read_sentences, total
 from hallmark.tasks.cv.redaction import Redacted, Redactor, plain
 from hallmark.tasks.cv.rewriting import Invented, Rewriter, diff, invented
 
 Guard = tuple[str, Callable[[str], list[str]], Callable[[str], bool]]
-RUNNING = 40  # words from which a CV or a job must hold one of English's commonest
-GAPS = 10  # suggestions of a kind, at most
+RUNNING = 40  # words; a CV or a job of this length or more must contain a common English word
+GAPS = 10  # maximum number of suggestions of a kind
 
 
 @dataclass(frozen=True)
 class CvPredictor:
-    """A trained retriever with its calibration and everything that keeps it honest.
+    """A trained retriever with its calibration, redaction, rewriting and screens.
 
     Attributes:
         retriever: the model.
         curves: cosines → probabilities.
-        redactor: takes personal data out before anything is encoded.
-        rewriter: arranges a CV.
-        screens: look at what was generated.
-        most: skills of a job, at most.
-        least: probability from which a line of a job counts as asking for a skill.
-        version: of the model.
+        redactor: removes personal data before anything is encoded.
+        rewriter: rewrites a CV for a job.
+        screens: checks of generated text for harm.
+        most: maximum number of skills of a job.
+        least: minimum probability at which a line of a job counts as asking for a skill.
+        version: version of the model.
         digest: sha256 of the hallmark.
     """
 
@@ -47,7 +47,7 @@ class CvPredictor:
 
     @property
     def matcher(self) -> Matcher:
-        """What compares."""
+        """Return the matcher of jobs and CVs."""
         return Matcher(self.retriever.vectors, self.retriever.known, self.curves, self.most, self.least)
 
     def predict(self, requests: Sequence[m.CvRequest]) -> list[m.CvResponse]:
@@ -55,9 +55,9 @@ class CvPredictor:
         return [self._answer(request) for request in requests]
 
     def scorer(self, job: str, redact: bool = True) -> Callable[[str], float]:
-        """Return what scores CVs against a job and does nothing else; `redact=False` shows what redaction is worth."""
+        """Return a function that only scores CVs against a job; `redact=False` measures the effect of redaction."""
 
-        def read(text: str, headed: bool = True) -> Reading:
+        def read(text: str, headed: bool = True) -> EncodedDocument:
             return matcher.read(self.redactor.redact(tidy(text), headed).text if redact else tidy(text))
 
         matcher = self.matcher
@@ -74,8 +74,8 @@ class CvPredictor:
             return self._abstain("the job asks for no skill of the list")
         if request.cv is None:
             decision = self._decision(None, job, None, wanted, (), ())
-            empty = matcher.compare(Reading((), self.retriever.known[:0], ()), wanted)
-            skills = [self._part(part, job) for part in empty]  # no evidence, so no places
+            empty = matcher.compare(EncodedDocument((), self.retriever.known[:0], ()), wanted)
+            skills = [self._part(part, job) for part in empty]  # no evidence, so no offsets
             return self._respond("retrieved", "", None, skills, [], [], None, decision)
         document = tidy(request.cv)
         cv = self.redactor.redact(document)
@@ -85,63 +85,63 @@ class CvPredictor:
         if not reading.units:
             return self._abstain("the CV holds no line that can be read beside headings and single letters")
         parts = matcher.compare(reading, wanted)
-        rewritten, made_up = self._rewrite(document, cv.text, reading, parts)
+        rewritten, inventions = self._rewrite(document, cv.text, reading, parts)
         suggestions = self._suggestions(parts)
-        kept, found = self._screened(suggestions)
+        safe_suggestions, harm_kinds = self._screened(suggestions)
         if rewritten.text is not None:
-            found |= (bad := set(harms(self.screens, _new_lines(document, rewritten.text))))
-            if bad:
+            harm_kinds |= (new_harms := set(harms(self.screens, _new_lines(document, rewritten.text))))
+            if new_harms:
                 rewritten = m.Rewritten(text=None, diff="", refused=["harm"])
-        kinds = list(dict.fromkeys(each.kind for each in made_up))
-        decision = self._decision(cv, job, total(parts), wanted, kinds, sorted(found))
+        invented_kinds = list(dict.fromkeys(invention.kind for invention in inventions))
+        decision = self._decision(cv, job, total(parts), wanted, invented_kinds, sorted(harm_kinds))
         by_loss = sorted((part for part in parts if part.coverage < SHOWN), key=lambda p: p.points - p.weight)
         gap = [self.retriever.answers[part.wanted.skill] for part in by_loss]
-        told = [self._part(part, cv) for part in parts]
-        return self._respond("matched", "", total(parts), told, gap, kept, rewritten, decision)
+        skill_parts = [self._part(part, cv) for part in parts]
+        return self._respond("matched", "", total(parts), skill_parts, gap, safe_suggestions, rewritten, decision)
 
     def _rewrite(
-        self, document: str, redacted: str, reading: Reading, parts: Sequence[Part]
+        self, document: str, redacted: str, reading: EncodedDocument, parts: Sequence[Part]
     ) -> tuple[m.Rewritten, list[Invented]]:
-        """Let the rewriter write and hold it to the source."""
+        """Run the rewriter, and check its text against the source."""
         skills = self.retriever.answers
         values = self.matcher.relevance(reading, [part.wanted for part in parts]) @ [part.weight for part in parts]
-        of_text = {unit.text: float(value) for unit, value in zip(reading.units, values, strict=True)}
+        value_of = {unit.text: float(value) for unit, value in zip(reading.units, values, strict=True)}
 
         def relevance(line: str) -> float:
-            return max((of_text.get(unit.text, 0.0) for unit in units(self.redactor.redact(line).text)), default=0.0)
+            return max((value_of.get(unit.text, 0.0) for unit in units(self.redactor.redact(line).text)), default=0.0)
 
         text = self.rewriter.rewrite(document, relevance, parts, skills)
-        made_up = invented(document, text, *self._guard(redacted, reading))
-        if made_up:
-            return m.Rewritten(text=None, diff="", refused=list(dict.fromkeys(each.kind for each in made_up))), made_up
+        claims = invented(document, text, *self._guard(redacted, reading))
+        if claims:
+            return m.Rewritten(text=None, diff="", refused=list(dict.fromkeys(claim.kind for claim in claims))), claims
         return m.Rewritten(text=text, diff=diff(document, text), refused=[]), []
 
     def guard(self, document: str) -> Guard:
-        """Return what `invented` asks about a tidy CV: a line's skills, and whether the CV shows one."""
+        """Return what `invented` needs to know of a tidy CV: the skills of a line, and whether the CV shows a skill."""
         redacted = self.redactor.redact(document).text
         return self._guard(redacted, self.matcher.read(redacted))
 
-    def _guard(self, redacted: str, reading: Reading) -> Guard:
+    def _guard(self, redacted: str, reading: EncodedDocument) -> Guard:
         matcher, skills = self.matcher, self.retriever.answers
 
         def skills_of(line: str) -> list[str]:
-            found = self._read_line(line)
-            return [skills[w.skill] for w in matcher.asked(found)] if found else []
+            line_reading = self._read_line(line)
+            return [skills[w.skill] for w in matcher.asked(line_reading)] if line_reading else []
 
         def shows(skill: str) -> bool:
-            asked = Wanted(skills.index(skill), 1.0, Unit(0, 0, ""))
-            return bool(matcher.relevance(reading, [asked]).max(initial=0.0) >= SHOWN)
+            wanted = Wanted(skills.index(skill), 1.0, Unit(0, 0, ""))
+            return bool(matcher.relevance(reading, [wanted]).max(initial=0.0) >= SHOWN)
 
         return redacted, skills_of, shows
 
-    def _read_line(self, line: str) -> Reading | None:
-        """Read a line as one unit; None if it holds nothing but personal data."""
-        found = read_sentences([self.redactor.redact(line).text], self.matcher.vectors)
-        return found if found.units else None
+    def _read_line(self, line: str) -> EncodedDocument | None:
+        """Encode a line as one unit; return None if it holds nothing but personal data."""
+        reading = read_sentences([self.redactor.redact(line).text], self.matcher.vectors)
+        return reading if reading.units else None
 
     def _suggestions(self, parts: Sequence[Part]) -> list[m.Suggestion]:
-        """Say what is missing, the most valuable first, then what is there but not called by its name."""
-        found = []
+        """Suggest missing skills, the most valuable first, then skills that are shown but not named."""
+        suggestions = []
         for part in sorted(parts, key=lambda p: p.points - p.weight):
             skill = self.retriever.answers[part.wanted.skill]
             lost = round(part.weight - part.points, 4)
@@ -150,15 +150,15 @@ class CvPredictor:
                     f"The job asks for “{skill}” (“{plain(part.wanted.unit.text)}”), and no line shows it. "
                     "If you have done it, say where and with what result; if not, leave it out."
                 )
-                found.append(m.Suggestion(kind="gap", skill=skill, points=lost, text=text))
+                suggestions.append(m.Suggestion(kind="gap", skill=skill, points=lost, text=text))
             elif part.evidence and skill.lower() not in part.evidence[0][0].text.lower():
                 text = f"“{plain(part.evidence[0][0].text)}” shows “{skill}”: call it by that name there."
-                found.append(m.Suggestion(kind="name_it", skill=skill, points=lost, text=text))
-        return [s for kind in ("gap", "name_it") for s in [s for s in found if s.kind == kind][:GAPS]]
+                suggestions.append(m.Suggestion(kind="name_it", skill=skill, points=lost, text=text))
+        return [s for kind in ("gap", "name_it") for s in [s for s in suggestions if s.kind == kind][:GAPS]]
 
     def _screened(self, suggestions: Sequence[m.Suggestion]) -> tuple[list[m.Suggestion], set[str]]:
-        judged = [(suggestion, harms(self.screens, suggestion.text)) for suggestion in suggestions]
-        return [s for s, bad in judged if not bad], {kind for _, bad in judged for kind in bad}
+        screened = [(suggestion, harms(self.screens, suggestion.text)) for suggestion in suggestions]
+        return [s for s, harm in screened if not harm], {kind for _, harm in screened for kind in harm}
 
     def _part(self, part: Part, cv: Redacted) -> m.SkillPart:
         evidence = [
@@ -183,8 +183,8 @@ class CvPredictor:
         job: Redacted,
         score: float | None,
         wanted: Sequence[Wanted],
-        made_up: Sequence[str],
-        found: Sequence[str],
+        invented_kinds: Sequence[str],
+        harm_kinds: Sequence[str],
     ) -> m.Decision:
         return m.Decision(
             cv_sha256=hashlib.sha256(plain(cv.text).encode()).hexdigest() if cv else "",
@@ -192,8 +192,8 @@ class CvPredictor:
             redacted=cv.counts() if cv else {},
             score=score,
             parts=len(wanted),
-            invented=list(made_up),
-            harms=list(found),
+            invented=list(invented_kinds),
+            harms=list(harm_kinds),
         )
 
     def _abstain(self, reason: str) -> m.CvResponse:
@@ -225,12 +225,12 @@ class CvPredictor:
         )
 
 
-def _unreadable(what: str, text: Redacted) -> str:
-    left = normal(plain(text.text))
-    if not left and text.spans:
-        return f"the {what} holds nothing but personal data"
-    reason = unreadable(left, m.LONGEST, RUNNING)
-    return reason.replace("the text", f"the {what}") if reason else ""
+def _unreadable(document_name: str, text: Redacted) -> str:
+    remaining = normalise_line(plain(text.text))
+    if not remaining and text.spans:
+        return f"the {document_name} holds nothing but personal data"
+    reason = rejection_reason(remaining, m.LONGEST, RUNNING)
+    return reason.replace("the text", f"the {document_name}") if reason else ""
 
 
 def _new_lines(source: str, rewritten: str) -> str:

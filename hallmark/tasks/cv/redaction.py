@@ -1,7 +1,7 @@
 """Remove personal data by patterns and name lists: contacts, birth date, protected attributes, names.
 
-Patterns and lists, no model: what they find is the same everywhere and can be read in one file. What they miss is
-measured by the evaluation (`names_left`, `contacts_left`).
+Patterns and lists, no model: the result is deterministic, and the rules can be reviewed in one file. Evaluation
+measures what they miss (`names_left`, `contacts_left`).
 """
 
 import bisect
@@ -27,7 +27,7 @@ _STREET = (
     r"|(?:Court|Ct|Place|Pl|Way|Square|Sq|Close)\b\.?(?=\s*(?:,|\||$))"
 )
 _GAP = r"[\s:*_|()–-]{0,12}"  # between a label and its value
-# All are looked for in one line at a time.
+# All are searched in one line at a time.
 _PATTERNS = tuple(
     (kind, re.compile(pattern, re.IGNORECASE if free else 0))
     for kind, free, pattern in (
@@ -57,7 +57,7 @@ _PHONE = re.compile(r"(?<![\w.,$€£])(?:\+|\()?\d[\d\s()./–-]{5,20}\d(?![\w%
 _DIALLED = re.compile(r"(?:tel|phone|mobile|cell|fax|call)\w*\.?[\s:*_]*$", re.IGNORECASE)
 _NO_PHONE = re.compile(
     r"^[(\s]*(?:(?:\d{1,2}[\s./–-]+)?(?:19|20)\d\d(?:[\s./–-]+|$)(?:\d{1,2}(?:[\s./–-]+|$)){0,2})+$"  # dates
-    r"|^\d{1,3}(?:[ .]\d{3})+$|^\d{1,3}(?:\.\d{1,3}){3}$"  # thousands, addresses of computers
+    r"|^\d{1,3}(?:[ .]\d{3})+$|^\d{1,3}(?:\.\d{1,3}){3}$"  # thousands separators, IP addresses
 )
 _GROUPS = re.compile(r"^\d{2,4}(?:[\s./–-]+\d{2,4}){2,4}$|^\d{3}-\d{4}$")
 _LABEL = re.compile(r"^[\s>*_#-]*(?:(?:full\s+|candidate\s+)?name)\b[*_]*\s*:[\s*_]*(?P<name>[^\s*|,][^*|,]*)", re.I)
@@ -74,7 +74,7 @@ _INSTITUTION = re.compile(
     r"|group|company|foundation|library|airport|center|centre|&)\b",
     re.IGNORECASE,
 )
-# First names that are also words or places: alone they are left, beside a surname they are not.
+# First names that are also words or places: kept when alone, redacted beside a surname.
 _COMMON = frozenset(
     """
 april august austin banks booker brook charlotte christian dallas dean diamond drew duke faith florence forest
@@ -84,7 +84,7 @@ rose ruby sage santiago savannah scott sidney sky stone summer tanner taylor tod
 will wood young chase carter mason cooper jin wei an my do so son min hana raj
 """.split()
 )
-# Words of headings, titles and trades: a line that holds one is no name.
+# Words of headings, titles and occupations: a line that holds one is no name.
 _HEADING = frozenset(
     """
 academic accountant accounting achievements address administration administrator advanced agent analyst
@@ -101,7 +101,7 @@ software specialist staff stack state statement store summary supervisor support
 technical technician technology training university user vitae warehouse web work worker writer
 """.split()
 )
-# Words that begin a sentence and no name.
+# Words that begin sentences but no names.
 _STARTS = frozenset(
     """
 a an and as at by called for from he her his i in met my new of on or our she south north east west their the
@@ -113,10 +113,10 @@ _PARTICLES = frozenset(
 van von der den de la le di da dos del bin al el y
 """.split()
 )
-_SAINTS = frozenset(("san", "santa", "los", "saint"))  # before them a name is a place
+_SAINTS = frozenset(("san", "santa", "los", "saint"))  # a name after one of them is a place
 HEADER_LINES = 4
-HEAD = 600  # characters in which contact data make a line above them a name
-PIECE = 400  # characters of a line that patterns look at in one go: none of them then takes long
+HEAD = 600  # characters; contact data within this distance confirm that a line above is a name
+PIECE = 400  # characters of a line that patterns search at once; bounds their running time
 LONGEST_NAME = 5  # words
 _BEFORE_NAME = re.compile(
     r"^[\s*_#>|\[-]*(?:\d{1,2}[.)]\s+)?(?:(?i:resume|résumé|cv|curriculum vitae)\s+(?i:of|for)\s+)?[\s*_]*"
@@ -127,12 +127,12 @@ Span = tuple[int, int, str]
 
 @dataclass(frozen=True)
 class Redacted:
-    """A text without what tells who it is about.
+    """A text without personal data.
 
     Attributes:
-        text: with placeholders such as `[NAME]`.
-        spans: (start, end, kind) of what was taken out, in the original, ascending.
-        starts: where each placeholder begins in `text`.
+        text: the text with placeholders such as `[NAME]`.
+        spans: (start, end, kind) of the removed passages, offsets in the original, ascending.
+        starts: offset of each placeholder in `text`.
     """
 
     text: str
@@ -140,7 +140,7 @@ class Redacted:
     starts: tuple[int, ...]
 
     def original(self, place: int) -> int:
-        """Find where a place of the redacted text lies in the original; of a placeholder, where the hidden begins."""
+        """Map an offset in the redacted text to the original; in a placeholder, to the start of the removed passage."""
         i = bisect.bisect_right(self.starts, place) - 1
         if i < 0:
             return place
@@ -149,14 +149,14 @@ class Redacted:
         return start if beyond < 0 else end + beyond
 
     def counts(self) -> dict[str, int]:
-        """Count what was taken out, by kind: all that an audit may keep of it."""
-        found = Counter(kind for _, _, kind in self.spans)
-        return {kind: found[kind] for kind in KINDS if found[kind]}
+        """Count the removed passages by kind: the only record of them that an audit may keep."""
+        counts = Counter(kind for _, _, kind in self.spans)
+        return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
 @dataclass(frozen=True)
 class Redactor:
-    """Finds personal data.
+    """Finds and replaces personal data.
 
     Attributes:
         given: first names, lower case.
@@ -167,32 +167,34 @@ class Redactor:
     family: frozenset[str]
 
     def redact(self, text: str, headed: bool = True) -> Redacted:
-        """Replace personal data; O(characters). `headed`: the text begins with whom it is about, as a CV does."""
+        """Replace personal data; O(characters). `headed`: the text begins with its owner's name, as a CV does."""
         contacts = list(_contacts(text))
         spans = _disjoint([*contacts, *self._names(text, contacts, headed)])
-        parts, starts, at, length = [], [], 0, 0
+        parts, starts, copied, length = [], [], 0, 0
         for start, end, kind in spans:
-            parts += [text[at:start], f"[{kind}]"]
-            length += start - at
+            parts += [text[copied:start], f"[{kind}]"]
+            length += start - copied
             starts.append(length)
             length += len(kind) + 2
-            at = end
-        return Redacted("".join([*parts, text[at:]]), tuple(spans), tuple(starts))
+            copied = end
+        return Redacted("".join([*parts, text[copied:]]), tuple(spans), tuple(starts))
 
     def _names(self, text: str, contacts: list[Span], headed: bool) -> Iterator[Span]:
-        """A name stands at the head, behind a label or a title, or is listed; then its words count everywhere."""
+        """Find names in the header, after a label or a title, and in the lists; their words then count everywhere."""
         known: set[str] = set()
         for start, end in self._header(text) if headed else ():
             yield start, end, NAME
             words = {word for word in _words(text[start:end]) if len(word) > 2 and word not in _HEADING | _PARTICLES}
-            sure = words & (self.given | self.family) or any(end <= place < end + HEAD for place, _, _ in contacts)
-            known |= words - _COMMON if sure else set()
-        for at, piece in _pieces(text):
-            if found := _LABEL.match(piece):
-                yield at + found.start("name"), at + found.end("name"), NAME
-                known |= {word for word in _words(found["name"]) if len(word) > 2 and word not in _HEADING}
-            if found := _REFEREE.search(piece):
-                yield at + found.start("name"), at + found.end("name"), NAME
+            is_confirmed = words & (self.given | self.family) or any(
+                end <= contact_start < end + HEAD for contact_start, _, _ in contacts
+            )
+            known |= words - _COMMON if is_confirmed else set()
+        for offset, piece in _pieces(text):
+            if match := _LABEL.match(piece):
+                yield offset + match.start("name"), offset + match.end("name"), NAME
+                known |= {word for word in _words(match["name"]) if len(word) > 2 and word not in _HEADING}
+            if match := _REFEREE.search(piece):
+                yield offset + match.start("name"), offset + match.end("name"), NAME
         for titled in _TITLED.finditer(text):
             if titled["name"].split()[0].lower() not in _HEADING:
                 yield titled.start(), titled.end(), NAME
@@ -207,7 +209,7 @@ class Redactor:
         yield from self._listed(text, run, known)
 
     def _listed(self, text: str, run: list[re.Match[str]], known: set[str]) -> Iterator[Span]:
-        """Look for names in a run of words that begin with capitals."""
+        """Find names in a run of words that begin with capitals."""
         words = [word[0].rstrip(".").lower().replace("’", "'") for word in run]
         i = 0
         while i < len(words):
@@ -217,7 +219,7 @@ class Redactor:
             i = max(j, i + 1)
 
     def _end_of_name(self, words: list[str], i: int, known: set[str]) -> int:
-        """Tell where a name ends that begins at `i`; `i` if none does."""
+        """Return the end of a name that begins at word `i`; `i` if no name begins there."""
         if words[i] in known:
             return i + 1
         if words[i] in self.given and not (i and words[i - 1] in _SAINTS):
@@ -234,28 +236,28 @@ class Redactor:
         return word in self.family or word in self.given or len(word) == 1
 
     def _header(self, text: str) -> Iterator[tuple[int, int]]:
-        """Find a line at the head that begins with two to five words of a name and no heading."""
-        at = seen = 0
+        """Find the first line of the header that begins with two to five words of a name and no heading."""
+        line_start = lines_seen = 0
         for line in text.split("\n"):
-            inside = _BEFORE_NAME.match(line)
-            first = inside.end() if inside else 0
+            prefix = _BEFORE_NAME.match(line)
+            first = prefix.end() if prefix else 0
             segment = _BEHIND_NAME.split(line[first : first + PIECE], maxsplit=1)[0]
             if segment.strip(" \t*_#|-:."):
-                seen += 1
+                lines_seen += 1
                 words: list[str] = []
                 end = 0
-                for found in re.finditer(r"\S+", segment):
-                    bare = found[0].rstrip("*_#:")
+                for match in re.finditer(r"\S+", segment):
+                    bare = match[0].rstrip("*_#:")
                     if bare.lower().rstrip(".") in _HEADING:
                         break
                     words.append(bare)
-                    end = found.start() + len(bare)
+                    end = match.start() + len(bare)
                 if self._is_name(words):
-                    yield at + first, at + first + end
+                    yield line_start + first, line_start + first + end
                     return
-            if seen == HEADER_LINES:
+            if lines_seen == HEADER_LINES:
                 return
-            at += len(line) + 1
+            line_start += len(line) + 1
 
     def _is_name(self, words: list[str]) -> bool:
         if not 2 <= len(words) <= LONGEST_NAME or not all(_WORD.fullmatch(word) for word in words):
@@ -266,17 +268,17 @@ class Redactor:
 
 
 def plain(redacted: str) -> str:
-    """Drop placeholders: what is encoded holds no trace of what was taken out."""
+    """Drop placeholders, so that encoded text holds no trace of the removed passages."""
     return " ".join(PLACEHOLDER.sub(" ", redacted).split())
 
 
 def legible(text: str) -> bool:
-    """Tell whether a text holds letters enough beside placeholders to be read as a unit."""
+    """Return whether a text holds enough letters besides placeholders to be encoded as a unit."""
     return sum(c.isalpha() for c in plain(text)) >= FEWEST_LETTERS
 
 
 def redactor(names: Mapping[str, list[str]]) -> Redactor:
-    """Build one from lists of `given` and `family` names, in any case."""
+    """Build a redactor from lists of `given` and `family` names, in any case."""
     return Redactor(*(frozenset(name.lower() for name in names[kind]) for kind in ("given", "family")))
 
 
@@ -285,8 +287,8 @@ def _words(text: str) -> list[str]:
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """Cut a text into lines, and long lines into pieces at a blank, with where they begin."""
-    at = 0
+    """Cut a text into lines, and long lines into pieces at spaces; yield (offset, piece)."""
+    line_start = 0
     for line in text.split("\n"):
         start = 0
         while start < len(line):
@@ -296,22 +298,22 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
                 else line.rfind(" ", start + 1, start + PIECE) + 1 or start + PIECE
             )
             if not line[start:end].isspace():
-                yield at + start, line[start:end]
+                yield line_start + start, line[start:end]
             start = end
-        at += len(line) + 1
+        line_start += len(line) + 1
 
 
 def _contacts(text: str) -> Iterator[Span]:
-    for at, piece in _pieces(text):
+    for offset, piece in _pieces(text):
         for kind, pattern in _PATTERNS:
-            for found in pattern.finditer(piece):
-                if found[0].strip():
-                    yield at + found.start(), at + found.end(), kind
-        for found in _PHONE.finditer(piece):
-            number, digits = found[0].strip(), sum(c.isdigit() for c in found[0])
-            told = number[0] in "+(0" or _DIALLED.search(piece[: found.start()]) or _GROUPS.match(number)
-            if 7 <= digits <= 15 and told and not _NO_PHONE.match(number):
-                yield at + found.start(), at + found.end(), PHONE
+            for match in pattern.finditer(piece):
+                if match[0].strip():
+                    yield offset + match.start(), offset + match.end(), kind
+        for match in _PHONE.finditer(piece):
+            number, digits = match[0].strip(), sum(c.isdigit() for c in match[0])
+            likely_phone = number[0] in "+(0" or _DIALLED.search(piece[: match.start()]) or _GROUPS.match(number)
+            if 7 <= digits <= 15 and likely_phone and not _NO_PHONE.match(number):
+                yield offset + match.start(), offset + match.end(), PHONE
 
 
 def _disjoint(spans: list[Span]) -> list[Span]:

@@ -1,11 +1,12 @@
-"""Extractive CV rewriting (reorder lines for a job), and a check that a rewriting adds no facts."""
+"""Rewrite a CV: sort list items by relevance and append shown skills; check that a rewriting adds no facts."""
 
 import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from hallmark.build import configuration
 from hallmark.tasks.cv.documents import clauses, is_heading, units
 from hallmark.tasks.cv.matching import SHOWN, Part
 
@@ -20,10 +21,10 @@ _MONTH = re.compile(
     r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b",
     re.IGNORECASE,
 )
-_OPEN = re.compile(r"\b(?:present|today|now|ongoing|current)\b")  # where an employment has no end
+_OPEN = re.compile(r"\b(?:present|today|now|ongoing|current)\b")  # an employment without an end date
 _TOKEN = re.compile(r"[^\W\d_](?:[\w&'’+#]|-(?=\w))*")
-_STEM = 4  # letters by which forms of a word are the same word
-# Words that join others and claim nothing.
+_STEM = 4  # first letters that forms of the same word share
+# Function words, which claim nothing.
 _JOINING = frozenset(
     """
 also and are been being both but during each for from had has have her his its into more most other our over
@@ -35,26 +36,27 @@ what when where which while who will with within your
 HEADING = "Relevant skills"
 
 
+@runtime_checkable
 class Rewriter(Protocol):
-    """Arranges a CV for a job."""
+    """Rewrites a CV for a job."""
 
     def rewrite(self, cv: str, relevance: Callable[[str], float], parts: Sequence[Part], skills: Sequence[str]) -> str:
-        """Return the new text.
+        """Return the rewritten text.
 
         Args:
-            cv: the tidy document, not redacted: it goes back to whom it is about.
-            relevance: of one line, for the job.
-            parts: of the score.
-            skills: names, by number.
+            cv: the tidy document, not redacted: it is returned to its owner.
+            relevance: relevance of one line for the job.
+            parts: parts of the score.
+            skills: names of the skills, by index.
         """
 
 
-@dataclass(frozen=True)
+@configuration
 class Extractive:
-    """Moves what matters up and names what is shown; writes no sentence of its own.
+    """Moves relevant lines up and names the skills that are shown; writes no sentence of its own.
 
     Attributes:
-        name_skills: how many of the skills that the CV shows are listed at its end, in the list's own words.
+        name_skills: maximum number of shown skills that are named at the end of the CV, in the list's own words.
     """
 
     name_skills: int
@@ -62,9 +64,9 @@ class Extractive:
     def rewrite(self, cv: str, relevance: Callable[[str], float], parts: Sequence[Part], skills: Sequence[str]) -> str:
         """Sort the items of every list by relevance, and list skills; see `Rewriter`."""
         lines: list[str] = []
-        block: list[list[str]] = []  # items side by side, each with the lines that belong to it
+        block: list[list[str]] = []  # adjacent items of one list, each with its lines
 
-        def settle() -> None:
+        def flush_block() -> None:
             lines.extend(
                 line for item in sorted(block, key=lambda i: max(map(relevance, i)), reverse=True) for line in item
             )
@@ -76,27 +78,27 @@ class Extractive:
                 block[-1].append(line)
             elif _ITEM.match(line):
                 if block and indent != len(block[0][0]) - len(block[0][0].lstrip()):
-                    settle()
+                    flush_block()
                 block.append([line])
             else:
-                settle()
+                flush_block()
                 lines.append(line)
         text = "\n".join(lines[:-1])
         best = sorted((part for part in parts if part.coverage >= SHOWN), key=lambda part: -part.points)
-        named = [skills[part.wanted.skill] for part in best[: self.name_skills]]
-        listed = [skill for skill in named if skill.lower() not in cv.lower()]
-        if not listed:
+        best_names = [skills[part.wanted.skill] for part in best[: self.name_skills]]
+        unnamed = [skill for skill in best_names if skill.lower() not in cv.lower()]
+        if not unnamed:
             return text
-        return text.rstrip("\n") + f"\n\n{HEADING}\n" + "\n".join(f"- {skill}" for skill in listed)
+        return text.rstrip("\n") + f"\n\n{HEADING}\n" + "\n".join(f"- {skill}" for skill in unnamed)
 
 
 @dataclass(frozen=True)
 class Invented:
-    """Something in a rewritten CV that its source does not hold.
+    """A claim of a rewritten CV that its source does not support.
 
     Attributes:
-        kind: number, date, name or skill.
-        text: what.
+        kind: number, date, name, word or skill.
+        text: the word, the skill or the line.
     """
 
     kind: str
@@ -106,62 +108,64 @@ class Invented:
 def invented(
     source: str, rewritten: str, told: str, skills_of: Callable[[str], list[str]], shows: Callable[[str], bool]
 ) -> list[Invented]:
-    """List what a rewriter has made up: the rewriting is refused if there is anything.
+    """List the claims that a rewriter has invented; a rewriting with any invention is refused.
 
-    What a new line says must stand in one line of the source: its numbers, its months and its names together, with half
-    of its other words, so that a year cannot move to another employer. Its other words must be the source's somewhere,
-    in any form. It refuses too much rather than too little.
+    The numbers, months and names of a new line must occur together in one line of the source, with half of its other
+    words, so that a year cannot move to another employer. Its other words must occur anywhere in the source, in any
+    form. The check prefers to refuse too much rather than too little.
 
     Args:
         source: the CV.
-        rewritten: what a rewriter made of it.
+        rewritten: the text of the rewriter.
         told: the CV without personal data: a birth year or a street is no fact about work.
-        skills_of: names the skills that a new line speaks of.
-        shows: tells whether the source shows a skill.
+        skills_of: returns the skills that a new line mentions.
+        shows: returns whether the source shows a skill.
     """
-    known = {line.strip() for line in source.split("\n")}
-    new = [line.strip() for line in rewritten.split("\n") if line.strip() and line.strip() not in known]
-    held = []
+    known_lines = {line.strip() for line in source.split("\n")}
+    new_lines = [line.strip() for line in rewritten.split("\n") if line.strip() and line.strip() not in known_lines]
+    source_lines = []
     for line in told.split("\n"):
-        written = {word.lower() for word in _TOKEN.findall(line)}
-        held.append((_facts(line), written, set(map(_stem, written))))
-    everywhere = {stem for *_, stems in held for stem in stems}
-    found: list[Invented] = []
-    for line in new:
+        line_words = {word.lower() for word in _TOKEN.findall(line)}
+        source_lines.append((_facts(line), line_words, set(map(_stem, line_words))))
+    source_stems = {stem for *_, stems in source_lines for stem in stems}
+    inventions: list[Invented] = []
+    for line in new_lines:
         if is_heading(line):
             continue
-        offered = {
+        mentioned = {
             skill: shows(skill) for unit in units(line) for part in clauses(unit.text) for skill in skills_of(part)
         }
-        found += [Invented("skill", skill) for skill, there in offered.items() if not there]
-        own = {_stem(word) for skill, there in offered.items() if there for word in _TOKEN.findall(skill)}
+        inventions += [Invented("skill", skill) for skill, is_shown in mentioned.items() if not is_shown]
+        shown_stems = {
+            _stem(word) for skill, is_shown in mentioned.items() if is_shown for word in _TOKEN.findall(skill)
+        }
         words = [
             word
             for word in _TOKEN.findall(line)
             if len(word) >= (2 if word[0].isupper() else _STEM) and word.lower() not in _JOINING
         ]
-        found += [
+        inventions += [
             Invented("name" if word[0].isupper() else "word", word)
             for word in words
-            if _stem(word) not in everywhere | own
+            if _stem(word) not in source_stems | shown_stems
         ]
         facts, names = _facts(line), {word.lower() for word in words[1:] if word[0].isupper()}
-        names -= {word.lower() for skill, there in offered.items() if there for word in _TOKEN.findall(skill)}
-        others = {_stem(word) for word in words}
+        names -= {word.lower() for skill, is_shown in mentioned.items() if is_shown for word in _TOKEN.findall(skill)}
+        word_stems = {_stem(word) for word in words}
         if (facts or names) and not any(
-            facts <= theirs and names <= written and 2 * len(others & stems) >= len(others)
-            for theirs, written, stems in held
+            facts <= line_facts and names <= line_words and 2 * len(word_stems & stems) >= len(word_stems)
+            for line_facts, line_words, stems in source_lines
         ):
             kinds = {"date" if _MONTH.fullmatch(fact) else "number" for fact in facts} or {"name"}
-            found += [Invented(kind, line) for kind in sorted(kinds)]
-    return list(dict.fromkeys(found))
+            inventions += [Invented(kind, line) for kind in sorted(kinds)]
+    return list(dict.fromkeys(inventions))
 
 
 def _facts(line: str) -> set[str]:
-    """Numbers and months of a line, and beside them "present"; lower case, without separators of thousands."""
-    found = [text.lower() for pattern in (_NUMBER, _MONTH) for text in pattern.findall(line)]
-    open_ended = _OPEN.findall(line.lower()) if found else []
-    return {re.sub(r"(?<=\d),(?=\d{3}\b)", "", text) for text in (*found, *open_ended)}
+    """Return the numbers and months of a line, and "present" beside them; lower case, no thousands separators."""
+    facts = [text.lower() for pattern in (_NUMBER, _MONTH) for text in pattern.findall(line)]
+    open_ended = _OPEN.findall(line.lower()) if facts else []
+    return {re.sub(r"(?<=\d),(?=\d{3}\b)", "", text) for text in (*facts, *open_ended)}
 
 
 def _stem(word: str) -> str:

@@ -1,19 +1,19 @@
-"""Sources of the CV task: a seeded generator, or public sets of ESCO skills, job sentences, CVs and names.
+"""Load public sets of ESCO skills, job sentences, CVs and names, or simulate them.
 
-One table of all: `kind` says what a row is, see `KINDS`.
+All rows form one table; the column `kind` is the type of a row, see `KINDS`.
 """
 
 import csv
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hallmark.contracts import Progress, Raw, silent
+from hallmark.build import Count, Tuple, configuration
+from hallmark.contracts import Progress, Raw, no_progress
 from hallmark.errors import SourceError
 from hallmark.files import sha256
 from hallmark.read.pointers import check_pointer
@@ -21,8 +21,8 @@ from hallmark.read.tables import read_table
 from hallmark.read.validation import require_columns
 from hallmark.tasks.cv import names, phrases
 
-COLUMNS = ("subject_id", "kind", "text", "label", "of", "part")
-"""`label` is a skill, an occupation or a group; `of` the sentence that a span is from; `part` learn or test."""
+COLUMNS = ("subject_id", "kind", "text", "label", "of", "split")
+"""`label` is a skill, an occupation or a group; `of` is the sentence that a span is from; `split` is learn or test."""
 
 SENTENCE, SPAN, SKILL, JOB, CV, WHOLE_NAME, GIVEN, FAMILY = (
     "sentence", "span", "skill", "job", "cv", "name", "given", "family",
@@ -39,28 +39,25 @@ def _raw(rows: Iterable[tuple[str, ...]], origin: dict[str, Any]) -> Raw:
 
 
 def _gazetteer(source: str) -> list[tuple[str, ...]]:
-    listed = ((GIVEN, names.given_names()), (FAMILY, names.surnames()))
-    return [(source, kind, name, "", "", "") for kind, all_of_them in listed for name in all_of_them]
+    name_lists = ((GIVEN, names.given_names()), (FAMILY, names.surnames()))
+    return [(source, kind, name, "", "", "") for kind, listed_names in name_lists for name in listed_names]
 
 
-@dataclass(frozen=True)
+@configuration
 class EscoSkills:
-    """Job-advertisement sentences labelled with ESCO skills, and made-up CVs of an audit, as published.
+    """Published job-advertisement sentences labelled with ESCO skills, and generated CVs of a published audit.
 
     Attributes:
-        directory: of the files.
-        sets: names of the annotated sets: `NAME_validation_annotations.csv` is learned from, `NAME_test_…` tested on. A
-            set may have the second alone, but not all of them.
+        directory: directory of the files.
+        sets: names of the annotated sets: `NAME_validation_annotations.csv` is split into train and valid,
+            `NAME_test_…` is test. The first file may be missing, but not for all sets.
     """
 
     directory: str
-    sets: tuple[str, ...]
+    sets: Tuple[str]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sets", tuple(self.sets))
-
-    def load(self, progress: Progress = silent) -> Raw:
-        """Read all of it."""
+    def load(self, progress: Progress = no_progress) -> Raw:
+        """Read all files."""
         digests: dict[str, str] = {}
 
         def file(name: str) -> Path:
@@ -73,18 +70,18 @@ class EscoSkills:
 
         skills = [line.strip() for line in _text(file("skills_en_label.txt")).splitlines() if line.strip()]
         rows: list[tuple[str, ...]] = [("esco", SKILL, skill, skill, "", "") for skill in dict.fromkeys(skills)]
-        learned = [name for name in self.sets if (Path(self.directory) / _learned(name)).is_file()]
+        sets_to_learn = [name for name in self.sets if (Path(self.directory) / _learned(name)).is_file()]
         for name in self.sets:
-            if name in (learned or self.sets[:1]):
+            if name in (sets_to_learn or self.sets[:1]):
                 rows += _annotated(name, file(_learned(name)), LEARN)
             rows += _annotated(name, file(f"{name}_test_annotations.csv"), TEST)
         rows += _audit_cvs(_json(file("resumes_to_rank.json")))
         for sex, published in (("M", "top_mens_names.json"), ("W", "top_womens_names.json")):
-            found: dict[str, list[str]] = _json(file(published))
+            names_by_group: dict[str, list[str]] = _json(file(published))
             rows += [
                 ("audit", WHOLE_NAME, name.title(), f"{group}_{sex}", "", TEST)
-                for group, listed in found.items()
-                for name in listed
+                for group, group_names in names_by_group.items()
+                for name in group_names
             ]
         census = csv.reader(_text(file("Names_2010Census_Top1000.csv")).splitlines())
         rows += [
@@ -99,27 +96,27 @@ def _learned(name: str) -> str:
     return f"{name}_validation_annotations.csv"
 
 
-def _annotated(name: str, path: Path, part: str) -> list[tuple[str, ...]]:
+def _annotated(name: str, path: Path, split: str) -> list[tuple[str, ...]]:
     frame = read_table(path, ("sentence", "label"), "data.directory", text=str)
     require_columns(frame, ("sentence", "label"), str(path))
-    frame = frame.reindex(columns=["sentence", "span", "sub_span", "label"])  # a set may mark no spans
+    frame = frame.reindex(columns=["sentence", "span", "sub_span", "label"])  # a set may have no spans
     rows: list[tuple[str, ...]] = []
     for sentence, span, sub_span, label in frame.itertuples(index=False):
         skill = str(label).strip()
         if skill in NO_SKILL or not isinstance(sentence, str):
             continue  # the annotators found no skill that fits
-        rows.append((name, SENTENCE, sentence, skill, sentence, part))
-        if part == LEARN:
+        rows.append((name, SENTENCE, sentence, skill, sentence, split))
+        if split == LEARN:
             pieces = (span, sub_span)
-            rows += [(name, SPAN, piece, skill, sentence, part) for piece in pieces if isinstance(piece, str)]
+            rows += [(name, SPAN, piece, skill, sentence, split) for piece in pieces if isinstance(piece, str)]
     return rows
 
 
-def _audit_cvs(found: Any) -> list[tuple[str, ...]]:
+def _audit_cvs(occupations: Any) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for occupation, given in found.items():
-        rows.append(("audit", JOB, given["jd"], occupation, "", TEST))
-        rows += [("audit", CV, text, occupation, "", TEST) for text in given["resumes"] if SLOT in text]
+    for occupation, documents in occupations.items():
+        rows.append(("audit", JOB, documents["jd"], occupation, "", TEST))
+        rows += [("audit", CV, text, occupation, "", TEST) for text in documents["resumes"] if SLOT in text]
     return rows
 
 
@@ -137,41 +134,41 @@ def _json(path: Path) -> Any:
         raise SourceError(f"{path} is not JSON ({error.msg} at line {error.lineno}): fetch it again") from error
 
 
-@dataclass(frozen=True)
-class MadeUpLabourMarket:
-    """Seeded job sentences, jobs and CVs from wordings: enough to learn from, and about nobody.
+@configuration
+class SimulatedJobs:
+    """Job sentences, jobs and CVs from seeded wordings: enough to fit on, without real people.
 
     Attributes:
-        sentences: a wording of a skill is used in.
-        cvs: of every occupation.
-        seed: of everything.
+        sentences: number of sentences per wording of a skill.
+        cvs: number of CVs per occupation.
+        seed: seed of the generator.
     """
 
-    sentences: int
-    cvs: int
+    sentences: Count
+    cvs: Count
     seed: int
 
-    def load(self, progress: Progress = silent) -> Raw:
-        """Make them."""
+    def load(self, progress: Progress = no_progress) -> Raw:
+        """Generate the rows."""
         rng = np.random.default_rng(self.seed)
         rows: list[tuple[str, ...]] = []
         pools = {**phrases.SKILLS, "everywhere": phrases.GENERAL}
         for skill in [*(skill for pool in pools.values() for skill in pool), *phrases.OTHERS]:
-            rows.append(("made_up", SKILL, skill, skill, "", ""))
+            rows.append(("simulated", SKILL, skill, skill, "", ""))
         for occupation, pool in pools.items():
             for skill, wordings in pool.items():
                 for i, wording in enumerate((skill, *wordings)):
-                    part = TEST if i == len(wordings) else LEARN
-                    if part == LEARN:
-                        rows.append((occupation, SPAN, wording, skill, wording, part))
+                    split = TEST if i == len(wordings) else LEARN
+                    if split == LEARN:
+                        rows.append((occupation, SPAN, wording, skill, wording, split))
                     for _ in range(self.sentences):
-                        rows += _demand(rng, occupation, pool, skill, i, part)
+                        rows += _demand(rng, occupation, pool, skill, i, split)
         for occupation, pool in phrases.SKILLS.items():
             rows.append((occupation, JOB, _job(rng, occupation, pool), occupation, "", TEST))
             rows += [(occupation, CV, _cv(rng, occupation, pool), occupation, "", TEST) for _ in range(self.cvs)]
-        for group, listed in names.audited().items():
-            rows += [("audit", WHOLE_NAME, name, group, "", TEST) for name in listed]
-        return _raw([*rows, *_gazetteer("gazetteer")], {"made_up": self.seed})
+        for group, group_names in names.audited().items():
+            rows += [("audit", WHOLE_NAME, name, group, "", TEST) for name in group_names]
+        return _raw([*rows, *_gazetteer("gazetteer")], {"simulated": self.seed})
 
 
 def _pick(rng: np.random.Generator, options: Any) -> Any:
@@ -179,16 +176,16 @@ def _pick(rng: np.random.Generator, options: Any) -> Any:
 
 
 def _demand(
-    rng: np.random.Generator, occupation: str, pool: dict[str, tuple[str, ...]], skill: str, wording: int, part: str
+    rng: np.random.Generator, occupation: str, pool: dict[str, tuple[str, ...]], skill: str, wording: int, split: str
 ) -> list[tuple[str, ...]]:
-    """Ask for one skill, now and then for two: one row a skill of the sentence."""
-    said = (skill, *pool[skill])[wording]
+    """Generate a sentence that asks for one skill or, in 30% of cases, for two; one row per skill."""
+    phrase = (skill, *pool[skill])[wording]
     if rng.random() < 0.3:
         other = _pick(rng, [name for name in pool if name != skill])
-        text = _pick(rng, phrases.PAIRED).format(said, (other, *pool[other])[wording])
-        return [(occupation, SENTENCE, text, name, text, part) for name in (skill, other)]
-    text = _pick(rng, phrases.DEMANDS).format(said)
-    return [(occupation, SENTENCE, text, skill, text, part)]
+        text = _pick(rng, phrases.PAIRED).format(phrase, (other, *pool[other])[wording])
+        return [(occupation, SENTENCE, text, name, text, split) for name in (skill, other)]
+    text = _pick(rng, phrases.DEMANDS).format(phrase)
+    return [(occupation, SENTENCE, text, skill, text, split)]
 
 
 def _job(rng: np.random.Generator, occupation: str, pool: dict[str, tuple[str, ...]]) -> str:
@@ -213,13 +210,13 @@ def _cv(rng: np.random.Generator, occupation: str, pool: dict[str, tuple[str, ..
         "PROFESSIONAL EXPERIENCE",
     ]
     year = int(rng.integers(2019, 2024))
-    own = rng.permutation([*pool]).tolist()
-    for skills in (own[:3], own[3:5]):
+    cv_skills = rng.permutation([*pool]).tolist()
+    for skills in (cv_skills[:3], cv_skills[3:5]):
         since = year - int(rng.integers(2, 6))
         lines += ["", f"{occupation.title()}, {_pick(rng, phrases.EMPLOYERS)}, {since} - {year}"]
         for skill in skills:
-            said = _pick(rng, pool[skill])
-            line = _pick(rng, phrases.DONE).format(said, n=int(rng.integers(2, 60)))
+            phrase = _pick(rng, pool[skill])
+            line = _pick(rng, phrases.DONE).format(phrase, n=int(rng.integers(2, 60)))
             lines.append(line[:2] + line[2].upper() + line[3:])
         year = since
     lines += ["", "EDUCATION", f"Diploma, {_pick(rng, phrases.PLACES)} College, {year}", "", "SKILLS"]

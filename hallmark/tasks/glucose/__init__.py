@@ -1,1 +1,1 @@
-"""Glucose forecasting for people: sources, cleaning, metrics, request and response, safety."""
+"""Glucose forecasting: sources, cleaning, metrics, request and response, safety."""

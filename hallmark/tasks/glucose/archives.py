@@ -1,16 +1,18 @@
-"""Sources in the Glucose-ML layout: a zip with one metadata table and one CSV per person."""
+"""Load zips in the Glucose-ML layout: one metadata table and one CSV per subject."""
 
 import csv
 import io
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
 
-from hallmark.contracts import Progress, Raw, silent
+from hallmark.build import Tuple, configuration
+from hallmark.contracts import Progress, Raw, no_progress
 from hallmark.errors import SourceError
 from hallmark.files import sha256
 from hallmark.read.pointers import check_pointer
@@ -20,27 +22,22 @@ MAX_BYTES = 2 * 1024**3  # unpacked; the largest public set has 40 MB
 FILES = "-extracted-glucose-files/"
 
 
-@dataclass(frozen=True)
+@configuration
 class GlucoseML:
-    """Some of the zips, read together.
+    """Selected zips in the Glucose-ML layout, read together.
 
     Attributes:
-        directory: where the zips lie (`dvc pull` puts them there).
+        directory: directory of the zips (`dvc pull` puts them there).
         sets: names of the zips without `.zip`.
-        exclude: subject_id → why it is left out.
+        exclude: subject_id → reason for its exclusion.
     """
 
     directory: str
-    sets: tuple[str, ...]
+    sets: Annotated[Tuple[str], Field(min_length=1)]
     exclude: Mapping[str, str]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sets", tuple(self.sets))
-        if not self.sets:
-            raise ValueError("sets is empty: name at least one")
-
-    def load(self, progress: Progress = silent) -> Raw:
-        """Read every person of every set, values as they stand in the files."""
+    def load(self, progress: Progress = no_progress) -> Raw:
+        """Read every subject of every set; values stay as they are in the files."""
         rows, subjects, origin = [], [], {}
         for i, name in enumerate(self.sets):
             path = Path(self.directory) / f"{name}.zip"
@@ -53,7 +50,9 @@ class GlucoseML:
             subjects.append(set_subjects)
             origin[name] = {"file": path.name, "sha256": sha256(path)}
         progress("read", len(self.sets), len(self.sets), "done")
-        excluded = {person: why for person, why in self.exclude.items() if person.split("/")[0] in self.sets}
+        excluded = {
+            subject_id: reason for subject_id, reason in self.exclude.items() if subject_id.split("/")[0] in self.sets
+        }
         return Raw(
             pd.concat(rows, ignore_index=True), pd.concat(subjects, ignore_index=True), {"sets": origin}, excluded
         )
@@ -85,18 +84,20 @@ def read_archive(path: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         wanted = [
             m for m in members if "__MACOSX" not in m.filename and not PurePosixPath(m.filename).name.startswith(".")
         ]
-        people = sorted(
+        subject_files = sorted(
             (m for m in wanted if FILES in m.filename and m.filename.endswith(".csv")), key=lambda m: m.filename
         )
-        if not people:
+        if not subject_files:
             raise SourceError(f"{path} has no '*{FILES}*.csv': it is not in the Glucose-ML layout")
-        tables = [m for m in wanted if m.filename.endswith("-metadata.csv")]
-        known = _metadata(_bytes(archive, tables[0], path), name) if tables else {}
+        metadata_files = [m for m in wanted if m.filename.endswith("-metadata.csv")]
+        metadata = _metadata(_bytes(archive, metadata_files[0], path), name) if metadata_files else {}
         frames, subjects = [], []
-        for member in people:
-            person = PurePosixPath(member.filename).stem
-            frames.append(_person(_bytes(archive, member, path), f"{name}/{person}", name, f"{path}:{member.filename}"))
-            subjects.append({"subject_id": f"{name}/{person}", **_known(known, person)})
+        for member in subject_files:
+            subject = PurePosixPath(member.filename).stem
+            frames.append(
+                _person(_bytes(archive, member, path), f"{name}/{subject}", name, f"{path}:{member.filename}")
+            )
+            subjects.append({"subject_id": f"{name}/{subject}", **_known(metadata, subject)})
     return pd.concat(frames, ignore_index=True), pd.DataFrame(subjects)
 
 
@@ -115,13 +116,13 @@ def _person(data: bytes, subject_id: str, name: str, where: str) -> pd.DataFrame
     for column in ("timestamp", "glucose_value_mg_dl"):
         if column not in frame.columns:
             raise SourceError(f"{where} has no column {column!r} (found: {', '.join(frame.columns)})")
-    stamps = frame["timestamp"].str.strip()
-    if len(stamps) and bool((~stamps.str.contains(r"[-/]", regex=True)).all()):
-        stamps = _unwrap_clock(stamps, where)
+    timestamps = frame["timestamp"].str.strip()
+    if len(timestamps) and bool((~timestamps.str.contains(r"[-/]", regex=True)).all()):
+        timestamps = _unwrap_clock(timestamps, where)
     return pd.DataFrame(
         {
             "subject_id": subject_id,
-            "timestamp": stamps,
+            "timestamp": timestamps,
             "glucose": frame["glucose_value_mg_dl"].str.strip(),
             "source": name,
         }
@@ -129,7 +130,7 @@ def _person(data: bytes, subject_id: str, name: str, where: str) -> pd.DataFrame
 
 
 def _unwrap_clock(stamps: "pd.Series[str]", where: str) -> "pd.Series[str]":
-    """Give clock times without a date (HH:MM:SS) a date, a new day wherever the clock runs backwards in row order."""
+    """Add dates to clock times (HH:MM:SS): a new day begins wherever the clock runs backwards in row order."""
     clock = pd.to_timedelta(stamps.where(stamps.str.count(":") == 2, stamps + ":00"), errors="coerce")
     if clock.isna().any():
         raise SourceError(
@@ -147,9 +148,9 @@ def _metadata(data: bytes, name: str) -> dict[str, Mapping[str, str]]:
     }
 
 
-def _known(known: Mapping[str, Mapping[str, str]], person: str) -> dict[str, str | None]:
-    """Map one person's metadata to the subject table; what is not said stays missing."""
-    row = known.get(person) or known.get(person.removeprefix("Subject ").strip()) or {}
+def _known(metadata: Mapping[str, Mapping[str, str]], subject: str) -> dict[str, str | None]:
+    """Map one subject's metadata to the subject table; absent values stay missing."""
+    row = metadata.get(subject) or metadata.get(subject.removeprefix("Subject ").strip()) or {}
 
     def first(*names: str) -> str:
         return next((row[n] for n in names if row.get(n)), "")

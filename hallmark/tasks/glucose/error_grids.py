@@ -39,7 +39,7 @@ def clarke_zone(reference_mg_dl: npt.ArrayLike, predicted_mg_dl: npt.ArrayLike) 
 
     The paper defines the zones in words and a figure: A is at most 20% off, or both below 70;
     treatment targets 70 to 180, and it is failing to treat below 70 or above 240 that harms.
-    The lines of the figure, hence the equations, are the reading that implementations share:
+    The lines of the figure, hence the equations, are the interpretation that implementations share:
     upper C above `reference + 110`, lower C below `7/5 reference - 182` for 130 to 180. Upper C
     is not cut off at reference 290, where its line merely leaves the 400 mg/dL figure.
 
@@ -121,10 +121,10 @@ def _checked(reference_mg_dl: npt.ArrayLike, predicted_mg_dl: npt.ArrayLike) -> 
             "pass one prediction for each reference."
         )
     for name, values in (("reference_mg_dl", reference), ("predicted_mg_dl", predicted)):
-        refused = ~(np.isfinite(values) & (values >= 0))
-        if refused.any():
+        invalid = ~(np.isfinite(values) & (values >= 0))
+        if invalid.any():
             raise ValueError(
-                f"{name} holds {int(refused.sum())} values that are no concentration, the first "
-                f"is {values[refused][0]}: drop pairs without a reading, clip predictions at 0."
+                f"{name} holds {int(invalid.sum())} values that are no concentration, the first "
+                f"is {values[invalid][0]}: drop pairs without a reading, clip predictions at 0."
             )
     return reference, predicted

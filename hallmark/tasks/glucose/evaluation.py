@@ -1,36 +1,41 @@
 """Evaluate glucose forecasts: the family's metrics, hypo- and hyperglycaemia, clinical error grids."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from hallmark.arrays import Array, Floats
-from hallmark.contracts import Metric
+from hallmark.build import configuration
+from hallmark.contracts import Evaluation, Metric, Prepared, Progress
 from hallmark.families.forecasting.evaluation import ForecastEvaluation
 from hallmark.families.forecasting.learner import ForecastLearner
-from hallmark.families.forecasting.panel import Grid
+from hallmark.families.forecasting.panel import TimeGrid
 from hallmark.families.forecasting.scores import Row, score_events
 from hallmark.families.forecasting.task import ForecastTask
+from hallmark.judge.bootstrap import group_differences
 from hallmark.judge.pictures import draw_grid
 from hallmark.tasks.glucose.cleaning import GROUPS
 from hallmark.tasks.glucose.error_grids import ZONES, clarke_zone, parkes_zone
 from hallmark.tasks.glucose.task import GlucoseTask
 
 HYPO_MG_DL, HYPER_MG_DL = 70.0, 180.0
+OPPORTUNITY = {event: f"equal_opportunity_{event}" for event in ("hypo", "hyper")}
+"""Event → metric: the largest difference of its recall between two groups."""
 CLINICAL = (
     *(f"{event}_{kind}" for event in ("hypo", "hyper") for kind in ("recall", "precision")),
     *(f"{grid}_{zones}" for grid in ("clarke", "parkes") for zones in ("a", "ab")),
 )
 
 
-@dataclass(frozen=True)
+@configuration
 class GlucoseEvaluation(ForecastEvaluation):
-    """The shared evaluation, and clinical figures.
+    """Evaluates with the metrics of the forecasting family and with clinical metrics.
 
     Attributes:
-        event_minutes: horizon of the hypo and hyper figures and of the error grids.
+        event_minutes: horizon of the hypo and hyper metrics and of the error grids, minutes.
     """
 
     evaluates = (GlucoseTask, ForecastLearner)
@@ -39,24 +44,50 @@ class GlucoseEvaluation(ForecastEvaluation):
     event_minutes: int
 
     def metrics(self, task: ForecastTask, learner: ForecastLearner) -> Mapping[str, Metric]:
-        """Every metric, by name; ValueError for a horizon that the grid does not have."""
+        """Return every metric, by name; raises ValueError for a horizon that the grid does not have."""
         task.grid.index_of(self.event_minutes)
         return super().metrics(task, learner)
 
     @property
     def further(self) -> Mapping[str, Metric]:
-        """Recall and precision of events, shares of the error grids' zones."""
-        return {name: Metric(name, "", "higher") for name in CLINICAL}
+        """Return recall and precision of events, and shares of the error grids' zones."""
+        clinical = {name: Metric(name, "", "higher") for name in CLINICAL}
+        return {**clinical, **{name: Metric(name, "", "lower") for name in OPPORTUNITY.values()}}
+
+    @property
+    def further_tables(self) -> tuple[tuple[str, str], ...]:
+        """Return the tables of equal opportunity, one per column of groups."""
+        return tuple((name, group) for name in OPPORTUNITY.values() for group in self.groups)
+
+    def evaluate(
+        self,
+        task: ForecastTask,
+        learner: ForecastLearner,
+        prepared: Prepared,
+        model: Path,
+        champion: Path | None,
+        out: Path,
+        progress: Progress,
+    ) -> Evaluation:
+        """Score everything on test, and compare groups by the recall of hypo- and hyperglycaemia."""
+        evaluation = super().evaluate(task, learner, prepared, model, champion, out, progress)
+        horizon = str(self.event_minutes)
+        differences = [
+            group_differences(evaluation.scores, f"{event}_recall", horizon, self.groups, name, self.seed)
+            for event, name in OPPORTUNITY.items()
+        ]
+        measured = [rows for rows in differences if not rows.empty]
+        return replace(evaluation, summary=pd.concat([evaluation.summary, *measured], ignore_index=True))
 
     def score_further(
-        self, grid: Grid, levels: tuple[float, ...], mean: Floats, quantiles: Floats | None, target: Floats
+        self, grid: TimeGrid, levels: tuple[float, ...], mean: Floats, quantiles: Floats | None, target: Floats
     ) -> list[Row]:
         """Score error grids and events at the event horizon; see `ForecastEvaluation.score_further`.
 
-        An event is called when the 10% (90%) quantile crosses the bound; without quantiles, when the mean does.
+        An event is predicted when the 10% (90%) quantile crosses the bound; without quantiles, when the mean does.
         """
-        at = self.event_minutes
-        i = grid.index_of(at)
+        horizon = self.event_minutes
+        i = grid.index_of(horizon)
         known = ~np.isnan(target[:, i])
         if not known.any():
             return []
@@ -64,15 +95,15 @@ class GlucoseEvaluation(ForecastEvaluation):
         rows: list[Row] = []
         for name, zones in (("clarke", clarke_zone), ("parkes", parkes_zone)):
             zone = zones(reference, predicted)
-            rows.append((f"{name}_a", str(at), float((zone == 0).mean()), len(zone)))
-            rows.append((f"{name}_ab", str(at), float((zone <= 1).mean()), len(zone)))
+            rows.append((f"{name}_a", str(horizon), float((zone == 0).mean()), len(zone)))
+            rows.append((f"{name}_ab", str(horizon), float((zone <= 1).mean()), len(zone)))
         low = mean[:, i] if quantiles is None or 0.1 not in levels else quantiles[:, i, levels.index(0.1)]
         high = mean[:, i] if quantiles is None or 0.9 not in levels else quantiles[:, i, levels.index(0.9)]
-        said = {"hypo": low < HYPO_MG_DL, "hyper": high > HYPER_MG_DL}
-        was = {"hypo": target[:, i] < HYPO_MG_DL, "hyper": target[:, i] > HYPER_MG_DL}
-        return rows + score_events(said, was, known, str(at))
+        predicted_events = {"hypo": low < HYPO_MG_DL, "hyper": high > HYPER_MG_DL}
+        observed_events = {"hypo": target[:, i] < HYPO_MG_DL, "hyper": target[:, i] > HYPER_MG_DL}
+        return rows + score_events(predicted_events, observed_events, known, str(horizon))
 
-    def keep_further(self, grid: Grid, mean: Floats, target: Floats) -> Array:
+    def collect_further(self, grid: TimeGrid, mean: Floats, target: Floats) -> Array:
         """Keep every fourth pair of reading and forecast at the event horizon, (N, 2)."""
         i = grid.index_of(self.event_minutes)
         known = ~np.isnan(target[:, i])
@@ -81,11 +112,11 @@ class GlucoseEvaluation(ForecastEvaluation):
     def draw_further(self, task: GlucoseTask, out: Path, kept: Array) -> dict[str, str]:
         """Draw the error grids; see `ForecastEvaluation.draw_further`."""
         reference, predicted = kept[:, 0].astype(float), np.maximum(kept[:, 1], 0).astype(float)
-        found = {}
+        captions = {}
         for name, zones in (("clarke", clarke_zone), ("parkes", parkes_zone)):
             zone = zones(reference, predicted)
             share = ", ".join(f"{z} {np.mean(zone == j):.1%}" for j, z in enumerate(ZONES))
             title = f"{name.title()} grid @{self.event_minutes} min"
             draw_grid(out / f"{name}.png", reference, predicted, zone, title, task.unit)
-            found[f"{name}.png"] = f"{title}: {share}"
-        return found
+            captions[f"{name}.png"] = f"{title}: {share}"
+        return captions

@@ -17,8 +17,8 @@ DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 MOST_READINGS = 1200  # over four days at 5 minutes
 
-LOWEST_MG_DL, HIGHEST_MG_DL = 10.0, 600.0  # outside it is no reading of any sensor on the market
-SUSPECT_MMOL = 30.0  # a median below this is not in mg/dL
+LOWEST_MG_DL, HIGHEST_MG_DL = 10.0, 600.0  # no sensor on the market reads values outside
+SUSPECT_MMOL = 30.0  # mg/dL; a lower median is taken for mmol/L
 
 EARLIEST, LATEST = datetime(1970, 1, 1), datetime(2200, 1, 1)  # minutes since 1970 are counted in 32 bits
 
@@ -43,7 +43,7 @@ class Reading(BaseModel):
 
 
 class GlucoseRequest(BaseModel):
-    """What a forecast is made from."""
+    """The readings that a forecast is computed from."""
 
     model_config = STRICT
     subject_id: Annotated[str | None, Field(max_length=200, description="None for a newcomer")] = None
@@ -61,7 +61,7 @@ class GlucoseRequest(BaseModel):
 
 
 class Provenance(BaseModel):
-    """Which input rows an answer rests on."""
+    """The input rows that a response is computed from."""
 
     model_config = STRICT
     rows_used: int
@@ -82,7 +82,7 @@ class Interval(BaseModel):
 
 
 class Forecast(BaseModel):
-    """One horizon."""
+    """The forecast at one horizon."""
 
     model_config = STRICT
     minutes: int
@@ -92,7 +92,7 @@ class Forecast(BaseModel):
 
 
 class GlucoseResponse(BaseModel):
-    """An answer: a forecast at every horizon, or an abstention with its reason; never a silent guess."""
+    """A forecast at every horizon, or an abstention with its reason."""
 
     model_config = STRICT
     status: Literal["forecast", "abstained"]
@@ -111,7 +111,7 @@ class GlucoseResponse(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "GlucoseResponse":
-        """A forecast has steps and a model and no reason; an abstention has a reason and nothing else."""
+        """Check that a forecast has steps and a model but no reason, and that an abstention has only a reason."""
         answered = self.status == "forecast"
         if answered != bool(self.forecast) or answered == bool(self.reason) or answered == (self.served_by == "none"):
             raise PydanticCustomError("hallmark_answer", "status, forecast, reason and served_by must agree")

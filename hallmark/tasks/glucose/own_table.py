@@ -1,14 +1,14 @@
-"""Source of a user's own readings: a CSV or Parquet file with subject_id, timestamp and glucose."""
+"""Load a user's own readings from a CSV or Parquet file with subject_id, timestamp and glucose."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import available_timezones
 
 import pandas as pd
 
-from hallmark.contracts import Progress, Raw, silent
+from hallmark.build import configuration
+from hallmark.contracts import Progress, Raw, no_progress
 from hallmark.errors import SourceError
 from hallmark.files import sha256
 from hallmark.read.pointers import check_pointer
@@ -22,36 +22,34 @@ COLUMNS = ("subject_id", "timestamp", "glucose")
 UNITS = {"mg/dL": 1.0, "mmol/L": MG_DL_PER_MMOL_L}
 
 
-@dataclass(frozen=True)
+@configuration
 class OwnTable:
-    """A table of one's own.
+    """A user's own table of readings.
 
     Attributes:
-        path: of a `.csv` or `.parquet` file.
+        path: path of a `.csv` or `.parquet` file.
         unit: `mg/dL` or `mmol/L`.
-        columns: our names → the file's.
-        timestamp_format: of the timestamps in a CSV, as strptime takes it; None reads ISO.
-        timezone: name of the zone where the people live, such as `Europe/London`: timestamps in UTC, or with another
-            offset, become its wall clock. None takes every timestamp for the wall clock and refuses UTC.
-        subjects_path: a second file with subject_id and age_band, sex, diabetes_type, device; it may describe nobody,
-            and empty means that there is none.
+        columns: column names of this task → names in the file.
+        timestamp_format: strptime format of the timestamps in a CSV; None reads ISO.
+        timezone: name of the zone where the subjects live, such as `Europe/London`: timestamps in UTC, or with another
+            offset, are converted to its wall clock. None takes every timestamp for the wall clock and refuses UTC.
+        subjects_path: path of a second file with subject_id and age_band, sex, diabetes_type, device; the file may
+            have no rows, and an empty path means that there is no such file.
     """
 
     path: str
-    unit: str
+    unit: Literal["mg/dL", "mmol/L"]
     columns: Mapping[str, str]
     timestamp_format: str | None
     timezone: str | None
     subjects_path: str
 
     def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise ValueError(f"unit={self.unit!r} must be one of {', '.join(UNITS)}")
         if self.timezone is not None and self.timezone not in available_timezones():
             raise ValueError(f"timezone={self.timezone!r} is no zone such as Europe/London or UTC")
 
-    def load(self, progress: Progress = silent) -> Raw:
-        """Read the file; values in mmol/L are converted, text is left for cleaning to count."""
+    def load(self, progress: Progress = no_progress) -> Raw:
+        """Read the file; values in mmol/L are converted, text is left as it is, and cleaning counts it."""
         path = Path(self.path)
         frame = read_table(path, COLUMNS, text={self.columns.get("subject_id", "subject_id"): str})
         check_pointer(path)
@@ -78,25 +76,25 @@ class OwnTable:
                 **({OFFSET: frame[OFFSET]} if OFFSET in frame else {}),
             }
         )
-        people = rows["subject_id"].dropna().astype(str).str.strip().unique()
-        subjects = pd.DataFrame({"subject_id": people})
-        facts = {"file": path.name, "unit": self.unit, "sha256": sha256(path)}
+        subject_ids = rows["subject_id"].dropna().astype(str).str.strip().unique()
+        subjects = pd.DataFrame({"subject_id": subject_ids})
+        origin = {"file": path.name, "unit": self.unit, "sha256": sha256(path)}
         if not self.subjects_path:
-            return Raw(rows, subjects, facts)
-        other = read_table(Path(self.subjects_path), COLUMNS, "data.subjects_path", {"subject_id": str})
-        require_columns(other, ("subject_id",), self.subjects_path)
-        other = other.assign(subject_id=other["subject_id"].astype(str).str.strip())
-        if len(other) and not other["subject_id"].isin(people).any():
+            return Raw(rows, subjects, origin)
+        groups = read_table(Path(self.subjects_path), COLUMNS, "data.subjects_path", {"subject_id": str})
+        require_columns(groups, ("subject_id",), self.subjects_path)
+        groups = groups.assign(subject_id=groups["subject_id"].astype(str).str.strip())
+        if len(groups) and not groups["subject_id"].isin(subject_ids).any():
             raise SourceError(f"{self.subjects_path} describes none of the subjects of {path}: do the ids agree?")
-        subjects = subjects.merge(other, on="subject_id", how="left")
-        return Raw(rows, subjects, {**facts, "subjects_sha256": sha256(Path(self.subjects_path))})
+        subjects = subjects.merge(groups, on="subject_id", how="left")
+        return Raw(rows, subjects, {**origin, "subjects_sha256": sha256(Path(self.subjects_path))})
 
 
 def _wall_clock(times: "pd.Series[Any]", zone: str) -> tuple["pd.Series[Any]", "pd.Series[float]"]:
-    """Bring timestamps with an offset to a zone's wall clock; others stay as they are.
+    """Convert timestamps with an offset to a zone's wall clock; others stay as they are.
 
     Returns:
-        The timestamps without an offset, and minutes of the zone's offset, NaN where none was said.
+        The timestamps without an offset, and minutes of the zone's offset, NaN for timestamps that had no offset.
     """
     text = times.astype("string").str.strip()
     zoned = text.str.contains(r":\d{2}(?:\.\d+)?\s*(?:[zZ]|[+-]\d{2}:?\d{2})$", regex=True).fillna(False)

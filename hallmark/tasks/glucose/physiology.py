@@ -1,13 +1,13 @@
-"""Glucose and insulin of people with type 1 diabetes: the published model of Hovorka et al., vectorised over people.
+"""Simulate glucose and insulin in type 1 diabetes: the model of Hovorka et al., vectorised over subjects.
 
 Sources:
     H04: Hovorka R. et al., "Nonlinear model predictive control of glucose concentration in subjects with type 1
         diabetes", Physiol. Meas. 25:905-920 (2004): glucose, insulin and gut equations, parameter means.
     W10: Wilinska M. E. et al., "Simulation environment to evaluate closed-loop insulin delivery systems in type 1
-        diabetes", J. Diabetes Sci. Technol. 4:132-144 (2010): people as draws around the means, interstitial lag.
-    The coefficients of variation are ours.
+        diabetes", J. Diabetes Sci. Technol. 4:132-144 (2010): subjects sampled around the means, interstitial lag.
+    The coefficients of variation are chosen for this repository.
 
-Shape legend: P people, N states.
+Shape legend: P subjects, N states.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -27,8 +27,8 @@ D1, D2, S1, S2, INSULIN, X1, X2, X3, Q1, Q2, C = range(11)
 
 
 @dataclass(frozen=True)
-class Body:
-    """Physiology of each person, every field (P,), amounts per kg; names and means as in H04, k_int as in W10."""
+class SubjectPhysiology:
+    """Physiology of each subject, every field (P,), amounts per kg; names and means as in H04, k_int as in W10."""
 
     k12: Floats = field(metadata={"mean": 0.066, "cv": 0.15})  # return from the non-accessible compartment, 1/min
     ka1: Floats = field(metadata={"mean": 0.006, "cv": 0.20})  # deactivation of insulin action on transport, 1/min
@@ -49,18 +49,19 @@ class Body:
     weight_kg: Floats = field(metadata={"mean": 74.0, "cv": 0.15})
 
 
-def draw_bodies(people: int, rng: np.random.Generator) -> Body:
-    """Draw the physiology of `people` people."""
-    drawn = {
-        item.name: item.metadata["mean"] * np.exp(item.metadata["cv"] * normal(rng, (people,))) for item in fields(Body)
+def draw_bodies(people: int, rng: np.random.Generator) -> SubjectPhysiology:
+    """Sample the physiology of `people` subjects."""
+    sampled = {
+        item.name: item.metadata["mean"] * np.exp(item.metadata["cv"] * normal(rng, (people,)))
+        for item in fields(SubjectPhysiology)
     }
-    body = Body(**drawn)
-    # F01 follows EGP0: with independent draws, for some people no basal rate would hold the target.
+    body = SubjectPhysiology(**sampled)
+    # F01 follows EGP0: with independent samples, no basal rate would hold the target of some subjects.
     share = np.minimum(body.f01 / 0.0161, 0.75)
     return replace(body, f01=share * body.egp0, ag=np.minimum(body.ag, 0.95))
 
 
-def steady_state(body: Body, glucose: Floats, insulin: Floats) -> tuple[Floats, Floats]:
+def steady_state(body: SubjectPhysiology, glucose: Floats, insulin: Floats) -> tuple[Floats, Floats]:
     """Return the resting state (P, N) at a glucose (mmol/L) and an insulin level (mU/L), and its net flow.
 
     The flow into plasma glucose (P,), mmol/kg/min, is zero only where insulin is the fasting need.
@@ -68,14 +69,16 @@ def steady_state(body: Body, glucose: Floats, insulin: Floats) -> tuple[Floats, 
     x1, x2, x3 = body.sit * insulin, body.sid * insulin, body.sie * insulin
     q1 = glucose * body.vg
     q2 = x1 * q1 / (body.k12 + x2)
-    s = insulin * body.ke * body.vi * body.tau_insulin
-    zero = np.zeros_like(q1)
-    state = np.stack([zero, zero, s, s, insulin, x1, x2, x3, q1, q2, glucose], axis=1)
-    one = np.ones_like(q1)
-    return state, _derivative(body, state, s / body.tau_insulin, one, body.tau_gut)[:, Q1]
+    depot = insulin * body.ke * body.vi * body.tau_insulin
+    zeros = np.zeros_like(q1)
+    state = np.stack([zeros, zeros, depot, depot, insulin, x1, x2, x3, q1, q2, glucose], axis=1)
+    ones = np.ones_like(q1)
+    return state, _derivative(body, state, depot / body.tau_insulin, ones, body.tau_gut)[:, Q1]
 
 
-def _derivative(body: Body, state: Floats, infusion: Floats, sensitivity: Floats, tau_gut: Floats) -> Floats:
+def _derivative(
+    body: SubjectPhysiology, state: Floats, infusion: Floats, sensitivity: Floats, tau_gut: Floats
+) -> Floats:
     """Evaluate the right-hand side of the Hovorka model.
 
     State (P, N): D, Q mmol/kg; S mU/kg; I mU/L; x1, x2 1/min; x3 without unit; C mmol/L. Basal `infusion` (P,) is in
@@ -112,7 +115,7 @@ def _derivative(body: Body, state: Floats, infusion: Floats, sensitivity: Floats
     ).T
 
 
-def advance(body: Body, state: Floats, infusion: Floats, sensitivity: Floats, tau_gut: Floats) -> Floats:
+def advance(body: SubjectPhysiology, state: Floats, infusion: Floats, sensitivity: Floats, tau_gut: Floats) -> Floats:
     """Advance the state (P, N) by 5 minutes: one classical Runge-Kutta step, as the fastest rate is 0.14 / min."""
     k1 = _derivative(body, state, infusion, sensitivity, tau_gut)
     k2 = _derivative(body, state + STEP_MIN / 2 * k1, infusion, sensitivity, tau_gut)
@@ -122,15 +125,15 @@ def advance(body: Body, state: Floats, infusion: Floats, sensitivity: Floats, ta
 
 
 def evenly(rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...]) -> Floats:
-    """Draw uniform values, one in each of P equal strata of every column (Latin hypercube); shape is (P, ...).
+    """Sample uniform values, one in each of P equal strata of every column (Latin hypercube); shape is (P, ...).
 
-    A cohort is small: plain draws would make its overall statistics differ a lot from seed to seed.
+    A cohort is small: independent samples would make its overall statistics differ a lot from seed to seed.
     """
     strata = rng.permuted(np.broadcast_to(np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)), shape), axis=0)
     return low + (high - low) * (strata + rng.uniform(0.001, 0.999, shape)) / shape[0]
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Draw standard normal values, stratified like `evenly`."""
+    """Sample standard normal values, stratified like `evenly`."""
     quantile = NormalDist().inv_cdf
     return np.array([quantile(u) for u in evenly(rng, 0.0, 1.0, shape).ravel()]).reshape(shape)

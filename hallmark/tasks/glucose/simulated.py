@@ -1,19 +1,22 @@
-"""Simulate continuous glucose monitoring of people with type 1 diabetes: the offline default source.
+"""Simulate continuous glucose monitoring of subjects with type 1 diabetes: the offline default source.
 
-The body is the model in physiology.py; what people do (meals, doses, exercise) is ours, with habits that stay
-with a person, so that personal models have something to learn, and noise around them, so that it is hard.
+The body is the model in physiology.py. Behaviour (meals, doses, exercise) is modelled in this file: every subject has
+constant habits, which personal models can learn, and noise around them, which makes the forecasts hard.
 
-Shape legend: S steps of 5 minutes, P people, D days, M meal slots of a day. `_SP` is (step, person).
+Shape legend: S steps of 5 minutes, P subjects, D days, M meal slots of a day. `_SP` is (step, subject).
 """
 
 from dataclasses import dataclass
 from datetime import date
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import Field
 
-from hallmark.contracts import Progress, Raw, silent
+from hallmark.build import Count, configuration
+from hallmark.contracts import Progress, Raw, no_progress
 from hallmark.tasks.glucose.physiology import (
     D1,
     D2,
@@ -22,8 +25,8 @@ from hallmark.tasks.glucose.physiology import (
     S1,
     S2,
     STEP_MIN,
-    Body,
     C,
+    SubjectPhysiology,
     advance,
     draw_bodies,
     evenly,
@@ -39,70 +42,60 @@ SENSOR_RANGE_MG_DL = (40.0, 400.0)
 RULE_500_TO_1800 = 1800 / 500  # clinic rules: grams per unit = 500/TDD, mg/dL per unit = 1800/TDD
 
 
-@dataclass(frozen=True)
-class Simulated:
-    """A reproducible cohort of simulated people who wear a glucose sensor.
+@configuration
+class SimulatedGlucose:
+    """A reproducible cohort of simulated subjects with glucose sensors.
 
     Attributes:
-        people: number of people.
+        subjects: number of subjects.
         days: length of every record, days.
         seed: the only source of randomness; equal settings give bit-identical tables.
         start: first day, ISO date; every record starts at its local midnight.
         noise_sd: stationary standard deviation of the sensor's autocorrelated relative error, a fraction.
         noise_half_life_min: minutes after which half of a sensor error is left.
-        dropouts_per_day: mean number of gaps a person a day; 0 gives complete records.
+        dropouts_per_day: mean number of gaps per subject and day; 0 gives complete records.
         dropout_median_min: median length of a gap, minutes; lengths are log-normal with a tail of hours.
         day_to_day_sd: standard deviation of the slow random change of log insulin sensitivity.
     """
 
-    people: int
-    days: int
-    seed: int
+    subjects: Count
+    days: Count
+    seed: Annotated[int, Field(ge=0)]
     start: str
-    noise_sd: float
-    noise_half_life_min: float
-    dropouts_per_day: float
-    dropout_median_min: float
-    day_to_day_sd: float
+    noise_sd: Annotated[float, Field(ge=0, le=0.5)]
+    noise_half_life_min: Annotated[float, Field(ge=1)]
+    dropouts_per_day: Annotated[float, Field(ge=0, le=24)]
+    dropout_median_min: Annotated[float, Field(ge=1)]
+    day_to_day_sd: Annotated[float, Field(ge=0, le=0.5)]
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be simulated, naming the setting and its value."""
-        limits = {"people": (1, np.inf), "days": (1, np.inf), "seed": (0, np.inf), "dropouts_per_day": (0, 24)}
-        limits |= {"noise_sd": (0, 0.5), "day_to_day_sd": (0, 0.5)}
-        limits |= {"noise_half_life_min": (1, np.inf), "dropout_median_min": (1, np.inf)}
-        for name, (low, high) in limits.items():
-            if not low <= getattr(self, name) <= high:  # also refuses NaN
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be between {low} and {high}")
-        for name in ("people", "days", "seed"):
-            if not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be a whole number")
         try:
             date.fromisoformat(self.start)
         except ValueError as error:
             raise ValueError(f"start={self.start!r}: must be an ISO date such as 2024-01-01") from error
 
-    def load(self, progress: Progress = silent) -> Raw:
-        """Draw the people, let them live through the days, and read their sensors.
+    def load(self, progress: Progress = no_progress) -> Raw:
+        """Sample the subjects, simulate their days, and read their sensors.
 
-        Rows are sorted by person and time; a reading lost to a dropout is a missing row, never NaN.
+        Rows are sorted by subject and time; a reading lost to a dropout is a missing row, never NaN.
         """
-        # Separate streams: another noise or dropout setting leaves the people and their days as they were.
-        person_rng, life_rng, sensor_rng = (
+        # Separate streams: other settings of noise or dropouts do not change the subjects and their days.
+        subject_rng, life_rng, sensor_rng = (
             np.random.default_rng(child) for child in np.random.SeedSequence(self.seed).spawn(3)
         )
-        body = draw_bodies(self.people, person_rng)
-        habits = _draw_habits(self.people, person_rng)
-        therapy = _tune_therapy(body, habits, person_rng)
+        body = draw_bodies(self.subjects, subject_rng)
+        habits = _draw_habits(self.subjects, subject_rng)
+        therapy = _tune_therapy(body, habits, subject_rng)
         life = _live(self, body, habits, therapy, life_rng)
-        keep = 0.5 ** (STEP_MIN / self.noise_half_life_min)
-        error_SP = 1 + self.noise_sd * _ar1(sensor_rng, keep, self.days * STEPS_PER_DAY, self.people)
+        correlation = 0.5 ** (STEP_MIN / self.noise_half_life_min)
+        error_SP = 1 + self.noise_sd * _ar1(sensor_rng, correlation, self.days * STEPS_PER_DAY, self.subjects)
         glucose_SP = _run(body, habits, therapy, life, error_SP)
         kept_PS = ~_dropouts(self, sensor_rng).T
-        person, step = np.nonzero(kept_PS)  # people-major, so the rows come out sorted
-        ids = np.array([f"sim-{index:03d}" for index in range(self.people)])
+        subject, step = np.nonzero(kept_PS)  # subject-major, so the rows come out sorted
+        subject_ids = np.array([f"sim-{index:03d}" for index in range(self.subjects)])
         rows = pd.DataFrame(
             {
-                "subject_id": ids[person],
+                "subject_id": subject_ids[subject],
                 "timestamp": np.datetime64(self.start, "s") + step * np.timedelta64(STEP_MIN, "m"),
                 "glucose": glucose_SP.T[kept_PS],
                 "source": "simulated",
@@ -110,26 +103,26 @@ class Simulated:
         )
         subjects = pd.DataFrame(
             {
-                "subject_id": ids,
-                "age_band": person_rng.choice(["18-39", "40-59", "60 and over"], self.people),
-                "sex": person_rng.choice(["female", "male"], self.people),
+                "subject_id": subject_ids,
+                "age_band": subject_rng.choice(["18-39", "40-59", "60 and over"], self.subjects),
+                "sex": subject_rng.choice(["female", "male"], self.subjects),
                 "diabetes_type": "T1D",
                 "device": "simulated",
             }
         )
-        progress("simulate", self.people, self.people, f"{len(rows):,} readings")
+        progress("simulate", self.subjects, self.subjects, f"{len(rows):,} readings")
         return Raw(rows, subjects, {"simulator": "hovorka", "seed": self.seed})
 
 
 @dataclass(frozen=True)
 class _Habits:
-    """What a person usually does: (P,) unless said otherwise."""
+    """Habits of each subject: (P,) unless a comment gives another shape."""
 
     meal_min_PM: Floats  # clock minute, grams, chance, and relative absorption time of each slot of the day
     meal_g_PM: Floats
     meal_chance_PM: Floats
     meal_tau_PM: Floats
-    weekend_shift_min: Floats  # everything happens later on Saturday and Sunday by this much
+    weekend_shift_min: Floats  # delay of all events on Saturday and Sunday
     irregularity: Floats  # 1 is usual; scales the scatter of meal times and sizes
     count_bias: Floats  # counted over eaten carbohydrate
     bolus_delay_min: Floats  # mean delay of a late bolus after the first bite
@@ -139,7 +132,7 @@ class _Habits:
     exercise_gain: Floats  # relative rise of insulin sensitivity, and minutes until it has decayed to 1/e
     exercise_tau_min: Floats
     circadian_PH: Floats  # relative insulin sensitivity at each step of the day, (P, 288)
-    high_mg_dl: Floats  # a correction is considered above this, rescue carbohydrate below that
+    high_mg_dl: Floats  # a correction is considered above this, rescue carbohydrate below low_mg_dl
     low_mg_dl: Floats
 
 
@@ -155,19 +148,19 @@ class _Therapy:
 
 @dataclass(frozen=True)
 class _Life:
-    """Everything that does not depend on glucose, drawn beforehand; every field (S, P)."""
+    """Everything that does not depend on glucose, sampled in advance; every field (S, P)."""
 
     carbs_g: Floats
     counted_g: Floats  # at the time of its bolus
     tau_gut: Floats
     sensitivity: Floats
     basal: Floats
-    acts_high: Bools  # would look and act at this step, if glucose were high or low
+    acts_high: Bools  # would check the sensor and act at this step, if glucose were high or low
     acts_low: Bools
 
 
 def _ar1(rng: np.random.Generator, keep: float, rows: int, people: int) -> Floats:
-    """Draw stationary AR(1) series of unit variance, (rows, P); `keep` is the correlation of neighbours."""
+    """Sample stationary AR(1) series of unit variance, (rows, P); `keep` is the correlation of neighbours."""
     series: Floats = rng.standard_normal((rows, people))
     series[1:] *= np.sqrt(1 - keep**2)
     for row in range(1, rows):
@@ -176,12 +169,14 @@ def _ar1(rng: np.random.Generator, keep: float, rows: int, people: int) -> Float
 
 
 def _draw_habits(people: int, rng: np.random.Generator) -> _Habits:
-    """Draw habits; slots are breakfast, morning snack, lunch, afternoon snack, dinner, evening snack."""
+    """Sample habits; slots are breakfast, morning snack, lunch, afternoon snack, dinner, evening snack."""
     clock_h = np.array([7.3, 10.2, 12.6, 16.0, 18.9, 21.7])
     spread_h = np.array([0.8, 0.5, 0.6, 0.6, 0.8, 0.5])
     grams = np.array([33.5, 12.5, 45.5, 14.5, 52.0, 12.5])
-    shape, one = (people, len(clock_h)), (people,)
-    chance = np.where(np.arange(len(clock_h)) % 2 == 0, evenly(rng, 0.80, 1.0, shape), evenly(rng, 0.0, 0.6, shape))
+    shape_PM, shape_P = (people, len(clock_h)), (people,)
+    chance = np.where(
+        np.arange(len(clock_h)) % 2 == 0, evenly(rng, 0.80, 1.0, shape_PM), evenly(rng, 0.0, 0.6, shape_PM)
+    )
     hour_H = np.arange(STEPS_PER_DAY) / STEPS_PER_DAY * 24
     # Dawn phenomenon: a personal dip of sensitivity in the early morning, on a personal day-night wave.
     dawn_h, wave_h = 6.0 + 1.0 * normal(rng, (people, 1)), 16.0 + 3.0 * normal(rng, (people, 1))
@@ -189,27 +184,27 @@ def _draw_habits(people: int, rng: np.random.Generator) -> _Habits:
     dawn = np.exp(5.0 * (np.cos((hour_H - dawn_h) * np.pi / 12) - 1))
     wave = np.cos((hour_H - wave_h) * np.pi / 12)
     return _Habits(
-        meal_min_PM=60 * (clock_h + spread_h * normal(rng, shape)),
-        meal_g_PM=grams * np.exp(0.28 * normal(rng, shape)),
+        meal_min_PM=60 * (clock_h + spread_h * normal(rng, shape_PM)),
+        meal_g_PM=grams * np.exp(0.28 * normal(rng, shape_PM)),
         meal_chance_PM=chance,
-        meal_tau_PM=np.exp(0.20 * normal(rng, shape)),
-        weekend_shift_min=evenly(rng, 0.0, 120.0, one),
-        irregularity=np.exp(0.35 * normal(rng, one)),
-        count_bias=np.exp(0.10 * normal(rng, one)),
-        bolus_delay_min=evenly(rng, 0.0, 25.0, one),
-        forget_chance=evenly(rng, 0.0, 0.08, one),
+        meal_tau_PM=np.exp(0.20 * normal(rng, shape_PM)),
+        weekend_shift_min=evenly(rng, 0.0, 120.0, shape_P),
+        irregularity=np.exp(0.35 * normal(rng, shape_P)),
+        count_bias=np.exp(0.10 * normal(rng, shape_P)),
+        bolus_delay_min=evenly(rng, 0.0, 25.0, shape_P),
+        forget_chance=evenly(rng, 0.0, 0.08, shape_P),
         exercise_week_P7=rng.random((people, 7)) < evenly(rng, 0.0, 0.6, (people, 1)),
-        exercise_min=60 * (np.where(evenly(rng, 0.0, 1.0, one) < 0.4, 9.0, 17.5) + normal(rng, one)),
-        exercise_gain=evenly(rng, 0.2, 0.7, one),
-        exercise_tau_min=evenly(rng, 120, 420, one),
+        exercise_min=60 * (np.where(evenly(rng, 0.0, 1.0, shape_P) < 0.4, 9.0, 17.5) + normal(rng, shape_P)),
+        exercise_gain=evenly(rng, 0.2, 0.7, shape_P),
+        exercise_tau_min=evenly(rng, 120, 420, shape_P),
         circadian_PH=np.exp(wave_height * wave - dawn_depth * dawn),
-        high_mg_dl=evenly(rng, 165.0, 220.0, one),
-        low_mg_dl=evenly(rng, 66.0, 80.0, one),
+        high_mg_dl=evenly(rng, 165.0, 220.0, shape_P),
+        low_mg_dl=evenly(rng, 66.0, 80.0, shape_P),
     )
 
 
-def _tune_therapy(body: Body, habits: _Habits, rng: np.random.Generator) -> _Therapy:
-    """Give each person the pump settings that a careful clinic would find, then a lasting personal error.
+def _tune_therapy(body: SubjectPhysiology, habits: _Habits, rng: np.random.Generator) -> _Therapy:
+    """Compute the pump settings that a careful clinic would choose for each subject, with a lasting individual error.
 
     Basal rate: bisection on fasting insulin, as the net flow falls with it. Carb ratio: bisection on a simulated
     standard meal, so that glucose is back at the target five hours after it.
@@ -224,7 +219,7 @@ def _tune_therapy(body: Body, habits: _Habits, rng: np.random.Generator) -> _The
         low, high = np.where(too_little, insulin, low), np.where(too_little, high, insulin)
     rest, _ = steady_state(body, glucose, insulin)
     basal = insulin * body.ke * body.vi
-    one, meal_g = np.ones(people), habits.meal_g_PM[:, ::2].mean(axis=1)
+    ones, meal_g = np.ones(people), habits.meal_g_PM[:, ::2].mean(axis=1)
     low, high = np.full(people, np.log(1.5)), np.full(people, np.log(80.0))
     for _ in range(9):
         ratio = np.exp((low + high) / 2)
@@ -232,7 +227,7 @@ def _tune_therapy(body: Body, habits: _Habits, rng: np.random.Generator) -> _The
         state[:, D1] += body.ag * meal_g * MMOL_PER_G_GLUCOSE / body.weight_kg
         state[:, S1] += 1000 * meal_g / ratio / body.weight_kg
         for _ in range(5 * 60 // STEP_MIN):
-            state = advance(body, state, basal, one, body.tau_gut)
+            state = advance(body, state, basal, ones, body.tau_gut)
         too_strong = state[:, C] < glucose
         low, high = np.where(too_strong, (low + high) / 2, low), np.where(too_strong, high, (low + high) / 2)
     return _Therapy(
@@ -243,15 +238,17 @@ def _tune_therapy(body: Body, habits: _Habits, rng: np.random.Generator) -> _The
     )
 
 
-def _live(cohort: Simulated, body: Body, habits: _Habits, therapy: _Therapy, rng: np.random.Generator) -> _Life:
-    """Draw meals, doses, exercise and sensitivity for all days, as far as they do not depend on glucose."""
-    steps, people = cohort.days * STEPS_PER_DAY, cohort.people
+def _live(
+    cohort: SimulatedGlucose, body: SubjectPhysiology, habits: _Habits, therapy: _Therapy, rng: np.random.Generator
+) -> _Life:
+    """Sample meals, doses, exercise and sensitivity for all days, as far as they do not depend on glucose."""
+    steps, people = cohort.days * STEPS_PER_DAY, cohort.subjects
     shape_DPM = (cohort.days, *habits.meal_g_PM.shape)
     weekday_D = (date.fromisoformat(cohort.start).weekday() + np.arange(cohort.days)) % 7
     shift_DP = np.where(weekday_D[:, None] >= 5, habits.weekend_shift_min, 0.0)
     irregular = habits.irregularity[:, None]
     day_D11 = np.arange(cohort.days)[:, None, None] * STEPS_PER_DAY
-    person_DPM = np.broadcast_to(np.arange(people)[:, None], shape_DPM)
+    subject_DPM = np.broadcast_to(np.arange(people)[:, None], shape_DPM)
 
     minute = habits.meal_min_PM + shift_DP[..., None] + 35 * irregular * rng.standard_normal(shape_DPM)
     eaten_g = habits.meal_g_PM * np.exp(0.25 * irregular * rng.standard_normal(shape_DPM))
@@ -261,13 +258,13 @@ def _live(cohort: Simulated, body: Body, habits: _Habits, therapy: _Therapy, rng
     eats = rng.random(shape_DPM) < habits.meal_chance_PM
     doses = eats & (rng.random(shape_DPM) >= habits.forget_chance[:, None])
 
-    def at(minutes: Floats) -> npt.NDArray[np.int64]:
+    def step_of(minutes: Floats) -> npt.NDArray[np.int64]:
         return np.clip(day_D11 + (minutes / STEP_MIN).astype(np.int64), 0, steps - 1)
 
     carbs_SP, counted_SP, tau_SP = np.zeros((steps, people)), np.zeros((steps, people)), np.zeros((steps, people))
-    np.add.at(carbs_SP, (at(minute)[eats], person_DPM[eats]), eaten_g[eats])
-    np.add.at(counted_SP, (at(minute + delay)[doses], person_DPM[doses]), counted_g[doses])
-    tau_SP[at(minute)[eats], person_DPM[eats]] = tau[eats]
+    np.add.at(carbs_SP, (step_of(minute)[eats], subject_DPM[eats]), eaten_g[eats])
+    np.add.at(counted_SP, (step_of(minute + delay)[doses], subject_DPM[doses]), counted_g[doses])
+    tau_SP[step_of(minute)[eats], subject_DPM[eats]] = tau[eats]
     tau_SP[0] = body.tau_gut
     latest = np.maximum.accumulate(np.where(tau_SP > 0, np.arange(steps)[:, None], 0), axis=0)
     tau_SP = np.take_along_axis(tau_SP, latest, axis=0)
@@ -278,14 +275,14 @@ def _live(cohort: Simulated, body: Body, habits: _Habits, therapy: _Therapy, rng
     slow_SP = (knots[:-1, None] * (1 - share) + knots[1:, None] * share).reshape(steps, people)
 
     trains = habits.exercise_week_P7.T[weekday_D] & (rng.random(shift_DP.shape) < 0.85)
-    day, person = np.nonzero(trains)
-    begin = day * STEPS_PER_DAY + (habits.exercise_min[person] + 20 * rng.standard_normal(len(day))) / STEP_MIN
+    day, subject = np.nonzero(trains)
+    begin_step = day * STEPS_PER_DAY + (habits.exercise_min[subject] + 20 * rng.standard_normal(len(day))) / STEP_MIN
     age_min = STEP_MIN * np.arange(STEPS_PER_DAY)
-    decay = np.exp(-np.maximum(age_min - 45, 0) / habits.exercise_tau_min[person, None])
-    effect = habits.exercise_gain[person, None] * np.minimum(age_min / 45, 1.0) * decay
+    decay = np.exp(-np.maximum(age_min - 45, 0) / habits.exercise_tau_min[subject, None])
+    effect = habits.exercise_gain[subject, None] * np.minimum(age_min / 45, 1.0) * decay
     exercise_SP = np.zeros((steps + STEPS_PER_DAY, people))
-    when = begin.astype(np.int64)[:, None] + np.arange(STEPS_PER_DAY)
-    np.add.at(exercise_SP, (when, person[:, None]), effect)
+    exercise_steps = begin_step.astype(np.int64)[:, None] + np.arange(STEPS_PER_DAY)
+    np.add.at(exercise_SP, (exercise_steps, subject[:, None]), effect)
 
     circadian_SP = np.tile(habits.circadian_PH.T, (cohort.days, 1))
     awake_SP = np.tile((age_min >= 6.5 * 60) & (age_min < 23 * 60), cohort.days)[:, None]
@@ -302,8 +299,8 @@ def _live(cohort: Simulated, body: Body, habits: _Habits, therapy: _Therapy, rng
     )
 
 
-def _run(body: Body, habits: _Habits, therapy: _Therapy, life: _Life, error_SP: Floats) -> Floats:
-    """Integrate all people through all steps; they dose and eat by what the sensor shows, as people do.
+def _run(body: SubjectPhysiology, habits: _Habits, therapy: _Therapy, life: _Life, error_SP: Floats) -> Floats:
+    """Integrate all subjects through all steps; doses and rescue carbohydrate depend on the sensor reading.
 
     Returns:
         Sensor glucose (S, P), whole mg/dL within the sensor's range.
@@ -337,17 +334,17 @@ def _run(body: Body, habits: _Habits, therapy: _Therapy, life: _Life, error_SP: 
     return shown_SP
 
 
-def _dropouts(cohort: Simulated, rng: np.random.Generator) -> Bools:
-    """Draw which readings are lost, (S, P): gaps at random times, a few minutes to many hours long."""
+def _dropouts(cohort: SimulatedGlucose, rng: np.random.Generator) -> Bools:
+    """Sample which readings are lost, (S, P): gaps at random times, a few minutes to many hours long."""
     steps = cohort.days * STEPS_PER_DAY
-    gaps = rng.poisson(cohort.dropouts_per_day * cohort.days, cohort.people)
-    person = np.repeat(np.arange(cohort.people), gaps)
-    begin = rng.integers(0, steps, len(person))
-    length_min = cohort.dropout_median_min * np.exp(1.1 * rng.standard_normal(len(person)))
+    gaps = rng.poisson(cohort.dropouts_per_day * cohort.days, cohort.subjects)
+    subject = np.repeat(np.arange(cohort.subjects), gaps)
+    begin_step = rng.integers(0, steps, len(subject))
+    length_min = cohort.dropout_median_min * np.exp(1.1 * rng.standard_normal(len(subject)))
     length = np.ceil(length_min / STEP_MIN).astype(np.int64)
     # Count openings minus closings: memory stays linear in the readings, however long the gaps are.
-    change = np.zeros((steps + 1, cohort.people), dtype=np.int64)
-    np.add.at(change, (begin, person), 1)
-    np.add.at(change, (np.minimum(begin + length, steps), person), -1)
+    change = np.zeros((steps + 1, cohort.subjects), dtype=np.int64)
+    np.add.at(change, (begin_step, subject), 1)
+    np.add.at(change, (np.minimum(begin_step + length, steps), subject), -1)
     lost: Bools = np.cumsum(change[:-1], axis=0) > 0
     return lost

@@ -1,13 +1,13 @@
-"""The glucose task: forecasts of a person's sensor glucose, every 5 minutes to 2 h and every 15 minutes to 24 h."""
+"""GlucoseTask: units, cleaning, messages and model card of glucose forecasting; refuses implausible readings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from pydantic import BaseModel
 
 from hallmark.arrays import Floats
+from hallmark.build import configuration
 from hallmark.contracts import Clean, Raw
 from hallmark.families.forecasting.panel import Panel
 from hallmark.families.forecasting.task import Answer, ForecastTask, Readings, pairs
@@ -23,15 +23,15 @@ from hallmark.tasks.glucose.messages import (
     Provenance,
 )
 
-JUMPS_MG_DL = 40.0  # median change from one reading to the next that no sensor shows
+JUMPS_MG_DL = 40.0  # a larger median change from one reading to the next is implausible
 
 
-@dataclass(frozen=True)
+@configuration
 class GlucoseTask(ForecastTask):
     """Configuration and contract of the task.
 
     Attributes:
-        sensor_text: what a sensor's text stands for, mg/dL.
+        sensor_text: text of a sensor → the value that it stands for, mg/dL.
     """
 
     value, unit = "glucose_mg_dl", "mg/dL"
@@ -50,7 +50,7 @@ class GlucoseTask(ForecastTask):
 
     @property
     def purpose(self) -> str:
-        """What it is for."""
+        """Return the intended use, for the model card."""
         return (
             "Forecasts of sensor glucose from the last 48 hours and the person's own past, with calibrated intervals, "
             "every 5 minutes to 2 hours and every 15 minutes to 24 hours. " + DISCLAIMER
@@ -58,11 +58,11 @@ class GlucoseTask(ForecastTask):
 
     @property
     def card_limits(self) -> Sequence[str]:
-        """What it must not be used for, and where it is weak."""
+        """Return excluded uses and known weaknesses, for the model card."""
         return (
             "Not for diagnosis, dosing, alarms or triage.",
             "Trained on the data named above; on simulated data the figures say nothing about people.",
-            "Beyond about 4 hours no model beats a person's own time-of-day mean by much: look at the intervals.",
+            "Beyond about 4 hours no model beats a person's own time-of-day mean by much: check the intervals.",
             "Low glucose is rare: its recall is reported at the 10% quantile, with its precision.",
             "Readings of slow sensors (15 min) are interpolated as inputs, never as targets.",
         )
@@ -72,21 +72,21 @@ class GlucoseTask(ForecastTask):
         return clean(raw, self.limits, self.sensor_text, self.grid.step_minutes)
 
     def request_type(self) -> type[BaseModel]:
-        """The pydantic type of a request."""
+        """Return the pydantic type of a request."""
         return GlucoseRequest
 
     def response_type(self) -> type[BaseModel]:
-        """The pydantic type of an answer."""
+        """Return the pydantic type of a response."""
         return GlucoseResponse
 
     def read(self, request: GlucoseRequest) -> Readings:
-        """Return what a request says; see `ForecastTask.read`."""
+        """Convert a request to readings; see `ForecastTask.read`."""
         times = np.array([r.timestamp for r in request.readings], dtype="datetime64[s]")
         values: Floats = np.array([r.glucose_mg_dl for r in request.readings], dtype=np.float32)
         return Readings(request.subject_id, request.asked_at, times, values)
 
     def refusal(self, panel: Panel) -> str:
-        """Refuse what no sensor reads; see `ForecastTask.refusal`."""
+        """Return why readings are implausible, or an empty text; see `ForecastTask.refusal`."""
         recent = panel.values[np.flatnonzero(panel.subject >= 0)][-panel.grid.recent_length :]
         changes = np.abs(np.diff(recent[~np.isnan(recent)]))
         if not changes.any():
@@ -96,7 +96,7 @@ class GlucoseTask(ForecastTask):
         return ""
 
     def respond(self, answer: Answer) -> GlucoseResponse:
-        """Give an answer its type, which demands the disclaimer; see `ForecastTask.respond`."""
+        """Convert an answer to the response type, which requires the disclaimer; see `ForecastTask.respond`."""
         used = answer.used
         return GlucoseResponse(
             status=answer.status,
@@ -121,7 +121,7 @@ class GlucoseTask(ForecastTask):
 
 
 def _step(answer: Answer, i: int) -> Forecast:
-    """Write one horizon, to a tenth of a mg/dL."""
+    """Return the forecast at one horizon, rounded to a tenth of a mg/dL."""
     q = [round(float(value), 1) for value in answer.quantiles[i]]
     return Forecast(
         minutes=answer.minutes[i],

@@ -1,1 +1,1 @@
-"""Whether a short text speaks well or ill of its subject."""
+"""Classify whether a short text is positive or negative."""

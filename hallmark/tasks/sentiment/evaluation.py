@@ -1,10 +1,10 @@
 """Evaluate sentiment: the family's metrics, and behavioural tests."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hallmark.build import configuration
 from hallmark.contracts import Better, Metric, Prepared
 from hallmark.families.classification.evaluation import ClassEvaluation, Tested
 from hallmark.judge.pictures import draw_shares
@@ -20,23 +20,23 @@ BEHAVIOUR: dict[str, Better] = {
 }
 
 
-@dataclass(frozen=True)
+@configuration
 class SentimentEvaluation(ClassEvaluation):
-    """The shared evaluation and tests of behaviour."""
+    """Evaluates with the metrics of the classification family and with behavioural tests."""
 
     evaluates = (SentimentTask, SentimentLearner)
 
     @property
     def further(self) -> Mapping[str, Metric]:
-        """What behaviour.py measures."""
+        """Return the metrics of behaviour.py."""
         return {name: Metric(name, "", better) for name, better in BEHAVIOUR.items()}
 
     def tests(self, task: Any, prepared: Prepared, predictor: Any, out: Path) -> Tested:
-        """Negate, misspell and change names; see `ClassEvaluation.tests`."""
+        """Test negation, typos and names; see `ClassEvaluation.tests`."""
         classify, texts = predictor.probabilities, task.rows_of(prepared, "test")["text"].tolist()
         gap, groups = behaviour.names(classify, self.seed)
-        found = (*behaviour.negation(classify), behaviour.typos(classify, texts, self.seed), gap)
+        values = (*behaviour.negation(classify), behaviour.typos(classify, texts, self.seed), gap)
         bars = {names[0]: float(p) for names, p in zip(behaviour.NAMES, groups, strict=True)}
         draw_shares(out / "names.png", bars, f"mean probability of {task.labels[-1]!r}")
         caption = "The same sentences with names of four groups (by the group's first name)"
-        return dict(zip(BEHAVIOUR, found, strict=True)), {"names.png": caption}
+        return dict(zip(BEHAVIOUR, values, strict=True)), {"names.png": caption}

@@ -1,26 +1,25 @@
-"""Learn the sentiment task: a pretrained text encoder, fine-tuned, with calibrated probabilities."""
+"""Fit the sentiment task: a pretrained text encoder, fine-tuned, with calibrated probabilities."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from hallmark.arrays import Array
+from hallmark.build import configuration
 from hallmark.contracts import Accepts, Follow, Prepared, TrainResult
-from hallmark.families.classification.baselines import counted_words, regression
+from hallmark.families.classification.baselines import logistic_regression, tfidf_logistic
 from hallmark.families.classification.learner import ClassLearner, Examples
 from hallmark.families.classification.temperature import Temperature, TemperatureConfig
-from hallmark.families.language.encoder import Encoder, EncoderConfig, merged, vectors
+from hallmark.families.language.encoder import Encoder, EncoderConfig, merge_lora, vectors
 from hallmark.families.language.text_classifier import Classifier, fit_classifier, load_classifier, save_classifier
 from hallmark.learn.export import Onnx, export_encoder
 from hallmark.learn.trainer import TrainConfig, quiet, seed_everything
-from hallmark.read.splits import PARTS
 from hallmark.tasks.sentiment.predictor import SentimentPredictor
 from hallmark.tasks.sentiment.task import SentimentTask
 
-COMPARED = 200  # texts of test that another form of the model is compared on
+COMPARED = 200  # test texts on which an exported model is compared with the trained one
 
 
-@dataclass(frozen=True)
+@configuration
 class SentimentLearner(ClassLearner[SentimentTask, list[str], Classifier]):
     """Fine-tunes encoders."""
 
@@ -49,40 +48,42 @@ class SentimentLearner(ClassLearner[SentimentTask, list[str], Classifier]):
         return fit_classifier(candidate, examples.task.labels, examples.train, examples.valid, train, scratch, follow)
 
     def save(self, model: Classifier, candidate: EncoderConfig, directory: Path) -> dict[str, int]:
-        """Write what was learned; see `Learner.save`."""
+        """Write a classifier; see `Learner.save`."""
         return save_classifier(model, candidate, directory)
 
     def load(self, task: SentimentTask, directory: Path) -> Classifier:
-        """Open a classifier; see `ClassLearner.load`."""
+        """Load a classifier; see `ClassLearner.load`."""
         quiet()
         return load_classifier(directory)
 
     def logits(self, model: Classifier, inputs: list[str]) -> Array:
-        """Classify texts; see `ClassLearner.logits`."""
+        """Compute the logits of texts, (B, labels); see `ClassLearner.logits`."""
         return model.logits(model.tokens.ids(inputs))
 
-    def baselines(self, task: SentimentTask, model: Classifier, prepared: Prepared) -> dict[str, Array]:
-        """Counted words, and the pretrained encoder left as it is; valid chooses their penalties."""
-        train, valid, test = (self.table(task, prepared, split) for split in PARTS)
+    def baselines(
+        self, task: SentimentTask, model: Classifier, prepared: Prepared, inputs: list[str]
+    ) -> dict[str, Array]:
+        """Return test probabilities of TF-IDF and of the frozen encoder; their penalties are chosen on valid."""
+        train, valid = (self.table(task, prepared, split) for split in ("train", "valid"))
         encoder = Encoder(model.tokens.directory).eval()
-        frozen = [(vectors(encoder, model.tokens, texts), target) for texts, target in (train, valid, test)]
+        frozen = [(vectors(encoder, model.tokens, texts), target) for texts, target in (train, valid)]
         return {
-            "tfidf": counted_words(train, valid, test[0]),
-            "frozen": regression(frozen[0], frozen[1], frozen[2][0]),
+            "tfidf": tfidf_logistic(train, valid, inputs),
+            "frozen": logistic_regression(frozen[0], frozen[1], vectors(encoder, model.tokens, inputs)),
         }
 
     def predictor(
         self, task: SentimentTask, model: Classifier, calibration: Temperature, version: str, digest: str
     ) -> SentimentPredictor:
-        """Return a classifier behind one call."""
+        """Return the predictor of a trained model."""
         return SentimentPredictor(model, calibration, version, digest)
 
     def export(self, model: Path, form: Onnx) -> None:
-        """Write the encoder in another form; see `Exporting`."""
-        export_encoder(merged(load_classifier(model / "base").model.encoder), model / "base", form)
+        """Export the encoder to another format; see `Exporting`."""
+        export_encoder(merge_lora(load_classifier(model / "base").model.encoder), model / "base", form)
 
-    def compared(self, task: SentimentTask, prepared: Prepared, model: Path) -> Array:
-        """Probabilities of test texts; see `Exporting`."""
-        opened = self.open(task, model, "", "")
-        assert isinstance(opened, SentimentPredictor)
-        return opened.probabilities(task.texts(prepared, "test")[:COMPARED])
+    def raw_outputs(self, task: SentimentTask, prepared: Prepared, model: Path) -> Array:
+        """Return the probabilities of test texts, (B, labels); see `Exporting`."""
+        predictor = self.open(task, model, "", "")
+        assert isinstance(predictor, SentimentPredictor)
+        return predictor.probabilities(task.texts(prepared, "test")[:COMPARED])

@@ -11,18 +11,18 @@ Disclaimer = Literal[
 DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-LONGEST = 20_000  # characters of a request; what the model reads whole is shorter
+LONGEST = 20_000  # maximum characters of a request; the token limit of the model is lower
 
 
 class SentimentRequest(BaseModel):
-    """A text."""
+    """A text to classify."""
 
     model_config = STRICT
     text: Annotated[str, Field(max_length=LONGEST, description="English")]
 
 
 class LabelProbability(BaseModel):
-    """One label."""
+    """One label with its calibrated probability."""
 
     model_config = STRICT
     label: str
@@ -30,7 +30,7 @@ class LabelProbability(BaseModel):
 
 
 class SentimentResponse(BaseModel):
-    """A label with its calibrated probability, or an abstention with its reason; never a silent guess."""
+    """A label with its calibrated probability, or an abstention with its reason; never a guess below the threshold."""
 
     model_config = STRICT
     status: Literal["classified", "abstained"]
@@ -46,7 +46,7 @@ class SentimentResponse(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "SentimentResponse":
-        """A label comes with probabilities that bear it out; an abstention has a reason and no label."""
+        """Check that a label agrees with its probabilities, and that an abstention has a reason and no label."""
         answered = self.status == "classified"
         if answered != (self.label is not None) or answered == bool(self.reason):
             raise PydanticCustomError("hallmark_answer", "status, label and reason must agree")

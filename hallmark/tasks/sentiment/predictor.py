@@ -1,4 +1,4 @@
-"""SentimentPredictor: texts in, calibrated probabilities or abstentions out."""
+"""Classify texts, with calibrated probabilities or abstentions."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hallmark.families.classification.temperature import Temperature
-from hallmark.families.language.cleaning import normal, unreadable
+from hallmark.families.language.cleaning import normalise_line, rejection_reason
 from hallmark.families.language.text_classifier import Classifier
 from hallmark.tasks.sentiment.messages import (
     DISCLAIMER,
@@ -27,7 +27,7 @@ class SentimentPredictor:
     Attributes:
         classifier: the model.
         calibration: temperature and threshold.
-        version: of the model.
+        version: version of the model.
         digest: sha256 of the hallmark.
     """
 
@@ -37,34 +37,34 @@ class SentimentPredictor:
     digest: str
 
     def probabilities(self, texts: Sequence[str]) -> npt.NDArray[Any]:
-        """Classify readable texts, (B, labels)."""
-        ids = self.classifier.tokens.ids([normal(text) for text in texts])
+        """Compute the calibrated probabilities of readable texts, (B, labels)."""
+        ids = self.classifier.tokens.ids([normalise_line(text) for text in texts])
         return self.calibration.probabilities(self.classifier.logits(ids))
 
     def predict(self, requests: Sequence[SentimentRequest]) -> list[SentimentResponse]:
         """Answer every request in order."""
-        return [self._answer(normal(request.text)) for request in requests]
+        return [self._answer(normalise_line(request.text)) for request in requests]
 
     def _answer(self, text: str) -> SentimentResponse:
-        reason, ids, found = unreadable(text, LONGEST), [], np.empty(0)
+        reason, ids, probabilities = rejection_reason(text, LONGEST), [], np.empty(0)
         if not reason:
             [ids] = self.classifier.tokens.ids([text])
-            longest = self.classifier.tokens.max_tokens
-            if len(ids) > longest:
-                reason = f"the text has {len(ids):,} tokens, the model reads {longest} at once: cut it into parts"
+            max_tokens = self.classifier.tokens.max_tokens
+            if len(ids) > max_tokens:
+                reason = f"the text has {len(ids):,} tokens, the model reads {max_tokens} at once: cut it into parts"
                 ids = []
             else:
-                found = self.calibration.probabilities(self.classifier.logits([ids]))[0]
-                if found.max() < self.calibration.threshold:
+                probabilities = self.calibration.probabilities(self.classifier.logits([ids]))[0]
+                if probabilities.max() < self.calibration.threshold:
                     reason = f"no label reaches the probability {self.calibration.threshold:.2f}"
         labels = self.classifier.labels
         return SentimentResponse(
             status="abstained" if reason else "classified",
             reason=reason,
-            label=None if reason else labels[int(found.argmax())],
+            label=None if reason else labels[int(probabilities.argmax())],
             probabilities=[
                 LabelProbability(label=label, probability=round(float(p), 6))
-                for label, p in zip(labels, found, strict=False)
+                for label, p in zip(labels, probabilities, strict=False)
             ],
             threshold=self.calibration.threshold,
             tokens=len(ids),

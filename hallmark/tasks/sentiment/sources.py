@@ -1,13 +1,13 @@
-"""Sources of labelled sentences: the UCI files, or a seeded generator of reviews."""
+"""Load labelled sentences from the UCI files or a user's table, or simulate reviews."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hallmark.contracts import Progress, Raw, silent
+from hallmark.build import Tuple, configuration
+from hallmark.contracts import Progress, Raw, no_progress
 from hallmark.errors import SourceError
 from hallmark.files import sha256
 from hallmark.read.pointers import check_pointer
@@ -17,37 +17,34 @@ from hallmark.read.validation import rename_columns, require_columns
 COLUMNS = ("subject_id", "text", "label")
 
 
-@dataclass(frozen=True)
+@configuration
 class LabelledSentences:
-    """The UCI layout: one file a source, a line `text TAB label`.
+    """Files in the UCI layout: one file per source, one line `text TAB label` per sentence.
 
     Attributes:
-        directory: of the files `NAME_labelled.txt`.
-        names: which, such as `yelp`; the subject of every row.
-        labels: the files' labels → ours.
+        directory: directory of the files `NAME_labelled.txt`.
+        names: names of the files to read, such as `yelp`; each becomes the subject_id of its rows.
+        labels: labels in the files → labels of the task.
     """
 
     directory: str
-    names: tuple[str, ...]
+    names: Tuple[str]
     labels: dict[str, str]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(self.names))
-
-    def load(self, progress: Progress = silent) -> Raw:
-        """Read every file; a line without a label keeps None, for cleaning to count."""
+    def load(self, progress: Progress = no_progress) -> Raw:
+        """Read every file; a line without a label gets the label None, which cleaning counts."""
         rows: list[tuple[str, str, str | None]] = []
         digests = {}
         for name in self.names:
-            found = sorted(Path(self.directory).glob(f"{name}*_labelled.txt"))
-            if not found:
+            paths = sorted(Path(self.directory).glob(f"{name}*_labelled.txt"))
+            if not paths:
                 raise SourceError(f"{self.directory}/{name}*_labelled.txt is not there: `dvc pull {self.directory}`")
-            check_pointer(found[0])
-            digests[found[0].name] = sha256(found[0])
+            check_pointer(paths[0])
+            digests[paths[0].name] = sha256(paths[0])
             try:
-                lines = found[0].read_text(encoding="utf-8").split("\n")  # other line ends are part of sentences
+                lines = paths[0].read_text(encoding="utf-8").split("\n")  # other line ends belong to sentences
             except UnicodeDecodeError as error:
-                raise SourceError(f"{found[0]} is not UTF-8 text at byte {error.start}: save it as UTF-8") from error
+                raise SourceError(f"{paths[0]} is not UTF-8 text at byte {error.start}: save it as UTF-8") from error
             for line in filter(None, lines):
                 text, tab, label = line.rpartition("\t")
                 rows.append((name, text, self.labels.get(label.strip(), label.strip())) if tab else (name, label, None))
@@ -55,21 +52,21 @@ class LabelledSentences:
         return Raw(frame, pd.DataFrame({"subject_id": list(self.names)}), {"sha256": digests})
 
 
-@dataclass(frozen=True)
+@configuration
 class TextTable:
-    """One's own CSV or Parquet file with text and label.
+    """A user's own CSV or Parquet file with text and label.
 
     Attributes:
-        path: of the file, UTF-8.
-        columns: our names → the file's; without a subject_id everything is one source.
-        labels: the file's labels → ours; others stay as they are.
+        path: path of the file, UTF-8.
+        columns: column names of this task → names in the file; without a subject_id, all rows are one source.
+        labels: labels in the file → labels of the task; other labels stay as they are.
     """
 
     path: str
     columns: dict[str, str]
     labels: dict[str, str]
 
-    def load(self, progress: Progress = silent) -> Raw:
+    def load(self, progress: Progress = no_progress) -> Raw:
         """Read the file."""
         path = Path(self.path)
         frame = read_table(path, COLUMNS[1:], text=str)
@@ -82,29 +79,29 @@ class TextTable:
         return Raw(frame[list(COLUMNS)], subjects, {"file": path.name, "sha256": sha256(path)})
 
 
-@dataclass(frozen=True)
-class MadeUpReviews:
-    """Seeded reviews from templates: enough grammar to learn from, and says nothing about people's texts.
+@configuration
+class SimulatedReviews:
+    """Reviews from seeded templates: enough grammar to fit on, but scores do not carry over to real texts.
 
     Attributes:
-        rows: how many.
-        noise: share of labels turned over.
-        seed: of everything.
+        rows: number of reviews.
+        noise: share of labels that are flipped.
+        seed: seed of the generator.
     """
 
     rows: int
     noise: float
     seed: int
 
-    def load(self, progress: Progress = silent) -> Raw:
-        """Make them."""
+    def load(self, progress: Progress = no_progress) -> Raw:
+        """Generate the reviews."""
         rng = np.random.default_rng(self.seed)
-        made = [_review(rng) for _ in range(self.rows)]
-        frame = pd.DataFrame(made, columns=list(COLUMNS))
-        turned = rng.random(self.rows) < self.noise
-        other = frame["label"].map({"positive": "negative", "negative": "positive"})
-        frame["label"] = frame["label"].where(~turned, other)
-        return Raw(frame, pd.DataFrame({"subject_id": sorted(_THINGS)}), {"made_up": self.seed})
+        reviews = [_review(rng) for _ in range(self.rows)]
+        frame = pd.DataFrame(reviews, columns=list(COLUMNS))
+        flipped = rng.random(self.rows) < self.noise
+        opposite = frame["label"].map({"positive": "negative", "negative": "positive"})
+        frame["label"] = frame["label"].where(~flipped, opposite)
+        return Raw(frame, pd.DataFrame({"subject_id": sorted(_THINGS)}), {"simulated": self.seed})
 
 
 _THINGS = {
@@ -124,19 +121,19 @@ def _review(rng: np.random.Generator) -> tuple[str, str, str]:
     def pick(options: Any) -> str:
         return str(options[int(rng.integers(len(options)))])
 
-    where = pick(sorted(_THINGS))
-    thing, other = (pick(_THINGS[where]) for _ in range(2))
+    category = pick(sorted(_THINGS))
+    item, other_item = (pick(_THINGS[category]) for _ in range(2))
     good = bool(rng.integers(2))
-    word, against = (pick(_GOOD), pick(_BAD)) if good else (pick(_BAD), pick(_GOOD))
+    adjective, opposite = (pick(_GOOD), pick(_BAD)) if good else (pick(_BAD), pick(_GOOD))
     forms = (
-        f"the {thing} was {word}",
-        f"the {thing} was not {against}",
-        f"the {thing} was not {against} but {word}",
-        f"nobody could call the {thing} {against}",
-        f"the {thing} was really {word}, and the {other} too",
-        f"the {other} may be {against} but the {thing} is {word} and that is what counts",
-        f"{word}, that is the {thing}",
-        f"I expected the {thing} to be {against} and it was {word}",
+        f"the {item} was {adjective}",
+        f"the {item} was not {opposite}",
+        f"the {item} was not {opposite} but {adjective}",
+        f"nobody could call the {item} {opposite}",
+        f"the {item} was really {adjective}, and the {other_item} too",
+        f"the {other_item} may be {opposite} but the {item} is {adjective} and that is what counts",
+        f"{adjective}, that is the {item}",
+        f"I expected the {item} to be {opposite} and it was {adjective}",
     )
     text = pick(_OPENERS) + pick(forms) + "." + pick(_CLOSERS)
-    return where, text[0].upper() + text[1:], "positive" if good else "negative"
+    return category, text[0].upper() + text[1:], "positive" if good else "negative"

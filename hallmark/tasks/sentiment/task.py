@@ -1,53 +1,52 @@
-"""The sentiment task: is a short English text positive or negative?"""
+"""The sentiment task: classify whether a short English text is positive or negative."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
 from hallmark.arrays import Array
+from hallmark.build import Tuple, configuration
 from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.families.classification.task import ClassTask
 from hallmark.families.language.cleaning import clean_texts, key_of, merge_labelled, text_features
-from hallmark.read.splits import PartsConfig
-from hallmark.read.validation import Ledger, Limits, require_columns
+from hallmark.read.splits import GroupSplitConfig
+from hallmark.read.validation import CleaningLimits, Ledger, require_columns
 from hallmark.tasks.sentiment.messages import DISCLAIMER, LONGEST, SentimentRequest, SentimentResponse
 
 LENGTHS = (("under 40", 0, 39), ("40 to 89", 40, 89), ("90 and more", 90, LONGEST))
 
 
-@dataclass(frozen=True)
+@configuration
 class SentimentTask(ClassTask):
     """Configuration and contract of the task.
 
     Attributes:
-        name: of the ZenML model and the Bento.
-        labels: names, in the order of the model's outputs.
-        limits: when cleaning fails.
-        parts: how sentences are shared out.
+        name: name of the ZenML model and of the Bento.
+        labels: label names, in the order of the model's outputs.
+        limits: maximum shares of dropped and changed rows; cleaning fails above them.
+        split_config: how sentences are split.
     """
 
     name: str
-    labels: tuple[str, ...]
-    limits: Limits
-    parts: PartsConfig
+    labels: Tuple[str]
+    limits: CleaningLimits
+    split_config: GroupSplitConfig
     request, response = SentimentRequest, SentimentResponse
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", tuple(self.labels))
         if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
             raise ValueError(f"labels={self.labels} must be two or more, each once")
 
     @property
     def purpose(self) -> str:
-        """What it is for."""
+        """Return the intended use, for the model card."""
         return (
             f"The tone of a short English text ({', '.join(self.labels)}), with a calibrated probability. {DISCLAIMER}"
         )
 
     @property
     def card_limits(self) -> Sequence[str]:
-        """What it must not be used for, and where it is weak."""
+        """Return excluded uses and known weaknesses, for the model card."""
         return (
             "Not for judging people by what they write.",
             "English only; other languages in Latin letters are refused by a rough rule, not by a language model.",
@@ -59,7 +58,7 @@ class SentimentTask(ClassTask):
         """Check and clean sentences; every dropped, merged or changed row is counted.
 
         Raises:
-            DataError: a column is missing, too much had to go, or a label is left without a row.
+            DataError: a column is missing, too many rows are dropped, or a label is left without a row.
         """
         require_columns(raw.rows, ("subject_id", "text", "label"), "the table")
         frame = raw.rows.assign(subject_id=raw.rows["subject_id"].astype("string").fillna("?").astype(str))
@@ -72,28 +71,28 @@ class SentimentTask(ClassTask):
         return self.settle(frame[["subject_id", "text", "label"]].astype(str), ledger)
 
     def groups(self, rows: pd.DataFrame) -> "pd.Series[str]":
-        """The same text never lies in two parts, whatever its case, spaces and signs."""
+        """Return the group of every row: texts that differ only in case, spaces or punctuation share a split."""
         return rows["text"].map(key_of)
 
     def requests(self, prepared: Prepared, rows: pd.DataFrame) -> Sequence[SentimentRequest]:
-        """Ask for every text."""
+        """Build a request for every text."""
         return [SentimentRequest(text=text) for text in rows["text"]]
 
     def texts(self, prepared: Prepared, split: str) -> list[str]:
         """Return the texts of a split."""
-        found: list[str] = self.rows_of(prepared, split)["text"].tolist()
-        return found
+        texts: list[str] = self.rows_of(prepared, split)["text"].tolist()
+        return texts
 
     def segments(self, rows: pd.DataFrame) -> dict[str, Array]:
-        """Cut by source and by length."""
+        """Return masks of the segments by source and by length."""
         sources = sorted(rows["subject_id"].unique())
-        found = {f"source:{source}": (rows["subject_id"] == source).to_numpy() for source in sources}
+        by_source = {f"source:{source}": (rows["subject_id"] == source).to_numpy() for source in sources}
         length = rows["text"].str.len()
-        return found | {f"characters:{name}": length.between(low, high).to_numpy() for name, low, high in LENGTHS}
+        return by_source | {f"characters:{name}": length.between(low, high).to_numpy() for name, low, high in LENGTHS}
 
     def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Lengths, signs, sources and labels of train and test; no text."""
-        rows, part = prepared.rows, prepared.splits["part"]
+        """Return lengths, character shares, sources and labels of train and test; no text."""
+        rows, split = prepared.rows, prepared.splits["split"]
         groups = {"source": rows["subject_id"].astype(object), "label": rows["label"].astype(object)}
         table = text_features(rows["text"]).assign(**groups)
-        return table[(part == "train").to_numpy()], table[(part == "test").to_numpy()]
+        return table[(split == "train").to_numpy()], table[(split == "test").to_numpy()]

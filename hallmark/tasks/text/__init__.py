@@ -1,1 +1,1 @@
-"""A language model goes on from a text, in the manner of a domain that it was adapted to."""
+"""Generate text with a language model that was adapted to a target corpus."""

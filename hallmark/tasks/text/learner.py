@@ -1,12 +1,12 @@
-"""Learn the text task: adapt a causal language model from the source corpus to the target corpus."""
+"""Fit the text task: adapt a causal language model from the source corpus to the target corpus."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from hallmark.build import configuration
 from hallmark.contracts import Accepts, Follow, Prepared, Progress, TrainResult
 from hallmark.families.language.adaptation import (
-    Domain,
+    CorpusSplits,
     LanguageModel,
     fit_language_model,
     load_language_model,
@@ -15,23 +15,23 @@ from hallmark.families.language.adaptation import (
 from hallmark.families.language.causal_lm import CausalLmConfig
 from hallmark.learn.trainer import TrainConfig, quiet, seed_everything
 from hallmark.tasks.text.predictor import TextPredictor
-from hallmark.tasks.text.sources import DOMAINS, NEW, OLD
+from hallmark.tasks.text.sources import DOMAINS, SOURCE, TARGET
 from hallmark.tasks.text.task import TextTask
 
-Examples = Mapping[str, Domain]
-"""The texts of every domain."""
+Examples = Mapping[str, CorpusSplits]
+"""CorpusSplits name → its texts of train and valid."""
 
 
-@dataclass(frozen=True)
+@configuration
 class TextLearner:
-    """Adapts language models. Nothing is calibrated: a text is drawn from the model's own probabilities."""
+    """Adapts language models. Nothing is calibrated: tokens are sampled from the model's own probabilities."""
 
     accepts = Accepts(TextTask, (CausalLmConfig,), TrainConfig)
 
     def examples(self, task: TextTask, prepared: Prepared, train: TrainConfig, progress: Progress) -> Examples:
         """Read the texts of train and valid; see `Learner.examples`."""
         return {
-            domain: Domain(task.texts(prepared, domain, "train"), task.texts(prepared, domain, "valid"))
+            domain: CorpusSplits(task.texts(prepared, domain, "train"), task.texts(prepared, domain, "valid"))
             for domain in DOMAINS
         }
 
@@ -45,10 +45,10 @@ class TextLearner:
         """Adapt one model; see `Learner.fit_one`."""
         quiet()
         seed_everything(train.seed, train.threads)
-        return fit_language_model(candidate, examples[OLD], examples[NEW], train, scratch, follow)
+        return fit_language_model(candidate, examples[SOURCE], examples[TARGET], train, scratch, follow)
 
     def save(self, model: LanguageModel, candidate: CausalLmConfig, directory: Path) -> dict[str, int]:
-        """Write what was learned; see `Learner.save`."""
+        """Write the adapted model; see `Learner.save`."""
         return save_language_model(model, candidate, directory)
 
     def open(self, task: TextTask, model: Path, version: str, digest: str) -> TextPredictor:

@@ -13,7 +13,7 @@ LONGEST = 20_000  # characters of a prompt; the model reads the last ones
 
 
 class TextRequest(BaseModel):
-    """A beginning."""
+    """A prompt with its sampling parameters."""
 
     model_config = STRICT
     prompt: Annotated[str, Field(max_length=LONGEST, description="English")]
@@ -24,7 +24,7 @@ class TextRequest(BaseModel):
 
 
 class TextResponse(BaseModel):
-    """How it goes on, or an abstention with its reason."""
+    """The continuation of a prompt, or an abstention with its reason."""
 
     model_config = STRICT
     status: Literal["generated", "abstained"]
@@ -41,10 +41,14 @@ class TextResponse(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "TextResponse":
-        """A text says where it stopped; an abstention has a reason and no text; harm is always withheld."""
-        made = self.status == "generated"
-        if made != (self.text is not None) or made != (self.finish is not None) or made == bool(self.reason):
+        """Check that a text has a finish reason, an abstention a reason and no text, and that harm is withheld."""
+        generated = self.status == "generated"
+        if (
+            generated != (self.text is not None)
+            or generated != (self.finish is not None)
+            or generated == bool(self.reason)
+        ):
             raise PydanticCustomError("hallmark_answer", "status, text, finish and reason must agree")
-        if made and self.harms:
+        if generated and self.harms:
             raise PydanticCustomError("hallmark_answer", "a text with harm in it must be withheld")
         return self

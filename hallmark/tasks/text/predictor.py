@@ -1,4 +1,4 @@
-"""TextPredictor: a prompt in, a generated text out, whole or streamed."""
+"""Generate a text from a prompt, whole or streamed."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 
 from hallmark.families.language.adaptation import LanguageModel
-from hallmark.families.language.cleaning import normal, tidy, unreadable
+from hallmark.families.language.cleaning import normalise_line, rejection_reason, tidy
 from hallmark.families.language.screens import Screen, harms
 from hallmark.tasks.text.messages import DISCLAIMER, LONGEST, TextRequest, TextResponse
 
-RUNNING = 40  # words from which a prompt must hold one of English's commonest
+RUNNING = 40  # words; a prompt of this length or more must contain a common English word
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class TextPredictor:
     """A trained language model with its screens.
 
     Attributes:
-        model: it.
-        screens: look at what was made.
-        version: of the model.
+        model: the language model.
+        screens: checks of the generated text for harm.
+        version: version of the model.
         digest: sha256 of the hallmark.
     """
 
@@ -36,37 +36,37 @@ class TextPredictor:
         return [self._answer(request) for request in requests]
 
     def stream(self, request: TextRequest) -> Iterator[str]:
-        """Give the text of `predict` out as it is made, word by word; nothing for what `predict` refuses.
+        """Yield the text of `predict` word by word while it is generated; nothing where `predict` abstains.
 
-        A word is held back until what has been made with it has passed the screens: it ends where `predict` withholds.
+        A word is yielded only after the text up to its end has passed the screens; otherwise the stream ends.
         """
         if self._unreadable(request):
             return
         sent = ""
-        made: list[int] = []
+        tokens: list[int] = []
         for token in self._tokens(request):
-            made.append(token)
-            text = self.model.text.text(made)
-            whole = text[: max(text.rfind(" "), text.rfind("\n")) + 1]  # what follows may still become another word
-            if len(whole) > len(sent):
-                if harms(self.screens, whole):
+            tokens.append(token)
+            text = self.model.text.text(tokens)
+            complete_words = text[: max(text.rfind(" "), text.rfind("\n")) + 1]  # the last word may still grow
+            if len(complete_words) > len(sent):
+                if harms(self.screens, complete_words):
                     return
-                yield whole[len(sent) :]
-                sent = whole
-        text = self.model.text.text(made)
+                yield complete_words[len(sent) :]
+                sent = complete_words
+        text = self.model.text.text(tokens)
         if len(text) > len(sent) and not harms(self.screens, text):
             yield text[len(sent) :]
 
     def continuation(self, request: TextRequest) -> str:
-        """Make a text without looking at it: for evaluation."""
+        """Generate a text without screening it: for evaluation."""
         return self.model.text.text(list(self._tokens(request)))
 
     def _unreadable(self, request: TextRequest) -> str:
-        reason = unreadable(normal(request.prompt), LONGEST, RUNNING)
+        reason = rejection_reason(normalise_line(request.prompt), LONGEST, RUNNING)
         return reason.replace("the text", "the prompt")
 
     def _prompt(self, request: TextRequest) -> list[int]:
-        """Read the end of the prompt: half of what the model reads is kept for what it makes."""
+        """Tokenise the end of the prompt; half of the context length is reserved for generated tokens."""
         [ids] = self.model.text.ids([tidy(request.prompt)])
         return [self.model.text.end, *ids[-(self.model.context_length // 2) :]]
 
@@ -84,20 +84,20 @@ class TextPredictor:
 
     def _answer(self, request: TextRequest) -> TextResponse:
         reason = self._unreadable(request)
-        made = [] if reason else list(self._tokens(request))
-        text = self.model.text.text(made)
-        found = harms(self.screens, text)
-        if found:
+        tokens = [] if reason else list(self._tokens(request))
+        text = self.model.text.text(tokens)
+        harm_kinds = harms(self.screens, text)
+        if harm_kinds:
             reason = "what was made is withheld: another seed may give something better"
-        finish: Literal["end", "length"] = "length" if len(made) == request.max_tokens else "end"
+        finish: Literal["end", "length"] = "length" if len(tokens) == request.max_tokens else "end"
         return TextResponse(
             status="abstained" if reason else "generated",
             reason=reason,
             text=None if reason else text,
             finish=None if reason else finish,
-            tokens=len(made),
-            tokens_read=0 if reason and not found else len(self._prompt(request)) - 1,
-            harms=found,
+            tokens=len(tokens),
+            tokens_read=0 if reason and not harm_kinds else len(self._prompt(request)) - 1,
+            harms=harm_kinds,
             prompt_sha256=hashlib.sha256(request.prompt.encode(errors="replace")).hexdigest(),
             model_version=self.version,
             hallmark_sha256=self.digest,

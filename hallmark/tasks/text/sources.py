@@ -1,21 +1,21 @@
-"""Sources of two corpora: the source corpus that a model knows, and the target corpus that it adapts to."""
+"""Load two corpora: the source corpus of pretraining, and the target corpus of adaptation."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hallmark.contracts import Progress, Raw, silent
+from hallmark.build import Count, Tuple, configuration
+from hallmark.contracts import Progress, Raw, no_progress
 from hallmark.errors import SourceError
 from hallmark.files import sha256
 from hallmark.read.pointers import check_pointer
 
 COLUMNS = ("subject_id", "text", "domain")
-OLD, NEW = "old", "new"
-DOMAINS = (OLD, NEW)
+SOURCE, TARGET = "source", "target"
+DOMAINS = (SOURCE, TARGET)
 
 
 def _raw(rows: list[tuple[str, str, str]], origin: dict[str, Any]) -> Raw:
@@ -23,30 +23,25 @@ def _raw(rows: list[tuple[str, str, str]], origin: dict[str, Any]) -> Raw:
     return Raw(frame, pd.DataFrame({"subject_id": sorted(frame["subject_id"].unique())}), origin)
 
 
-@dataclass(frozen=True)
+@configuration
 class TextFiles:
-    """Plain texts, one file a domain, cut at empty lines; or advertisements in SkillSpan's JSON lines.
+    """Plain-text files, cut at empty lines, or job advertisements in SkillSpan's JSON lines.
 
     Attributes:
-        old: file of what the model knows, or learns first.
-        new: files of what it adapts to.
-        paragraphs: of a plain text that make one text together.
+        source: file of the source corpus, which the model is pretrained on.
+        target: files of the target corpus, which the model is adapted to.
+        paragraphs: number of paragraphs of a plain text that form one text.
     """
 
-    old: str
-    new: tuple[str, ...]
-    paragraphs: int
+    source: str
+    target: Tuple[str]
+    paragraphs: Count
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "new", tuple(self.new))
-        if self.paragraphs < 1:
-            raise ValueError(f"paragraphs={self.paragraphs} must be at least 1")
-
-    def load(self, progress: Progress = silent) -> Raw:
+    def load(self, progress: Progress = no_progress) -> Raw:
         """Read every file."""
         rows: list[tuple[str, str, str]] = []
         digests = {}
-        for domain, names in ((OLD, (self.old,)), (NEW, self.new)):
+        for domain, names in ((SOURCE, (self.source,)), (TARGET, self.target)):
             for name in names:
                 path = Path(name)
                 if not path.is_file():
@@ -58,50 +53,51 @@ class TextFiles:
 
     def _texts(self, path: Path) -> list[str]:
         try:
-            whole = path.read_text(encoding="utf-8-sig")
+            content = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise SourceError(f"{path} is not UTF-8 text at byte {error.start}: save it as UTF-8") from error
         if path.suffix == ".json":
-            return _advertisements(whole, path)
-        parts = [part.strip("\n") for part in whole.split("\n\n") if part.strip()]
-        return ["\n\n".join(parts[i : i + self.paragraphs]) for i in range(0, len(parts), self.paragraphs)]
+            return _advertisements(content, path)
+        paragraphs = [paragraph.strip("\n") for paragraph in content.split("\n\n") if paragraph.strip()]
+        return ["\n\n".join(paragraphs[i : i + self.paragraphs]) for i in range(0, len(paragraphs), self.paragraphs)]
 
 
 def _advertisements(lines: str, path: Path) -> list[str]:
-    found: dict[tuple[str, int], list[str]] = {}
+    sentences_by_advertisement: dict[tuple[str, int], list[str]] = {}
     for number, line in enumerate(lines.splitlines(), 1):
         try:
             row = json.loads(line)
-            found.setdefault((row["source"], row["idx"]), []).append(" ".join(row["tokens"]))
+            sentences_by_advertisement.setdefault((row["source"], row["idx"]), []).append(" ".join(row["tokens"]))
         except (ValueError, KeyError, TypeError) as error:
             raise SourceError(
                 f"{path} line {number} is no sentence with source, idx and tokens: fetch it again"
             ) from error
-    return ["\n".join(sentences) for sentences in found.values()]
+    return ["\n".join(sentences) for sentences in sentences_by_advertisement.values()]
 
 
-@dataclass(frozen=True)
-class MadeUpTexts:
-    """Seeded weather reports, which are known, and recipes, which are new: grammars with something to remember.
+@configuration
+class SimulatedTexts:
+    """Simulated weather reports (source corpus) and recipes (target corpus), from seeded grammars.
 
-    A report speaks of its town to the end, a recipe uses what it has listed: what counts single words cannot know.
+    A report repeats its town to the end and a recipe uses the foods that it has listed: counts of single words cannot
+    predict them.
 
     Attributes:
-        reports: how many.
-        recipes: how many.
-        seed: of everything.
+        reports: number of weather reports.
+        recipes: number of recipes.
+        seed: seed of the generator.
     """
 
     reports: int
     recipes: int
     seed: int
 
-    def load(self, progress: Progress = silent) -> Raw:
-        """Make them."""
+    def load(self, progress: Progress = no_progress) -> Raw:
+        """Generate the texts."""
         rng = np.random.default_rng(self.seed)
-        rows = [("weather", _report(rng), OLD) for _ in range(self.reports)]
-        rows += [("kitchen", _recipe(rng), NEW) for _ in range(self.recipes)]
-        return _raw(rows, {"made_up": self.seed})
+        rows = [("weather", _report(rng), SOURCE) for _ in range(self.reports)]
+        rows += [("kitchen", _recipe(rng), TARGET) for _ in range(self.recipes)]
+        return _raw(rows, {"simulated": self.seed})
 
 
 def _pick(rng: np.random.Generator, options: Any, count: int = 1) -> Any:

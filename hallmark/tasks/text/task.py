@@ -1,54 +1,51 @@
 """The text task: text generation in a target corpus, without forgetting the source corpus."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
+from hallmark.build import Tuple, configuration
 from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.errors import DataError
 from hallmark.families.language.cleaning import key_of, text_features, tidy
 from hallmark.families.language.screens import Screen
-from hallmark.read.splits import PartsConfig, check_parts, split_groups
-from hallmark.read.validation import Ledger, Limits, require_columns
+from hallmark.read.splits import GroupSplitConfig, check_groups, split_groups
+from hallmark.read.validation import CleaningLimits, Ledger, require_columns
 from hallmark.tasks.text.messages import DISCLAIMER, TextRequest, TextResponse
-from hallmark.tasks.text.sources import COLUMNS, DOMAINS
+from hallmark.tasks.text.sources import COLUMNS, DOMAINS, SOURCE, TARGET
 
-LONGEST = 100_000  # characters of a text
+LONGEST = 100_000  # maximum characters of a text
 
 
-@dataclass(frozen=True)
+@configuration
 class TextTask:
     """Configuration and contract of the task.
 
     Attributes:
-        name: of the ZenML model and the Bento.
-        limits: when cleaning fails.
-        parts: how texts are shared out.
-        screens: look for harm in what is made.
+        name: name of the ZenML model and of the Bento.
+        limits: maximum shares of dropped and changed rows; cleaning fails above them.
+        split_config: how texts are split.
+        screens: checks of generated text for harm.
     """
 
     name: str
-    limits: Limits
-    parts: PartsConfig
-    screens: tuple[Screen, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "screens", tuple(self.screens))
-        if not self.screens:
-            raise ValueError("screens is empty: generated text must be looked at by one at least")
+    limits: CleaningLimits
+    split_config: GroupSplitConfig
+    screens: Annotated[Tuple[Screen], Field(min_length=1)]
 
     @property
     def purpose(self) -> str:
-        """What it is for."""
+        """Return the intended use, for the model card."""
         return f"How a text of the new domain goes on. {DISCLAIMER}"
 
     @property
     def card_limits(self) -> Sequence[str]:
-        """What it must not be used for, and where it is weak."""
+        """Return excluded uses and known weaknesses, for the model card."""
         return (
-            "Not for stating facts, giving advice or writing in somebody's name.",
+            "Not for stating facts, giving advice or writing in another person's name.",
             "The model of the default is small and made here: it knows the texts that it was given and no others.",
             "It may copy what it has learned from: the report gives the longest piece beside that of human texts.",
             "The screens are word lists: they know no context.",
@@ -58,7 +55,7 @@ class TextTask:
         """Check and clean texts; every dropped or merged row is counted.
 
         Raises:
-            DataError: a column is missing, too much had to go, or a domain is left without a text.
+            DataError: a column is missing, too many rows are dropped, or a domain is left without a text.
         """
         require_columns(raw.rows, COLUMNS, "the table")
         frame = raw.rows[list(COLUMNS)].reset_index(drop=True)
@@ -71,14 +68,14 @@ class TextTask:
         changed = frame.loc[clean != frame["text"], "subject_id"]
         ledger.count("changed", "line ends, control characters or outer spaces normalised", changed)
         frame = frame.assign(text=clean)
-        bad = frame["text"].map(lambda text: not any(c.isalpha() for c in text) or len(text) > LONGEST)
-        frame = ledger.drop(frame, bad.to_numpy(dtype=bool), f"no letters, or more than {LONGEST:,} characters")
+        invalid = frame["text"].map(lambda text: not any(c.isalpha() for c in text) or len(text) > LONGEST)
+        frame = ledger.drop(frame, invalid.to_numpy(dtype=bool), f"no letters, or more than {LONGEST:,} characters")
         frame = ledger.drop(
             frame, frame["text"].str.contains("�").to_numpy(dtype=bool), "decoded with the wrong encoding"
         )
-        again = frame["text"].map(key_of).duplicated().to_numpy()
-        ledger.count("merged", "the same text again", frame.loc[again, "subject_id"])
-        frame = frame[~again]
+        repeated = frame["text"].map(key_of).duplicated().to_numpy()
+        ledger.count("merged", "the same text again", frame.loc[repeated, "subject_id"])
+        frame = frame[~repeated]
         ledger.enforce(self.limits)
         for domain in DOMAINS:
             if not (frame["domain"] == domain).any():
@@ -88,29 +85,30 @@ class TextTask:
         return Clean(frame.astype(str).reset_index(drop=True), subjects, ledger.report(len(frame), notes))
 
     def split(self, clean: Clean) -> pd.DataFrame:
-        """Share texts out, domains alike in every part."""
-        part = split_groups(clean.rows["text"].map(key_of), clean.rows["domain"], self.parts)
-        return pd.DataFrame({"row": np.arange(len(part)), "part": part})
+        """Split the texts, stratified by domain."""
+        strata = clean.rows["domain"].map({TARGET: "1", SOURCE: "2"})  # strata are sampled in this order
+        split = split_groups(clean.rows["text"].map(key_of), strata, self.split_config)
+        return pd.DataFrame({"row": np.arange(len(split)), "split": split})
 
     def check_leakage(self, prepared: Prepared) -> dict[str, int]:
-        """Check that no text lies in two parts."""
-        return check_parts(prepared.rows["text"].map(key_of), prepared.splits["part"])
+        """Check that no text lies in two splits."""
+        return check_groups(prepared.rows["text"].map(key_of), prepared.splits["split"])
 
-    def texts(self, prepared: Prepared, domain: str, part: str) -> list[str]:
-        """Select a domain's texts of a part."""
-        inside = (prepared.splits["part"] == part).to_numpy() & (prepared.rows["domain"] == domain).to_numpy()
+    def texts(self, prepared: Prepared, domain: str, split: str) -> list[str]:
+        """Select a domain's texts of a split."""
+        inside = (prepared.splits["split"] == split).to_numpy() & (prepared.rows["domain"] == domain).to_numpy()
         return [str(text) for text in prepared.rows.loc[inside, "text"]]
 
     def data_for_report(self, prepared: Prepared) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Lengths, signs and domains of train and test; no text."""
-        part = prepared.splits["part"]
+        """Return lengths, character shares and domains of train and test; no text."""
+        split = prepared.splits["split"]
         table = text_features(prepared.rows["text"]).assign(domain=prepared.rows["domain"].astype(object))
-        return table[(part == "train").to_numpy()], table[(part == "test").to_numpy()]
+        return table[(split == "train").to_numpy()], table[(split == "test").to_numpy()]
 
     def request_type(self) -> type:
-        """The pydantic type of a request."""
+        """Return the pydantic type of a request."""
         return TextRequest
 
     def response_type(self) -> type:
-        """The pydantic type of an answer."""
+        """Return the pydantic type of a response."""
         return TextResponse

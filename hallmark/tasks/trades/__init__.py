@@ -1,1 +1,1 @@
-"""Who started a trade: the buyer or the seller?"""
+"""Classify whether the buyer or the seller started a trade."""

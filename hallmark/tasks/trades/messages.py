@@ -1,4 +1,4 @@
-"""Request and response of the trades task: the last trades, and who probably started the newest one."""
+"""Request and response of the trades task: recent trades, and the side that probably started the last one."""
 
 from itertools import pairwise
 from typing import Annotated, Literal, get_args
@@ -14,12 +14,12 @@ DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
 SIDES = ("sell", "buy")
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 MOST_TRADES = 1000
-EARLIEST_MS = 100_000_000_000  # 1973; seconds of any later year lie below
-LATEST_MS = 7_258_118_400_000  # the year 2200; microseconds would lie far beyond
+EARLIEST_MS = 100_000_000_000  # 1973; timestamps in seconds lie far below
+LATEST_MS = 7_258_118_400_000  # the year 2200; timestamps in microseconds lie far above
 
 
 class Trade(BaseModel):
-    """One trade; its side is what is asked, so there is none."""
+    """One trade without its side, which the model predicts."""
 
     model_config = STRICT
     timestamp_ms: Annotated[
@@ -30,7 +30,7 @@ class Trade(BaseModel):
 
 
 class TradesRequest(BaseModel):
-    """Trades of one instrument in the order in which they happened; the last is the one in question."""
+    """Trades of one instrument in the order in which they happened; the last one is classified."""
 
     model_config = STRICT
     trades: Annotated[list[Trade], Field(min_length=1, max_length=MOST_TRADES)]
@@ -44,7 +44,7 @@ class TradesRequest(BaseModel):
 
 
 class SideProbability(BaseModel):
-    """One side."""
+    """One side with its calibrated probability."""
 
     model_config = STRICT
     side: Literal["sell", "buy"]
@@ -52,7 +52,7 @@ class SideProbability(BaseModel):
 
 
 class TradesResponse(BaseModel):
-    """A side with its calibrated probability, or an abstention with its reason; never a silent guess."""
+    """A side with its calibrated probability, or an abstention with its reason; never a guess below the threshold."""
 
     model_config = STRICT
     status: Literal["classified", "abstained"]
@@ -68,7 +68,7 @@ class TradesResponse(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> "TradesResponse":
-        """A side comes with probabilities that bear it out; an abstention has a reason and no side."""
+        """Check that a side agrees with its probabilities, and that an abstention has a reason and no side."""
         answered = self.status == "classified"
         if answered != (self.side is not None) or answered == bool(self.reason):
             raise PydanticCustomError("hallmark_answer", "status, side and reason must agree")

@@ -1,4 +1,4 @@
-"""TradesPredictor: trades in, the probable side of the last one out."""
+"""Predict the side that started the last trade of a request."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from safetensors.numpy import load_file, save_file
 
 from hallmark.families.classification.temperature import Temperature
 from hallmark.families.classification.trees import Trees
-from hallmark.files import read_json, readable, write_json, write_text
+from hallmark.files import as_bundle_error, read_json, write_json, write_text
 from hallmark.tasks.trades.features import Feature, Window, compute, describe, names_of, windows
 from hallmark.tasks.trades.messages import DISCLAIMER, SIDES, SideProbability, TradesRequest, TradesResponse
 
 
 @dataclass(frozen=True)
 class TradesModel:
-    """Trees with what they look at.
+    """Trees with the features that they read.
 
     Attributes:
         trees: the model.
-        features: every definition.
-        chosen: which columns the trees are given.
+        features: all feature definitions.
+        chosen: indices of the columns that the trees read.
         memory: trades of a window.
     """
 
@@ -34,12 +34,12 @@ class TradesModel:
     memory: int
 
     def logits(self, window: Window) -> npt.NDArray[Any]:
-        """Classify windows, (B, 2)."""
+        """Compute the logits of windows, (B, 2)."""
         return self.trees.logits(compute(self.features, window)[:, list(self.chosen)])
 
 
 def save_model(model: TradesModel, out: Path) -> dict[str, Any]:
-    """Write trees, the chosen columns and the documentation of the features; returns what the record shall say."""
+    """Write trees, the chosen columns and the documentation of the features; return counts for the training record."""
     out.mkdir(parents=True, exist_ok=True)
     save_file(model.trees.tensors(), str(out / "trees.safetensors"))
     names = names_of(model.features)
@@ -55,12 +55,12 @@ def load_model(directory: Path, features: Sequence[Feature], memory: int) -> Tra
     Raises:
         BundleError: files are missing or belong to other features.
     """
-    with readable(directory, "run `dvc repro train`"):
+    with as_bundle_error(directory, "run `dvc repro train`"):
         spec = read_json(directory / "spec.json")
         trees = Trees.of(load_file(str(directory / "trees.safetensors")))
         names = names_of(features)
         if spec["memory"] != memory or set(spec["features"]) - set(names):
-            raise ValueError("it was made for other features than task.features names")
+            raise ValueError("the model was trained on other features than task.features names")
         return TradesModel(trees, features, [names.index(name) for name in spec["features"]], memory)
 
 
@@ -71,21 +71,21 @@ class TradesPredictor:
     Attributes:
         model: trees and features.
         calibration: temperature and threshold.
-        least_trades: a request with fewer is not answered.
-        longest_gap_s: nor one whose last two trades lie further apart.
-        version: of the model.
+        min_trades: a request with fewer trades is not answered.
+        max_gap_s: a request whose last two trades lie further apart, in seconds, is not answered.
+        version: version of the model.
         digest: sha256 of the hallmark.
     """
 
     model: TradesModel
     calibration: Temperature
-    least_trades: int
-    longest_gap_s: float
+    min_trades: int
+    max_gap_s: float
     version: str
     digest: str
 
     def probabilities(self, window: Window) -> npt.NDArray[Any]:
-        """Classify windows, (B, 2)."""
+        """Compute the calibrated probabilities of windows, (B, 2)."""
         return self.calibration.probabilities(self.model.logits(window))
 
     def predict(self, requests: Sequence[TradesRequest]) -> list[TradesResponse]:
@@ -95,22 +95,22 @@ class TradesPredictor:
     def _answer(self, request: TradesRequest) -> TradesResponse:
         used = request.trades[-self.model.memory :]
         time_ms = np.asarray([t.timestamp_ms for t in used], dtype=np.int64)
-        reason, found = self._refusal(time_ms), np.empty(0)
+        reason, probabilities = self._refusal(time_ms), np.empty(0)
         if not reason:
             price, amount = (np.asarray([getattr(t, name) for t in used]) for name in ("price", "amount"))
             window = windows(price, amount, time_ms, [len(used) - 1], self.model.memory)
-            found = self.probabilities(window)[0]
-            if found.max() < self.calibration.threshold:
+            probabilities = self.probabilities(window)[0]
+            if probabilities.max() < self.calibration.threshold:
                 reason = f"no side reaches the probability {self.calibration.threshold:.2f}"
         lines = "".join(f"{t.timestamp_ms},{t.price!r},{t.amount!r}\n" for t in used)
         sides = [
             SideProbability.model_validate({"side": side, "probability": round(float(p), 6)})
-            for side, p in zip(SIDES, found, strict=False)
+            for side, p in zip(SIDES, probabilities, strict=False)
         ]
         return TradesResponse(
             status="abstained" if reason else "classified",
             reason=reason,
-            side=None if reason else sides[int(found.argmax())].side,
+            side=None if reason else sides[int(probabilities.argmax())].side,
             probabilities=sides,
             threshold=self.calibration.threshold,
             trades_used=len(used),
@@ -121,9 +121,9 @@ class TradesPredictor:
         )
 
     def _refusal(self, time_ms: npt.NDArray[np.int64]) -> str:
-        if len(time_ms) < self.least_trades:
-            return f"{len(time_ms)} trades are given, {self.least_trades} are needed"
+        if len(time_ms) < self.min_trades:
+            return f"{len(time_ms)} trades are given, {self.min_trades} are needed"
         gap = (time_ms[-1] - time_ms[-2]) / 1000 if len(time_ms) > 1 else 0.0
-        if gap > self.longest_gap_s:
-            return f"the trade before lies {gap:,.0f} s back, at most {self.longest_gap_s:g} are accepted"
+        if gap > self.max_gap_s:
+            return f"the trade before lies {gap:,.0f} s back, at most {self.max_gap_s:g} are accepted"
         return ""

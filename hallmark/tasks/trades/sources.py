@@ -1,12 +1,12 @@
-"""Data sources of labelled trades: an exchange file, or synthetic data."""
+"""Load labelled trades from an exchange file, or simulate them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from hallmark.contracts import Progress, Raw, silent
+from hallmark.build import configuration
+from hallmark.contracts import Progress, Raw, no_progress
 from hallmark.errors import SourceError
 from hallmark.files import sha256
 from hallmark.read.pointers import check_pointer
@@ -17,21 +17,21 @@ COLUMNS = ("subject_id", "timestamp", "id", "side", "price", "amount")
 ENDINGS = (".feather", ".parquet", ".csv")
 
 
-@dataclass(frozen=True)
+@configuration
 class TradesFile:
     """A Feather, Parquet or CSV file with timestamp (ms), id, side, price and amount of one instrument.
 
     Attributes:
-        path: of the file.
-        instrument: its name; becomes the subject.
-        columns: our names → the file's.
+        path: path of the file.
+        instrument: name of the instrument; becomes the subject_id.
+        columns: column names of this task → names in the file.
     """
 
     path: str
     instrument: str
     columns: dict[str, str]
 
-    def load(self, progress: Progress = silent) -> Raw:
+    def load(self, progress: Progress = no_progress) -> Raw:
         """Read the file; columns are checked by cleaning."""
         path = Path(self.path)
         if not path.is_file():
@@ -48,15 +48,15 @@ class TradesFile:
         return Raw(kept, pd.DataFrame({"subject_id": [self.instrument]}), {"file": path.name, "sha256": sha256(path)})
 
 
-@dataclass(frozen=True)
-class MadeUpMarket:
-    """A seeded market: a wandering price with a spread, buyers and sellers in runs, orders that fill several trades.
+@configuration
+class SimulatedMarket:
+    """A simulated market: a random-walk price with a spread, runs of buyers and sellers, orders of several trades.
 
     Attributes:
-        trades: how many.
-        spread: between bid and ask, in ticks.
+        trades: number of trades.
+        spread: distance between bid and ask, in ticks.
         persistence: probability that the next order comes from the same side.
-        seed: of everything.
+        seed: seed of the simulation.
     """
 
     trades: int
@@ -64,24 +64,24 @@ class MadeUpMarket:
     persistence: float
     seed: int
 
-    def load(self, progress: Progress = silent) -> Raw:
-        """Make them."""
+    def load(self, progress: Progress = no_progress) -> Raw:
+        """Simulate the trades."""
         rng = np.random.default_rng(self.seed)
-        middle, side, time_ms = 1000.0, 1, 1_700_000_000_000
+        mid_price, side, time_ms = 1000.0, 1, 1_700_000_000_000
         rows: list[tuple[int, int, str, float, float]] = []
         while len(rows) < self.trades:
             side = side if rng.random() < self.persistence else -side
             time_ms += int(rng.exponential(9000)) + 1
-            middle += 0.25 * rng.normal() + 0.05 * side
-            price = np.floor(middle) + (self.spread / 2) * side
-            size = rng.lognormal(4, 1.4)
-            while size > 1 and len(rows) < self.trades:  # a large order walks up or down the book
-                filled = min(size, rng.lognormal(3.6, 1.0))
-                rows.append((time_ms, len(rows), "buy" if side > 0 else "sell", price / 1e5, round(float(filled), 2)))
-                size -= filled
-                if size > 1 and rng.random() < 0.3:
+            mid_price += 0.25 * rng.normal() + 0.05 * side
+            price = np.floor(mid_price) + (self.spread / 2) * side
+            remaining = rng.lognormal(4, 1.4)
+            while remaining > 1 and len(rows) < self.trades:  # a large order walks up or down the book
+                amount = min(remaining, rng.lognormal(3.6, 1.0))
+                rows.append((time_ms, len(rows), "buy" if side > 0 else "sell", price / 1e5, round(float(amount), 2)))
+                remaining -= amount
+                if remaining > 1 and rng.random() < 0.3:
                     price += side
-                    middle += 0.4 * side
-        frame = pd.DataFrame(rows, columns=list(COLUMNS[1:])).assign(subject_id="MADE/UP")
+                    mid_price += 0.4 * side
+        frame = pd.DataFrame(rows, columns=list(COLUMNS[1:])).assign(subject_id="SIMULATED")
         frame["amount"] = frame["amount"].clip(lower=0.01)
-        return Raw(frame, pd.DataFrame({"subject_id": ["MADE/UP"]}), {"made_up": self.seed})
+        return Raw(frame, pd.DataFrame({"subject_id": ["SIMULATED"]}), {"simulated": self.seed})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from hallmark.families.classification.baselines import commonest, counted_words
+from hallmark.families.classification.baselines import majority_class, tfidf_logistic
 from hallmark.families.classification.metrics import classification_metrics, intervals, score_classes
 
 
@@ -62,6 +62,6 @@ def test_an_interval_of_shares_is_as_wide_as_the_binomial_says() -> None:
 def test_baselines_learn_what_can_be_counted() -> None:
     texts = ["good film", "bad film", "good food", "bad food"] * 5
     target = np.array([1, 0, 1, 0] * 5)
-    words = counted_words((texts, target), (texts, target), ["a good day", "a bad day"])
+    words = tfidf_logistic((texts, target), (texts, target), ["a good day", "a bad day"])
     assert words.argmax(axis=1).tolist() == [1, 0]
-    assert commonest(np.array([0, 0, 0, 1]), 2, 3).tolist() == [[0.75, 0.25]] * 3
+    assert majority_class(np.array([0, 0, 0, 1]), 2, 3).tolist() == [[0.75, 0.25]] * 3

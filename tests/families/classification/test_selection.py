@@ -5,7 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hallmark.families.classification.selection import ByCorrelation, ByImportance, ByL1, Everything, Recursive, filled
+from hallmark.families.classification.selection import (
+    ByCorrelation,
+    ByImportance,
+    ByL1,
+    Everything,
+    Recursive,
+    standardised,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,5 +46,5 @@ def test_what_tells_is_kept(sample: tuple[np.ndarray, np.ndarray], way: Any) -> 
 
 
 def test_what_is_missing_becomes_the_mean() -> None:
-    found = filled(np.array([[1.0, np.nan], [3.0, np.nan], [np.nan, np.nan]]))
+    found = standardised(np.array([[1.0, np.nan], [3.0, np.nan], [np.nan, np.nan]]))
     np.testing.assert_allclose(found, [[-1, 0], [1, 0], [0, 0]])

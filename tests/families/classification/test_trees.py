@@ -10,7 +10,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from hallmark.errors import BundleError
 from hallmark.families.classification.trees import HistGradientBoosting, LightGBM, Trees
-from hallmark.learn.candidates import Quick
+from hallmark.learn.candidates import NoTrainer
 
 SETTINGS: dict[str, Any] = {"iterations": 30, "learning_rate": 0.1, "leaves": 15, "leaf_examples": 5, "l2": 1.0}
 
@@ -74,7 +74,7 @@ def test_they_are_stored_as_arrays_and_a_corrupt_file_is_refused(
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match="leaves=0 must be positive"):
+    with pytest.raises(ValueError, match=r"leaves\n.*greater than or equal to 2"):
         HistGradientBoosting("h", feature_share=1.0, **{**SETTINGS, "leaves": 0})
     with pytest.raises(ValueError, match="processes=2: one is enough"):
-        Quick(0, 2)
+        NoTrainer(0, 2)

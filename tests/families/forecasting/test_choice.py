@@ -14,15 +14,15 @@ def test_a_steady_gain_convinces_and_a_lucky_day_does_not() -> None:
     steady = compare(before, before * 0.95, DAYS)
     assert abs(steady.gain - 0.05) < 1e-6
     assert steady.error < 1e-6
-    assert steady.convinces(0.01, 2.0)
+    assert steady.exceeds(0.01, 2.0)
     lucky = compare(before, np.where(DAYS == 3, 0.5, 1.0).astype(np.float32), DAYS)
     assert abs(lucky.gain - steady.gain) < 1e-6
-    assert not lucky.convinces(0.01, 1.5)
+    assert not lucky.exceeds(0.01, 1.5)
 
 
 def test_many_windows_of_one_day_are_one_day() -> None:
     before = np.ones(500, dtype=np.float32)
-    assert not compare(before, before * 0.5, np.zeros(500)).convinces(0.0, 0.1)
+    assert not compare(before, before * 0.5, np.zeros(500)).exceeds(0.0, 0.1)
 
 
 def test_chance_rarely_convinces() -> None:
@@ -30,13 +30,13 @@ def test_chance_rarely_convinces() -> None:
     share = []
     for _ in range(400):
         noise = generator.normal(size=10)[DAYS] * 0.05 + generator.normal(size=200) * 0.05
-        share.append(compare(np.ones(200, dtype=np.float32), (1 + noise).astype(np.float32), DAYS).convinces(0.0, 2.0))
+        share.append(compare(np.ones(200, dtype=np.float32), (1 + noise).astype(np.float32), DAYS).exceeds(0.0, 2.0))
     assert np.mean(share) < 0.08
 
 
 def test_no_error_at_all_is_no_gain() -> None:
     nothing = np.zeros(4, dtype=np.float32)
-    assert not compare(nothing, nothing, np.arange(4)).convinces(0.0, 0.0)
+    assert not compare(nothing, nothing, np.arange(4)).exceeds(0.0, 0.0)
 
 
 @settings(max_examples=50, deadline=None)

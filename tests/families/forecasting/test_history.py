@@ -14,7 +14,7 @@ from hallmark.families.forecasting.panel import MINUTES_A_DAY, Integers
 
 @pytest.fixture(scope="module")
 def panel(task: Any, prepared: Any) -> Any:
-    return task.parts(prepared).panel
+    return task.split_panel(prepared).panel
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_the_online_ridge_is_a_ridge_on_the_windows_that_had_ended(
 ) -> None:
     code, ahead = 0, 6
     day = int(history.first_day[code]) + ahead
-    origins = panel.every(learner.history.ridge.stride, panel.origins[panel.subject[panel.origins] == code])
+    origins = panel.thinned(learner.history.ridge.stride, panel.origins[panel.subject[panel.origins] == code])
     ready = (panel.minute[origins] + learner.history.ridge.short_minutes) // MINUTES_A_DAY + 1
     past = origins[ready <= day]
     minute = panel.minute[past].astype(np.int64)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from hallmark.families.forecasting.inputs import FINE, QUARTER, window_columns, window_inputs
-from hallmark.families.forecasting.panel import Grid, Scale
+from hallmark.families.forecasting.panel import TimeGrid, ValueScale
 
-SCALE = Scale(center=140, spread=50, low=70, high=180)
+SCALE = ValueScale(center=140, spread=50, low=70, high=180)
 
 
-def grid(recent: int, context: int, step: int = 5) -> Grid:
+def grid(recent: int, context: int, step: int = 5) -> TimeGrid:
     """A grid with one horizon."""
-    return Grid(step, recent, context, (step,), 3, 3 * step)
+    return TimeGrid(step, recent, context, (step,), 3, 3 * step)
 
 
 @pytest.mark.parametrize(("recent", "context", "step"), [(144, 576, 5), (72, 288, 5), (144, 300, 5), (48, 96, 60)])

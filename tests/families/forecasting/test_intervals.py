@@ -4,11 +4,18 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hallmark.families.forecasting.intervals import CalibrateConfig, nightly, offsets, pairs, scores, widen
-from hallmark.families.forecasting.panel import Grid
+from hallmark.families.forecasting.intervals import (
+    CalibrateConfig,
+    conformal_quantiles,
+    conformity_scores,
+    daily_offsets,
+    pairs,
+    widen,
+)
+from hallmark.families.forecasting.panel import TimeGrid
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-GRID = Grid(5, 6, 12, (15, 30), 3, 16)
+GRID = TimeGrid(5, 6, 12, (15, 30), 3, 16)
 
 
 def test_levels_pair_symmetrically_widest_first() -> None:
@@ -24,7 +31,7 @@ def test_offsets_bring_too_narrow_intervals_to_nominal_coverage() -> None:
     y = generator.normal(size=(8000, 2)).astype(np.float32)
     narrow = 0.6 * np.asarray([-1.645, -1.282, -0.674, 0, 0.674, 1.282, 1.645], dtype=np.float32)
     q = np.broadcast_to(narrow, (8000, 2, 7)).copy()
-    offset = offsets(scores(q[:4000], y[:4000], LEVELS), LEVELS)
+    offset = conformal_quantiles(conformity_scores(q[:4000], y[:4000], LEVELS), LEVELS)
     wide = widen(q[4000:], np.broadcast_to(offset, (4000, *offset.shape)), LEVELS)
     for low, high, nominal in pairs(LEVELS):
         inside = (y[4000:] >= wide[..., low]) & (y[4000:] <= wide[..., high])
@@ -42,21 +49,21 @@ def test_widened_quantiles_never_cross(values: list[float]) -> None:
 
 def test_a_person_without_scores_gets_the_populations_offset() -> None:
     population = np.full((3, 2), 0.25, dtype=np.float32)
-    config = CalibrateConfig(pseudo_count=30, stride=3, half_life_days=4, side_by_side=1)
+    config = CalibrateConfig(pseudo_count=30, stride=3, half_life_days=4, n_jobs=1)
     none = np.empty((0, 3, 2), dtype=np.float32)
-    found = nightly(none, np.empty((0, 2), dtype=np.int64), np.arange(3), population, GRID, config, LEVELS)
+    found = daily_offsets(none, np.empty((0, 2), dtype=np.int64), np.arange(3), population, GRID, config, LEVELS)
     np.testing.assert_array_equal(found, np.broadcast_to(population, (3, 3, 2)))
 
 
-def test_a_night_uses_only_scores_that_were_known_before_it() -> None:
+def test_a_day_uses_only_scores_that_were_known_before_it() -> None:
     generator = np.random.default_rng(2)
     values = generator.normal(size=(400, 3, 2)).astype(np.float32)
     ready = np.repeat(np.arange(1, 5), 100)[:, None].repeat(2, axis=1)
     population = np.zeros((3, 2), dtype=np.float32)
-    config = CalibrateConfig(pseudo_count=30, stride=3, half_life_days=4, side_by_side=1)
-    before = nightly(values, ready, np.arange(1, 5), population, GRID, config, LEVELS)
+    config = CalibrateConfig(pseudo_count=30, stride=3, half_life_days=4, n_jobs=1)
+    before = daily_offsets(values, ready, np.arange(1, 5), population, GRID, config, LEVELS)
     changed = values.copy()
     changed[200:] += 100
-    after = nightly(changed, ready, np.arange(1, 5), population, GRID, config, LEVELS)
+    after = daily_offsets(changed, ready, np.arange(1, 5), population, GRID, config, LEVELS)
     np.testing.assert_array_equal(before[:2], after[:2])
     assert not np.allclose(before[2:], after[2:])

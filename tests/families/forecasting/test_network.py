@@ -9,14 +9,9 @@ import pytest
 import torch
 
 from hallmark.build import build
-from hallmark.families.forecasting.base_forecaster import (
-    ForecastConfig,
-    _fit_trust,
-    load_base,
-    make_forecaster,
-    save_base,
-)
-from hallmark.families.forecasting.ensemble import EnsembleConfig, average
+from hallmark.families.forecasting.base import ForecastConfig, load_base, make_forecaster, save_base
+from hallmark.families.forecasting.base_fitting import _fit_trust
+from hallmark.families.forecasting.ensemble import EnsembleConfig, copy_members
 from hallmark.families.forecasting.network import Shape
 from hallmark.files import read_json
 
@@ -103,7 +98,7 @@ def test_the_loss_is_squared_error_plus_weighted_pinball(forecaster: Any) -> Non
 
 def test_a_saved_base_forecasts_the_same(trained: Path, task: Any, learner: Any, prepared: Any, tmp_path: Path) -> None:
     base = load_base(trained / "base")
-    panel = task.parts(prepared).panel
+    panel = task.split_panel(prepared).panel
     origins = panel.origins[:32]
     body = build(read_json(trained / "base" / "spec.json")["body"])
     save_base(base, tmp_path / "copy", body, learner.forecast)
@@ -135,7 +130,7 @@ def test_an_ensemble_of_trained_networks_forecasts_their_average(params: dict[st
         member.adapter_columns[-2:] = 1
         member.horizon_scale.copy_(torch.arange(1.0, 6.0))
     ensemble = make_forecaster(EnsembleConfig(bodies, [0]), SHAPE, FORECAST).eval()
-    average(ensemble, members)
+    copy_members(ensemble, members)
     found, each = ensemble(**batch()), [member(**batch()) for member in members]
     for name in ("mean", "quantiles"):
         expected = torch.stack([out[name] for out in each]).mean(0)

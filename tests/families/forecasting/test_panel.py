@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hallmark.errors import DataError
-from hallmark.families.forecasting.panel import Grid, build_panel
+from hallmark.families.forecasting.panel import TimeGrid, build_panel
 
-GRID = Grid(5, 6, 12, (5, 10, 30), bridged_intervals=3, slowest_minutes=16)
+GRID = TimeGrid(5, 6, 12, (5, 10, 30), bridged_intervals=3, max_interval_minutes=16)
 
 
 def frame(slots: list[int], subject: str = "a") -> pd.DataFrame:
@@ -139,5 +139,5 @@ def test_no_readings_are_refused() -> None:
 
 @pytest.mark.parametrize("bad", [(), (10, 5), (7,), (5, 5)])
 def test_horizons_must_ascend_on_the_grid(bad: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="horizons_minutes"):
-        Grid(5, 6, 12, bad, 3, 16)
+    with pytest.raises(ValueError, match=r"horizons_minutes|at least 1 item"):
+        TimeGrid(5, 6, 12, bad, 3, 16)

@@ -14,12 +14,11 @@ import torch
 from peft import PeftModel
 
 from hallmark.build import build
-from hallmark.contracts import silent
+from hallmark.contracts import no_progress
 from hallmark.errors import BundleError
 from hallmark.families.forecasting import linear_bank
-from hallmark.families.forecasting.base_forecaster import as_tensors, load_base
-from hallmark.families.forecasting.people import load_people
-from hallmark.families.forecasting.personal import lora_directory
+from hallmark.families.forecasting.base import as_tensors, load_base
+from hallmark.families.forecasting.personalisation import load_personalisation, lora_directory
 from hallmark.families.forecasting.predictor import BLOCK
 from hallmark.files import directory_of, read_json, sha256
 from tests.tasks.glucose.test_predictor import request_of
@@ -27,7 +26,7 @@ from tests.tasks.glucose.test_predictor import request_of
 
 @pytest.fixture(scope="module")
 def table(trained: Path) -> pd.DataFrame:
-    return pd.DataFrame(read_json(trained / "people" / "people.json"))
+    return pd.DataFrame(read_json(trained / "subjects" / "subjects.json"))
 
 
 def test_every_person_has_a_way_and_a_reason(table: pd.DataFrame, prepared: Any) -> None:
@@ -40,10 +39,10 @@ def test_a_gate_leaves_the_default_only_for_what_was_better(
     task: Any, learner: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
 ) -> None:
     shutil.copytree(trained / "base", tmp_path / "base")
-    node = {**params["personalise"], "default_method": "none", "sureness": 0.0, "margin": 0.01}
-    learner.personalise(task, prepared, tmp_path, build(node), tmp_path / "scratch", silent)
-    rows = read_json(tmp_path / "people" / "people.json")
-    decided = [row for row in rows if row["days"] >= node["minimum_days"]]
+    node = {**params["personalise"], "default_method": "none", "standard_errors": 0.0, "margin": 0.01}
+    learner.personalise(task, prepared, tmp_path, build(node), tmp_path / "scratch", no_progress)
+    rows = read_json(tmp_path / "subjects" / "subjects.json")
+    decided = [row for row in rows if row["days"] >= node["min_days"]]
     assert decided
     assert any(row["method"] != "none" for row in decided)
     for row in decided:
@@ -56,17 +55,17 @@ def test_a_gate_leaves_the_default_only_for_what_was_better(
 
 
 @pytest.mark.parametrize(
-    ("key", "reason"), [("minimum_days", "days of history, a gate needs 99"), ("minimum_valid_days", "valid days, a")]
+    ("key", "reason"), [("min_days", "days of history, a gate needs 99"), ("min_valid_days", "valid days, a")]
 )
 def test_without_enough_days_no_gate_decides(
     key: str, reason: str, task: Any, learner: Any, prepared: Any, trained: Path, params: Any, tmp_path: Path
 ) -> None:
     shutil.copytree(trained / "base", tmp_path / "base")
     config = build({**params["personalise"], key: 99})
-    found = learner.personalise(task, prepared, tmp_path, config, tmp_path / "scratch", silent)
+    found = learner.personalise(task, prepared, tmp_path, config, tmp_path / "scratch", no_progress)
     assert found["methods"] == {"online_ridge": len(prepared.subjects)}
-    assert any(reason in row["reason"] for row in read_json(tmp_path / "people" / "people.json"))
-    assert not list((tmp_path / "people").glob("*/lora"))
+    assert any(reason in row["reason"] for row in read_json(tmp_path / "subjects" / "subjects.json"))
+    assert not list((tmp_path / "subjects").glob("*/lora"))
 
 
 @pytest.fixture(scope="module")
@@ -76,21 +75,23 @@ def everyone_has_lora(
     where: Path = tmp_path_factory.mktemp("lora")
     for part in ("base", "calibration"):
         shutil.copytree(trained / part, where / part)
-    node = {**params["personalise"], "default_method": "none", "margin": -1.0, "sureness": -100.0}
-    assert learner.personalise(task, prepared, where, build(node), where / "scratch", silent)["methods"]["lora"] > 1
+    node = {**params["personalise"], "default_method": "none", "margin": -1.0, "standard_errors": -100.0}
+    assert (
+        learner.personalise(task, prepared, where, build(node), where / "scratch", no_progress)["methods"]["lora"] > 1
+    )
     return where
 
 
 def test_a_lora_adapter_speaks_as_peft_loads_it(task: Any, prepared: Any, everyone_has_lora: Path) -> None:
-    base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
-    people = load_people(everyone_has_lora / "people", base)
+    base, split_panel = load_base(everyone_has_lora / "base"), task.split_panel(prepared)
+    people = load_personalisation(everyone_has_lora / "subjects", base)
     subject_id = next(s for s, method in people.methods.items() if method == "lora")
-    directory = lora_directory(everyone_has_lora / "people", subject_id)
+    directory = lora_directory(everyone_has_lora / "subjects", subject_id)
     assert {p.name for p in directory.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     oracle = PeftModel.from_pretrained(copy.deepcopy(base.forecaster), str(directory)).eval()
-    origins = parts.origins("train")[:64]
-    minute = parts.panel.minute[origins].astype(np.int64)
-    batch = base.assembler.batch(parts.panel.context(origins), minute, None, None)
+    origins = split_panel.origins("train")[:64]
+    minute = split_panel.panel.minute[origins].astype(np.int64)
+    batch = base.assembler.batch(split_panel.panel.context(origins), minute, None, None)
     _, quantiles, [why] = people.answer([subject_id], batch)
     assert why == ""
     with torch.no_grad():
@@ -101,11 +102,13 @@ def test_a_lora_adapter_speaks_as_peft_loads_it(task: Any, prepared: Any, everyo
 
 
 def test_people_of_one_batch_each_get_their_own_adapter(task: Any, prepared: Any, everyone_has_lora: Path) -> None:
-    base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
-    people = load_people(everyone_has_lora / "people", base)
+    base, split_panel = load_base(everyone_has_lora / "base"), task.split_panel(prepared)
+    people = load_personalisation(everyone_has_lora / "subjects", base)
     subjects = [*(s for s, method in people.methods.items() if method == "lora"), None, "stranger"]
-    origins = np.repeat(parts.origins("train")[:1], len(subjects))
-    batch = base.assembler.batch(parts.panel.context(origins), parts.panel.minute[origins].astype(np.int64), None, None)
+    origins = np.repeat(split_panel.origins("train")[:1], len(subjects))
+    batch = base.assembler.batch(
+        split_panel.panel.context(origins), split_panel.panel.minute[origins].astype(np.int64), None, None
+    )
     means, _, reasons = people.answer(subjects, batch)
     assert not any(reasons)
     for i, subject_id in enumerate(subjects):
@@ -117,11 +120,13 @@ def test_people_of_one_batch_each_get_their_own_adapter(task: Any, prepared: Any
 def test_a_row_of_a_full_block_has_the_same_bits_wherever_it_stands(
     task: Any, prepared: Any, everyone_has_lora: Path
 ) -> None:
-    base, parts = load_base(everyone_has_lora / "base"), task.parts(prepared)
-    people = load_people(everyone_has_lora / "people", base)
+    base, split_panel = load_base(everyone_has_lora / "base"), task.split_panel(prepared)
+    people = load_personalisation(everyone_has_lora / "subjects", base)
     subjects = [*people.methods, None]
-    origins = parts.origins("train")[:: len(parts.origins("train")) // BLOCK][:BLOCK]
-    batch = base.assembler.batch(parts.panel.context(origins), parts.panel.minute[origins].astype(np.int64), None, None)
+    origins = split_panel.origins("train")[:: len(split_panel.origins("train")) // BLOCK][:BLOCK]
+    batch = base.assembler.batch(
+        split_panel.panel.context(origins), split_panel.panel.minute[origins].astype(np.int64), None, None
+    )
     who = [subjects[i % len(subjects)] for i in range(BLOCK)]
     first = people.answer(who, batch)
     generator = np.random.default_rng(0)
@@ -136,13 +141,13 @@ def test_the_bits_of_an_answer_depend_on_its_own_request_alone(
     task: Any, learner: Any, prepared: Any, everyone_has_lora: Path
 ) -> None:
     predictor = learner.open(task, everyone_has_lora, "1.0.0", "0" * 64)
-    panel = task.parts(prepared).panel
+    panel = task.split_panel(prepared).panel
     requests = []
     for code, subject_id in enumerate(panel.subjects):
         last = panel.origins[panel.subject[panel.origins] == code][-6:]
         requests += [request_of(panel, int(o), subject_id=subject_id) for o in last]
         requests += [request_of(panel, int(o), subject_id=None) for o in last[:1]]
-    assert {predictor.people.methods[s] for s in panel.subjects} >= {"lora"}
+    assert {predictor.personalisation.methods[s] for s in panel.subjects} >= {"lora"}
     assert len(requests) > 2 * BLOCK
     assert len(requests) % BLOCK
     together = predictor.predict(requests)
@@ -157,16 +162,16 @@ def test_a_changed_adapter_is_refused_in_evaluation_and_named_in_service(
 ) -> None:
     shutil.copytree(everyone_has_lora, tmp_path / "model")
     predictor = learner.open(task, tmp_path / "model", "1.0.0", "0" * 64)
-    subject_id = next(s for s, method in predictor.people.methods.items() if method == "lora")
-    file = lora_directory(tmp_path / "model" / "people", subject_id) / "adapter_model.safetensors"
+    subject_id = next(s for s, method in predictor.personalisation.methods.items() if method == "lora")
+    file = lora_directory(tmp_path / "model" / "subjects", subject_id) / "adapter_model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
     with pytest.raises(BundleError, match=f"subject '{subject_id}': adapter was changed after it was made"):
-        learner.open_for_test(task, tmp_path / "model", task.parts(prepared)).forecast(
+        learner.open_for_test(task, tmp_path / "model", task.split_panel(prepared)).forecast(
             subject_id, *windows_of(task, prepared, subject_id)
         )
-    panel = task.parts(prepared).panel
+    panel = task.split_panel(prepared).panel
     code = panel.subjects.index(subject_id)
     origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
     [answer] = predictor.predict([request_of(panel, origin, subject_id=subject_id)])
@@ -175,25 +180,25 @@ def test_a_changed_adapter_is_refused_in_evaluation_and_named_in_service(
 
 
 def windows_of(task: Any, prepared: Any, subject_id: str) -> tuple[Any, Any]:
-    parts = task.parts(prepared)
-    panel = parts.panel
-    mine = parts.origins("test")
+    split_panel = task.split_panel(prepared)
+    panel = split_panel.panel
+    mine = split_panel.origins("test")
     mine = mine[panel.subject[mine] == panel.subjects.index(subject_id)][-3:]
     return panel.context(mine), panel.minute[mine].astype(np.int64)
 
 
 def listed(model: Path, entry: str) -> None:
     """Write a table of choices with one entry."""
-    (model / "people" / "people.json").write_text(f"[{entry}]")
+    (model / "subjects" / "subjects.json").write_text(f"[{entry}]")
 
 
 BROKEN: dict[str, Callable[[Path], Any]] = {
-    "people truncated": lambda p: (p / "people" / "people.json").write_text("[{"),
-    "people of another shape": lambda p: (p / "people" / "people.json").write_text("{}x"),
+    "people truncated": lambda p: (p / "subjects" / "subjects.json").write_text("[{"),
+    "people of another shape": lambda p: (p / "subjects" / "subjects.json").write_text("{}x"),
     "no method": lambda p: listed(p, '{"subject_id": "a", "sha256": ""}'),
     "unknown method": lambda p: listed(p, '{"subject_id": "a", "method": "LORA", "sha256": ""}'),
     "no digest": lambda p: listed(p, '{"subject_id": "a", "method": "lora", "sha256": null}'),
-    "adapters of another shape": lambda p: (p / "people" / "adapters.json").write_text('{"rank": 4}'),
+    "adapters of another shape": lambda p: (p / "subjects" / "adapters.json").write_text('{"rank": 4}'),
     "no intervals": lambda p: (p / "calibration" / "index.json").unlink(),
 }
 
@@ -213,7 +218,7 @@ def test_a_file_that_cannot_be_read_costs_its_person_alone(
     task: Any, learner: Any, prepared: Any, everyone_has_lora: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = learner.open(task, everyone_has_lora, "1.0.0", "0" * 64)
-    panel = task.parts(prepared).panel
+    panel = task.split_panel(prepared).panel
     origins = [int(panel.origins[panel.subject[panel.origins] == code][-1]) for code in (0, 1)]
     asked = [request_of(panel, o, subject_id=s) for o, s in zip(origins, panel.subjects, strict=False)]
 
@@ -232,14 +237,14 @@ def test_a_file_that_cannot_be_read_costs_its_person_alone(
 def test_adapters_of_another_base_are_refused(everyone_has_lora: Path) -> None:
     base = dataclasses.replace(load_base(everyone_has_lora / "base"), digest="f" * 64)
     with pytest.raises(BundleError, match=r"holds adapters of base .* this is ffffffffffff"):
-        load_people(everyone_has_lora / "people", base)
+        load_personalisation(everyone_has_lora / "subjects", base)
 
 
 def test_a_run_killed_between_two_chunks_goes_on(
     task: Any, learner: Any, prepared: Any, trained: Path, everyone_has_lora: Path, params: Any, tmp_path: Path
 ) -> None:
-    node = {**params["personalise"], "default_method": "none", "margin": -1.0, "sureness": -100.0}
-    node["lora"] = {**node["lora"], "people": 2}
+    node = {**params["personalise"], "default_method": "none", "margin": -1.0, "standard_errors": -100.0}
+    node["lora"] = {**node["lora"], "subjects_at_once": 2}
     for where in (tmp_path / "killed", tmp_path / "whole"):
         shutil.copytree(trained / "base", where / "base")
 
@@ -253,9 +258,9 @@ def test_a_run_killed_between_two_chunks_goes_on(
     with pytest.raises(Killed):
         learner.personalise(task, prepared, tmp_path / "killed", build(node), tmp_path / "scratch", stop)
     assert list((tmp_path / "scratch").rglob("*.safetensors"))
-    learner.personalise(task, prepared, tmp_path / "killed", build(node), tmp_path / "scratch", silent)
-    learner.personalise(task, prepared, tmp_path / "whole", build(node), tmp_path / "other", silent)
-    assert sha256(tmp_path / "killed" / "people") == sha256(tmp_path / "whole" / "people")
+    learner.personalise(task, prepared, tmp_path / "killed", build(node), tmp_path / "scratch", no_progress)
+    learner.personalise(task, prepared, tmp_path / "whole", build(node), tmp_path / "other", no_progress)
+    assert sha256(tmp_path / "killed" / "subjects") == sha256(tmp_path / "whole" / "subjects")
 
 
 @pytest.mark.parametrize("subject", ["../../etc", "a/b", "..", ".", "a\\b", "ü ö", "con:1"])
@@ -274,10 +279,10 @@ def test_a_person_without_one_whole_window_is_carried_through(
     holes = dataclasses.replace(prepared, rows=sparse)
     shutil.copytree(trained / "base", tmp_path / "base")
     ridge = build({**params["personalise"], "methods": ["none", "online_ridge"]})
-    learner.personalise(task, holes, tmp_path, ridge, tmp_path / "scratch", silent)
-    learner.calibrate(task, holes, tmp_path, build(params["calibrate"]), silent)
-    methods = {row["subject_id"]: row["method"] for row in read_json(tmp_path / "people" / "people.json")}
+    learner.personalise(task, holes, tmp_path, ridge, tmp_path / "scratch", no_progress)
+    learner.calibrate(task, holes, tmp_path, build(params["calibrate"]), no_progress)
+    methods = {row["subject_id"]: row["method"] for row in read_json(tmp_path / "subjects" / "subjects.json")}
     assert methods[first] == "online_ridge"
-    with learner.open(task, tmp_path, "", "").pasts.of(first) as (past, why):
+    with learner.open(task, tmp_path, "", "").histories.of(first) as (past, why):
         assert past is not None
         assert why == ""

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hallmark.families.forecasting.panel import Grid
+from hallmark.families.forecasting.panel import TimeGrid
 from hallmark.families.forecasting.scores import score_events, score_points, score_quantiles
 from hallmark.judge.bootstrap import interval, summarise
 
-GRID = Grid(5, 6, 12, (5, 10, 60, 120), 3, 16)
+GRID = TimeGrid(5, 6, 12, (5, 10, 60, 120), 3, 16)
 LEVELS = (0.05, 0.5, 0.95)
 
 
@@ -45,7 +45,7 @@ def test_an_event_that_never_happened_has_no_recall() -> None:
 
 def test_every_person_counts_once() -> None:
     rows = [("a", "m", "rmse", "60", "all", 1.0, 1000), ("b", "m", "rmse", "60", "all", 3.0, 1)]
-    columns = ["subject_id", "model", "metric", "at", "segment", "value", "n_examples"]
+    columns = ["subject_id", "model", "metric", "horizon_or_split", "segment", "value", "n_examples"]
     assert summarise(pd.DataFrame(rows, columns=columns))["mean"].iloc[0] == 2.0
 
 

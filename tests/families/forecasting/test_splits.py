@@ -13,29 +13,29 @@ CONFIG = SplitConfig(0.25, 0.7, 0.1, 60, 0, ("sex",))
 
 
 def test_held_out_people_are_in_no_training_window(task: Any, prepared: Any) -> None:
-    parts = task.parts(prepared)
+    split_panel = task.split_panel(prepared)
     held = set(prepared.splits.loc[prepared.splits["group"] == HELD_OUT, "subject_id"])
-    learned = {parts.panel.subjects[c] for c in parts.panel.subject[parts.origins("train", SEEN)]}
+    learned = {split_panel.panel.subjects[c] for c in split_panel.panel.subject[split_panel.origins("train", SEEN)]}
     assert held
     assert not held & learned
 
 
 def test_no_training_target_reaches_beyond_train(task: Any, prepared: Any) -> None:
-    parts = task.parts(prepared)
-    origins = parts.origins("train", SEEN)
-    target = parts.target(origins, "train")
-    ends = parts.panel.minute[origins][:, None] + np.asarray(parts.panel.grid.horizons_minutes)
-    limit = np.asarray([parts.minute_of("train_end", c) for c in parts.panel.subject[origins]])[:, None]
+    split_panel = task.split_panel(prepared)
+    origins = split_panel.origins("train", SEEN)
+    target = split_panel.target(origins, "train")
+    ends = split_panel.panel.minute[origins][:, None] + np.asarray(split_panel.panel.grid.horizons_minutes)
+    limit = np.asarray([split_panel.minute_of("train_end", c) for c in split_panel.panel.subject[origins]])[:, None]
     assert np.isnan(target[ends >= limit]).all()
     assert (~np.isnan(target)).mean() > 0.8
 
 
 def test_the_purge_gap_holds_no_origin(task: Any, prepared: Any) -> None:
-    parts = task.parts(prepared)
-    train, valid = parts.origins("train"), parts.origins("valid")
-    for code in range(len(parts.panel.subjects)):
-        last = parts.panel.minute[train[parts.panel.subject[train] == code]].max()
-        first = parts.panel.minute[valid[parts.panel.subject[valid] == code]].min()
+    split_panel = task.split_panel(prepared)
+    train, valid = split_panel.origins("train"), split_panel.origins("valid")
+    for code in range(len(split_panel.panel.subjects)):
+        last = split_panel.panel.minute[train[split_panel.panel.subject[train] == code]].max()
+        first = split_panel.panel.minute[valid[split_panel.panel.subject[valid] == code]].min()
         assert first - last >= task.split_config.purge_minutes
 
 

@@ -6,8 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hallmark.errors import DataError, LeakageError
-from hallmark.families.language.cleaning import clean_texts, key_of, merge_labelled, normal, text_features, unreadable
-from hallmark.read.splits import PARTS, PartsConfig, check_parts, split_groups
+from hallmark.families.language.cleaning import (
+    clean_texts,
+    key_of,
+    merge_labelled,
+    normal,
+    rejection_reason,
+    text_features,
+)
+from hallmark.read.splits import SPLITS, GroupSplitConfig, check_groups, split_groups
 from hallmark.read.validation import Ledger
 
 
@@ -34,7 +41,7 @@ def test_a_normal_text_stays_as_it_is(text: str) -> None:
     ],
 )
 def test_what_no_model_of_english_may_judge_is_refused(text: str, reason: str) -> None:
-    assert unreadable(normal(text), 1000) == reason
+    assert rejection_reason(normal(text), 1000) == reason
 
 
 def test_every_dropped_row_is_counted_under_its_reason() -> None:
@@ -69,14 +76,14 @@ def test_repeated_texts_merge_and_contradictions_go() -> None:
 def test_the_same_text_lies_in_one_part_and_every_stratum_in_each() -> None:
     texts = pd.Series([f"text {i // 2}" for i in range(400)])
     strata = pd.Series(["x" if i % 4 < 2 else "y" for i in range(400)])
-    part = split_groups(texts, strata, PartsConfig(0.1, 0.2, 0))
+    part = split_groups(texts, strata, GroupSplitConfig(0.1, 0.2, 0))
     assert part.groupby(texts).nunique().eq(1).all()
-    assert check_parts(texts, part) == {"train": 280, "valid": 40, "test": 80}
+    assert check_groups(texts, part) == {"train": 280, "valid": 40, "test": 80}
     assert pd.crosstab(strata, part).to_numpy().min() == 20
-    assert (split_groups(texts, strata, PartsConfig(0.1, 0.2, 0)) == part).all()
-    assert (split_groups(texts, strata, PartsConfig(0.1, 0.2, 1)) != part).any()
+    assert (split_groups(texts, strata, GroupSplitConfig(0.1, 0.2, 0)) == part).all()
+    assert (split_groups(texts, strata, GroupSplitConfig(0.1, 0.2, 1)) != part).any()
     # Whoever else is there may change the draw, but the order of rows may not.
-    turned = split_groups(texts[::-1], strata[::-1], PartsConfig(0.1, 0.2, 0))
+    turned = split_groups(texts[::-1], strata[::-1], GroupSplitConfig(0.1, 0.2, 0))
     assert (turned.sort_index() == part).all()
 
 
@@ -84,13 +91,13 @@ def test_a_planted_twin_is_a_leak() -> None:
     texts = pd.Series(["One", "Two", "two ", "Three"])
     part = pd.Series(["train", "train", "test", "valid"])
     with pytest.raises(LeakageError, match="1 texts lie in two of train, valid, test"):
-        check_parts(texts.map(key_of), part)
-    assert set(part) == set(PARTS)
+        check_groups(texts.map(key_of), part)
+    assert set(part) == set(SPLITS)
 
 
 def test_too_few_texts_are_named() -> None:
-    with pytest.raises(DataError, match=r"no row falls into valid: 4 texts are too few for task\.parts"):
-        split_groups(pd.Series(list("abcd")), pd.Series(["x"] * 4), PartsConfig(0.1, 0.2, 0))
+    with pytest.raises(DataError, match=r"no row falls into valid: 4 texts are too few for task\.split_config"):
+        split_groups(pd.Series(list("abcd")), pd.Series(["x"] * 4), GroupSplitConfig(0.1, 0.2, 0))
 
 
 def test_features_tell_nothing_of_the_words() -> None:

@@ -20,9 +20,9 @@ def world(questions: int = 300, answers: int = 12) -> tuple[np.ndarray, list[set
 
 def test_probabilities_are_how_often_it_is_so() -> None:
     cosines, right = world()
-    found = fit_curves(cosines, right, MatchConfig(retrieved=12, bag=10, draws=2, seed=0))
+    found = fit_curves(cosines, right, MatchConfig(nearest=12, sentences_per_document=10, samples=2, seed=0))
     belongs = np.asarray([[a in mine for a in range(12)] for mine in right])
-    said = found.asks.probability(cosines)
+    said = found.requirement.probability(cosines)
     for low, high in ((0.0, 0.1), (0.1, 0.5), (0.5, 0.9), (0.9, 1.0)):
         inside = (said >= low) & (said < high)
         assert belongs[inside].mean() == pytest.approx(said[inside].mean(), abs=0.12)
@@ -30,7 +30,10 @@ def test_probabilities_are_how_often_it_is_so() -> None:
 
 def test_more_lines_need_more_to_show_something() -> None:
     cosines, right = world()
-    few, many = (fit_curves(cosines, right, MatchConfig(12, bag, 2, 0)).shows for bag in (2, 60))
+    few, many = (
+        fit_curves(cosines, right, MatchConfig(12, sentences_per_document, 2, 0)).evidence
+        for sentences_per_document in (2, 60)
+    )
     assert many.probability(0.55) < few.probability(0.55)
 
 

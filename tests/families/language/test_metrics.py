@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hallmark.families.language.metrics import CountedBytes, bits_per_byte, compressed, longest_copy, repetition
+from hallmark.families.language.metrics import ByteNgrams, bits_per_byte, compressed, longest_copy, repetition
 
 
 def test_bits_per_byte_count_bytes_and_ends() -> None:
@@ -17,7 +17,7 @@ def test_bits_per_byte_count_bytes_and_ends() -> None:
 
 
 def test_counted_bytes_are_a_distribution() -> None:
-    counted = CountedBytes(["abracadabra", "abacus"], order=2)
+    counted = ByteNgrams(["abracadabra", "abacus"], order=2)
     base = counted.nats("ab")
     total = sum(math.exp(-(counted.nats("ab" + chr(c)) - base)) for c in range(97, 123))
     assert total > 0  # of letters alone; ends and other bytes have the rest
@@ -29,8 +29,8 @@ def test_what_was_read_before_costs_less() -> None:
     rng = np.random.default_rng(0)
     texts = ["".join(map(chr, rng.integers(97, 123, 400))) for _ in range(5)]
     assert compressed(texts, texts) < 1.0 < compressed(["something else"], texts)
-    counted = CountedBytes(texts)
-    assert counted.nats(texts[0]) / len(texts[0]) < CountedBytes(["something else"]).nats(texts[0]) / len(texts[0])
+    counted = ByteNgrams(texts)
+    assert counted.nats(texts[0]) / len(texts[0]) < ByteNgrams(["something else"]).nats(texts[0]) / len(texts[0])
 
 
 def test_repetition_counts_runs_that_came_before() -> None:

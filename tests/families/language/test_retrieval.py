@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hallmark.families.language.retrieval import counted_letters, score_ranking
+from hallmark.families.language.retrieval import letter_ngram_cosines, score_ranking
 
 
 def test_figures_are_those_of_the_definitions() -> None:
@@ -35,5 +35,5 @@ def test_a_slow_loop_gives_the_same(seed: int) -> None:
 
 
 def test_counted_letters_know_words_of_one_stem() -> None:
-    found = counted_letters(["managing projects"], ["project management", "bake bread"])
+    found = letter_ngram_cosines(["managing projects"], ["project management", "bake bread"])
     assert found[0, 0] > found[0, 1]

@@ -26,7 +26,7 @@ from hallmark.tasks.cv.messages import CvResponse
 from hallmark.tasks.cv.planted import CONTACTS
 from hallmark.tasks.cv.redaction import PLACEHOLDER, plain, redactor
 from hallmark.tasks.cv.rewriting import diff, invented
-from hallmark.tasks.cv.sources import SLOT, EscoSkills, MadeUpLabourMarket
+from hallmark.tasks.cv.sources import SLOT, EscoSkills, SimulatedJobs
 from tests.toys import ROOT, SHARED, SMALL_TEXT, compose, fit, trained_task
 
 REDACTOR = redactor({"given": list(names.given_names()), "family": list(names.surnames())})
@@ -370,7 +370,7 @@ def test_the_word_list_finds_words_and_no_parts_of_them(task: Any) -> None:
     assert harms(task.screens, "Men only, no foreigners.") == ["discrimination"]
     assert harms(task.screens, "You idiot!") == ["insult"]
     assert harms(task.screens, "Built skills, dined with workmen; only assessed classics.") == []
-    with pytest.raises(ValueError, match="would never find anything"):
+    with pytest.raises(ValueError, match="List should have at least 1 item"):
         WordList({"insult": []})
 
 
@@ -397,7 +397,7 @@ def test_the_audit_finds_a_planted_bias() -> None:
 
 
 def test_rows_that_are_not_whole_are_counted_and_a_missing_kind_is_named(task: Any) -> None:
-    raw = MadeUpLabourMarket(1, 1, 0).load()
+    raw = SimulatedJobs(1, 1, 0).load()
     rows = raw.rows.copy()
     sentence = rows.index[rows["kind"] == "sentence"]
     rows.loc[sentence[0], "label"] = "no such skill"
@@ -420,9 +420,9 @@ def test_rows_that_are_not_whole_are_counted_and_a_missing_kind_is_named(task: A
 @pytest.mark.parametrize("text", ["* C#", "[NAME] R", "C", "Ω 1"])
 def test_what_cleaning_lets_pass_can_be_read(task: Any, text: str) -> None:
     """One rule: a sentence that no unit would hold is found here, not in the middle of an evaluation."""
-    raw = MadeUpLabourMarket(1, 1, 0).load()
+    raw = SimulatedJobs(1, 1, 0).load()
     rows = raw.rows.copy()
-    tested = rows.index[(rows["kind"] == "sentence") & (rows["part"] == "test")]
+    tested = rows.index[(rows["kind"] == "sentence") & (rows["split"] == "test")]
     rows.loc[tested[0], "text"] = text
     clean = task.clean(dataclasses.replace(raw, rows=rows))
     assert text not in set(clean.rows["text"])
@@ -448,7 +448,7 @@ def test_a_set_may_be_there_to_test_on_alone_and_mark_no_spans(tmp_path: Path) -
     annotated(tmp_path, "a_test", spans=False)
     annotated(tmp_path, "b_test", spans=False)
     rows = EscoSkills(str(tmp_path), ("a", "b")).load().rows
-    sentences = rows[rows["kind"] == "sentence"].groupby(["subject_id", "part"]).size().to_dict()
+    sentences = rows[rows["kind"] == "sentence"].groupby(["subject_id", "split"]).size().to_dict()
     assert sentences == {("a", "learn"): 2, ("a", "test"): 2, ("b", "test"): 2}
     with pytest.raises(SourceError, match=r"b_validation_annotations\.csv is not there"):
         EscoSkills(str(tmp_path), ("b",)).load()
@@ -458,31 +458,31 @@ def test_a_sentence_of_the_test_is_never_learned_from(task: Any, prepared: Prepa
     counts = task.check_leakage(prepared)
     assert min(counts.values()) > 0
     torn = prepared.splits.copy()
-    place = prepared.rows.index[(prepared.rows["kind"] == "sentence") & (torn["part"] == "test")][0]
+    place = prepared.rows.index[(prepared.rows["kind"] == "sentence") & (torn["split"] == "test")][0]
     again = prepared.rows.loc[[place]].assign(text=prepared.rows.loc[place, "text"].upper())
     rows = pd.concat([prepared.rows, again], ignore_index=True)
-    splits = pd.concat([torn, pd.DataFrame({"row": [len(torn)], "part": ["train"]})], ignore_index=True)
+    splits = pd.concat([torn, pd.DataFrame({"row": [len(torn)], "split": ["train"]})], ignore_index=True)
     with pytest.raises(LeakageError, match="lie in two of"):
         task.check_leakage(Prepared(rows, prepared.subjects, splits))
 
 
 def test_the_test_keeps_a_sentence_that_was_learned_with_the_same_skill(task: Any) -> None:
-    raw = MadeUpLabourMarket(1, 1, 0).load()
-    tested = raw.rows[(raw.rows["kind"] == "sentence") & (raw.rows["part"] == "test")].head(1)
-    clean = task.clean(dataclasses.replace(raw, rows=pd.concat([tested.assign(part="learn"), raw.rows])))
+    raw = SimulatedJobs(1, 1, 0).load()
+    tested = raw.rows[(raw.rows["kind"] == "sentence") & (raw.rows["split"] == "test")].head(1)
+    clean = task.clean(dataclasses.replace(raw, rows=pd.concat([tested.assign(split="learn"), raw.rows])))
     splits = task.split(clean)
     same = (clean.rows["text"] == tested["text"].iloc[0]).to_numpy()
-    assert sorted(splits["part"][same]) == ["purged", *["test"] * (same.sum() - 1)]
+    assert sorted(splits["split"][same]) == ["purged", *["test"] * (same.sum() - 1)]
 
 
 def test_a_sentence_that_the_source_has_in_both_parts_is_taken_out_of_training(task: Any) -> None:
-    raw = MadeUpLabourMarket(1, 1, 0).load()
-    tested = raw.rows[(raw.rows["kind"] == "sentence") & (raw.rows["part"] == "test")].head(1)
+    raw = SimulatedJobs(1, 1, 0).load()
+    tested = raw.rows[(raw.rows["kind"] == "sentence") & (raw.rows["split"] == "test")].head(1)
     clean = task.clean(
-        dataclasses.replace(raw, rows=pd.concat([raw.rows, tested.assign(part="learn", label="plan menus")]))
+        dataclasses.replace(raw, rows=pd.concat([raw.rows, tested.assign(split="learn", label="plan menus")]))
     )
     splits = task.split(clean)
-    assert (splits["part"] == "purged").sum() == 1
+    assert (splits["split"] == "purged").sum() == 1
 
 
 def test_training_is_the_same_twice(
@@ -513,11 +513,11 @@ def test_training_brings_sentences_nearer_to_their_skills(task: Any, prepared: P
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     for change, message in (
-        ("task.valid_share=1.5", "valid_share=1.5 must lie within"),
-        ("task.screens=[]", "screens is empty"),
-        ("model.candidates.0.temperature=0", "temperature=0 must be positive"),
+        ("task.valid_share=1.5", r"task\.valid_share=1\.5: must be less than 1"),
+        ("task.screens=[]", r"task\.screens=\[\]: must have at least 1 item"),
+        ("model.candidates.0.temperature=0", r"temperature=0: must be greater than 0"),
         ("model.candidates.0.hard_negatives=50", "hard_negatives=50 must lie within"),
-        ("calibrate.bag=0", "bag=0 must be at least 1"),
+        ("calibrate.samples=0", "samples=0: must be greater than or equal to 1"),
     ):
         with pytest.raises(ConfigError, match=message):
             build(compose("experiment=cv", change))
@@ -545,7 +545,7 @@ def test_a_pair_is_answered_within_two_seconds(task: Any, predictor: Any, prepar
 @pytest.mark.real
 def test_the_published_sets_are_read_whole() -> None:
     rows = EscoSkills(str(SHARED / "cv"), ("house", "tech")).load().rows
-    counts = rows.groupby(["subject_id", "kind", "part"]).size().to_dict()
+    counts = rows.groupby(["subject_id", "kind", "split"]).size().to_dict()
     assert counts["esco", "skill", ""] == 13_896 - 1 or counts["esco", "skill", ""] == 13_896
     assert (counts["house", "sentence", "test"], counts["tech", "sentence", "test"]) == (568, 674)
     assert (counts["audit", "cv", "test"], counts["audit", "name", "test"]) == (32, 800)

@@ -89,7 +89,7 @@ def test_spellings_are_normalised() -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    ("name", "people", "rows"),
+    ("name", "subjects", "rows"),
     [
         ("AZT1D", 25, 295_567),
         ("HUPA-UCM", 25, 309_392),
@@ -99,9 +99,9 @@ def test_spellings_are_normalised() -> None:
         ("Colas_2019", 208, 114_253),
     ],
 )
-def test_every_public_set_is_read_whole(name: str, people: int, rows: int) -> None:
+def test_every_public_set_is_read_whole(name: str, subjects: int, rows: int) -> None:
     raw = GlucoseML(str(SHARED / "glucose"), (name,), {}).load()
-    assert (len(raw.subjects), len(raw.rows)) == (people, rows)
+    assert (len(raw.subjects), len(raw.rows)) == (subjects, rows)
     assert raw.subjects["diabetes_type"].notna().all()
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from hallmark.contracts import Raw
 from hallmark.errors import DataError
-from hallmark.read.validation import ValidationLimits
+from hallmark.read.validation import ReadingLimits
 from hallmark.tasks.glucose.cleaning import clean
 
-LIMITS = ValidationLimits(0.5, 0.5, minimum_days=1, earliest="2000-01-01", latest="2030-01-01")
+LIMITS = ReadingLimits(0.5, 0.5, min_days=1, earliest="2000-01-01", latest="2030-01-01")
 TEXT = {"low": 40.0, "high": 400.0}
 
 
@@ -25,7 +25,7 @@ def readings(subject: str = "a", days: float = 2, start: str = "2024-01-01") -> 
     )
 
 
-def cleaned(rows: pd.DataFrame, limits: ValidationLimits = LIMITS, **raw: Any) -> Any:
+def cleaned(rows: pd.DataFrame, limits: ReadingLimits = LIMITS, **raw: Any) -> Any:
     people = rows["subject_id"].dropna().astype(str).unique() if "subject_id" in rows else []
     return clean(Raw(rows, pd.DataFrame({"subject_id": people}), {}, **raw), limits, TEXT, 5)
 
@@ -189,7 +189,7 @@ def test_lines_that_a_source_drew_are_dropped() -> None:
     rows = readings()
     knots = np.arange(0, 576, 3)
     drawn = np.interp(np.arange(576), knots, rows["glucose"].astype(float).to_numpy()[knots])
-    found = cleaned(rows.assign(glucose=drawn), ValidationLimits(0.9, 0.5, 1, "2000-01-01", "2030-01-01"))
+    found = cleaned(rows.assign(glucose=drawn), ReadingLimits(0.9, 0.5, 1, "2000-01-01", "2030-01-01"))
     kept = len(found.rows)
     assert 190 <= kept <= 200
     assert counts(found.report)[("dropped", "interpolated by the source (inside of a straight line)")] == 576 - kept

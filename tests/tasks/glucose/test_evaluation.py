@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import r2_score
 
 from hallmark.build import build
-from hallmark.contracts import Evaluation, silent
+from hallmark.contracts import Evaluation, no_progress
 from hallmark.judge.report import render
 
 
@@ -43,7 +44,7 @@ def evaluation(
     return found
 
 
-def test_every_rival_is_scored(evaluation: Evaluation) -> None:
+def test_every_baseline_and_candidate_is_scored(evaluation: Evaluation) -> None:
     assert set(evaluation.scores["model"]) >= {
         "hallmark",
         "no_personal",
@@ -65,26 +66,31 @@ def _chosen(evaluation: Evaluation) -> str:
 
 
 def test_persistence_is_what_numpy_says_it_is(evaluation: Evaluation, evaluator: Any, task: Any, prepared: Any) -> None:
-    parts = task.parts(prepared)
-    origins = parts.origins("test")[:: evaluator.stride]
-    mine = origins[parts.panel.subject[origins] == 2]
-    error = parts.panel.values[mine + 12] - parts.panel.values[mine]
+    split_panel = task.split_panel(prepared)
+    origins = split_panel.origins("test")[:: evaluator.stride]
+    mine = origins[split_panel.panel.subject[origins] == 2]
+    error = split_panel.panel.values[mine + 12] - split_panel.panel.values[mine]
     s = evaluation.scores
-    row = s[(s["model"] == "persistence") & (s["metric"] == "rmse") & (s["at"] == "60") & (s["segment"] == "all")]
-    value = row.loc[row["subject_id"] == parts.panel.subjects[2], "value"].item()
+    row = s[
+        (s["model"] == "persistence")
+        & (s["metric"] == "rmse")
+        & (s["horizon_or_split"] == "60")
+        & (s["segment"] == "all")
+    ]
+    value = row.loc[row["subject_id"] == split_panel.panel.subjects[2], "value"].item()
     assert value == pytest.approx(np.sqrt(np.nanmean(error.astype(float) ** 2)), rel=1e-5)
 
 
 def test_trees_answer_at_marks_only_and_claim_no_path(evaluation: Evaluation) -> None:
     s = evaluation.scores
-    assert set(s.loc[(s["model"] == "lightgbm_all") & (s["metric"] == "rmse"), "at"]) == {
+    assert set(s.loc[(s["model"] == "lightgbm_all") & (s["metric"] == "rmse"), "horizon_or_split"]) == {
         "30",
         "60",
         "120",
         "240",
         "1440",
     }
-    assert "path-60" in set(s.loc[s["model"] == "hallmark", "at"])
+    assert "path-60" in set(s.loc[s["model"] == "hallmark", "horizon_or_split"])
 
 
 def test_trees_fit_one_model_a_horizon_that_is_shown_and_tell_of_each(
@@ -114,9 +120,10 @@ def test_people_belong_to_their_segments(evaluation: Evaluation) -> None:
 
 
 def test_shares_lie_between_zero_and_one(evaluation: Evaluation, evaluator: Any, task: Any, learner: Any) -> None:
-    shares = [n for n, m in evaluator.metrics(task, learner).items() if m.unit == ""]
-    values = evaluation.scores.loc[evaluation.scores["metric"].isin(shares), "value"]
-    assert values.between(0, 1).all()
+    shares = [n for n, m in evaluator.metrics(task, learner).items() if m.unit == "" and n != "r2"]
+    s = evaluation.scores
+    assert s.loc[s["metric"].isin(shares), "value"].between(0, 1).all()
+    assert (s.loc[s["metric"] == "r2", "value"] < 1).all()
 
 
 def test_a_person_without_test_windows_does_not_stop_it(
@@ -124,9 +131,9 @@ def test_a_person_without_test_windows_does_not_stop_it(
 ) -> None:
     late = prepared.splits.assign(test_start=prepared.splits["test_start"].where(prepared.splits.index != 0, 10**9))
     found = evaluator.evaluate(
-        task, learner, dataclasses.replace(prepared, splits=late), trained, None, tmp_path, silent
+        task, learner, dataclasses.replace(prepared, splits=late), trained, None, tmp_path, no_progress
     )
-    assert found.notes["test"].endswith(f"of {len(prepared.subjects) - 1} people")
+    assert found.notes["test"].endswith(f"of {len(prepared.subjects) - 1} subjects")
 
 
 def test_the_report_is_one_page_with_its_pictures_inside(
@@ -136,7 +143,41 @@ def test_the_report_is_one_page_with_its_pictures_inside(
 
     for name in evaluation.pictures:
         draw_gains(tmp_path / name, evaluation.scores["value"].head(5), "x")
-    page = render("t", evaluation, [], evaluator.metrics(task, learner), evaluator.shown, tmp_path)
+    page = render("t", evaluation, [], evaluator.metrics(task, learner), evaluator.layout, tmp_path)
     assert page.count("data:image/png;base64,") == len(evaluation.pictures)
-    assert "Other figures @30" in page
+    assert "Other figures: 30 min" in page
     assert "http" not in page
+
+
+def test_r2_is_what_scikit_learn_says_it_is(
+    evaluation: Evaluation, evaluator: Any, task: Any, learner: Any, prepared: Any, trained: Path
+) -> None:
+    split_panel = task.split_panel(prepared)
+    origins = split_panel.origins("test")[:: evaluator.stride]
+    mine = origins[split_panel.panel.subject[origins] == 2]
+    target = split_panel.target(mine, "test")[:, task.grid.index_of(60)]
+    known = ~np.isnan(target)
+    last = split_panel.panel.values[mine]
+    s = evaluation.scores
+    of_persistence = (s["model"] == "persistence") & (s["metric"] == "r2") & (s["horizon_or_split"] == "60")
+    row = s[of_persistence & (s["segment"] == "all") & (s["subject_id"] == split_panel.panel.subjects[2])]
+    assert row["value"].item() == pytest.approx(r2_score(target[known], last[known]), rel=1e-5)
+
+
+def test_the_blocks_of_inputs_are_ranked_by_what_shuffling_them_costs(
+    evaluator: Any, task: Any, learner: Any, prepared: Any, trained: Path
+) -> None:
+    split_panel = task.split_panel(prepared)
+    predictor = learner.open_for_test(task, trained, split_panel)
+    origins = split_panel.origins("test")[:: evaluator.stride]
+    found = evaluator._importance(task, predictor, split_panel, origins)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert {"lags", "clock", "own past", "online ridge"} <= set(found)
+    assert next(iter(found)) in ("lags", "summaries")  # the last two hours matter most at an hour
+    assert found == evaluator._importance(task, predictor, split_panel, origins)
+
+
+def test_baselines_are_named_and_pictures_are_of_the_model(evaluation: Evaluation) -> None:
+    baselines = {"persistence", "damped_linear", "profile", "ridge", "lightgbm_12h", "lightgbm_all"}
+    assert set(evaluation.baselines) == baselines
+    assert {"residuals.png", "importance.png", "fans.png"} <= set(evaluation.pictures)

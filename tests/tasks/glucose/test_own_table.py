@@ -10,7 +10,7 @@ from hallmark.errors import SourceError
 from hallmark.tasks.glucose.own_table import OwnTable
 from tests.toys import ROOT
 
-NOBODY = str(ROOT / "conf" / "data" / "nobody.csv")
+NOBODY = str(ROOT / "conf" / "data" / "no_groups.csv")
 COLUMNS = {"subject_id": "id", "timestamp": "time", "glucose": "sgv"}
 
 

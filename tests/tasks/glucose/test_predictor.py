@@ -22,7 +22,7 @@ def predictor(task: Any, learner: Any, trained: Path) -> ForecastPredictor:
 @pytest.fixture(scope="module")
 def window(task: Any, prepared: Any) -> tuple[Any, int]:
     """The newest origin of subject 0."""
-    panel = task.parts(prepared).panel
+    panel = task.split_panel(prepared).panel
     return panel, int(panel.origins[panel.subject[panel.origins] == 0][-1])
 
 
@@ -45,7 +45,7 @@ def test_the_service_answers_what_evaluation_scored(
     task: Any, learner: Any, prepared: Any, trained: Path, predictor: ForecastPredictor, window: Any
 ) -> None:
     panel, origin = window
-    tested = learner.open_for_test(task, trained, task.parts(prepared))
+    tested = learner.open_for_test(task, trained, task.split_panel(prepared))
     at = np.asarray([origin])
     mean, quantiles = tested.forecast(panel.subjects[0], panel.context(at), panel.minute[at].astype(np.int64))
     [answer] = predictor.predict([request_of(panel, origin)])

@@ -40,7 +40,7 @@ def test_thirty_people_for_fourteen_days_cost_under_three_cpu_seconds() -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
-    node = {**NODE, "people": 3, "days": 2}
+    node = {**NODE, "subjects": 3, "days": 2}
     one, two, other = (build({**node, "seed": s}).load().rows for s in (5, 5, 6))
     assert one.equals(two)
     assert not one["glucose"].equals(other["glucose"])
@@ -59,7 +59,7 @@ def test_people_differ_lastingly(cohort) -> None:  # type: ignore[no-untyped-def
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("people", 0), ("days", 1.5), ("noise_sd", float("nan")), ("start", "soon")]
+    ("key", "value"), [("subjects", 0), ("days", 1.5), ("noise_sd", float("nan")), ("start", "soon")]
 )
 def test_settings_that_cannot_be_simulated_are_refused(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from hallmark.build import build
-from hallmark.contracts import Prepared, silent
+from hallmark.contracts import Prepared, no_progress
 from hallmark.errors import DataError, LeakageError, SourceError
 from hallmark.families.language.encoder import Encoder, vectors
 from hallmark.families.language.text_classifier import load_classifier
@@ -41,7 +41,7 @@ def test_training_is_the_same_twice(
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes(), name
 
 
-def test_it_learns_more_than_its_start(task: Any, prepared: Prepared, trained: Path) -> None:
+def test_it_learns_more_than_its_initial_checkpoint(task: Any, prepared: Prepared, trained: Path) -> None:
     from sklearn.linear_model import LogisticRegression
 
     classifier = load_classifier(trained / "base")
@@ -134,8 +134,8 @@ def test_a_missing_column_is_named(params: dict[str, Any], task: Any) -> None:
 
 def test_a_planted_twin_is_found(task: Any, prepared: Prepared) -> None:
     rows = prepared.rows.copy()
-    train = np.flatnonzero((prepared.splits["part"] == "train").to_numpy())[0]
-    test = np.flatnonzero((prepared.splits["part"] == "test").to_numpy())[0]
+    train = np.flatnonzero((prepared.splits["split"] == "train").to_numpy())[0]
+    test = np.flatnonzero((prepared.splits["split"] == "test").to_numpy())[0]
     rows.loc[test, "text"] = rows.loc[train, "text"].upper() + " !"
     with pytest.raises(LeakageError, match="1 texts lie in two"):
         task.check_leakage(dataclasses.replace(prepared, rows=rows))
@@ -214,18 +214,18 @@ def test_evaluation_measures_every_gate(
     params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, trained: Path, tmp_path: Path
 ) -> None:
     evaluator, gates = build(params["evaluate"]["evaluator"]), build(params["evaluate"]["gates"])
-    found = evaluator.evaluate(task, learner, prepared, trained, None, tmp_path, silent)
+    found = evaluator.evaluate(task, learner, prepared, trained, None, tmp_path, no_progress)
     metrics = evaluator.metrics(task, learner)
     verdicts = [gate.judge(found, metrics) for gate in gates]
     assert not [v for v in verdicts if "was not measured" in v.reason]
-    assert set(found.summary["model"]) == {"hallmark", "tfidf", "frozen", "commonest"}
+    assert set(found.summary["model"]) == {"hallmark", "tfidf", "frozen", "majority_class"}
     assert {(tmp_path / name).read_bytes()[:4] for name in found.pictures} == {b"\x89PNG"}
     ours = found.summary.query("model == 'hallmark' and segment == 'all' and metric == 'accuracy'").iloc[0]
     test = task.rows_of(prepared, "test")
     predictor = learner.open(task, trained, "", "")
     served = predictor.probabilities(test["text"].tolist()).argmax(axis=1)
     assert ours["mean"] == pytest.approx((served == task.numbers(test["label"])).mean())
-    assert ours["drawn"] == len(test)
+    assert ours["n_units"] == len(test)
 
 
 @pytest.mark.real

@@ -17,7 +17,7 @@ from hallmark.errors import BundleError, ConfigError, DataError, LeakageError, S
 from hallmark.families.language.adaptation import load_language_model, windows
 from hallmark.families.language.causal_lm import CausalLm
 from hallmark.tasks.text.messages import TextResponse
-from hallmark.tasks.text.sources import MadeUpTexts, TextFiles
+from hallmark.tasks.text.sources import SimulatedTexts, TextFiles
 from tests.toys import SHARED, SMALL_TEXT, compose, fit, prepare, train
 
 TOY = SMALL_TEXT
@@ -78,7 +78,7 @@ def test_training_is_the_same_twice(
     params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, trained: Path, tmp_path: Path
 ) -> None:
     fit(params, task, learner, prepared, tmp_path)
-    for name in ("learned.safetensors", "start/model.safetensors", "start/tokenizer.json"):
+    for name in ("learned.safetensors", "initial_checkpoint/model.safetensors", "initial_checkpoint/tokenizer.json"):
         assert (tmp_path / "base" / name).read_bytes() == (trained / "base" / name).read_bytes()
 
 
@@ -89,7 +89,7 @@ def test_every_strategy_learns_the_new_domain_and_comes_back_from_disk(
     params = compose(*SMALL_TEXT, f"strategy@model.strategy={strategy}", "train.learning_rate=0.01")
     made = train(params, task, learner, prepared, tmp_path)
     model = load_language_model(made / "base")
-    texts = task.texts(prepared, "new", "test")[:5]
+    texts = task.texts(prepared, "target", "test")[:5]
     before = model.before()
     assert sum(map(model.nats, texts)) < sum(map(before.nats, texts))
     learned = json.loads((made / "training.json").read_text())["candidates"]["causal_lm"]["parameters"]
@@ -119,11 +119,13 @@ def test_qlora_trains_four_bit_layers_on_a_cpu(prepared: Prepared, task: Any, le
     from bitsandbytes.nn import Linear4bit
 
     wide = [change for change in SMALL_TEXT if "width" not in change]  # four bits come in blocks of 64
-    params = compose(*wide, "model.start.width=64", "strategy@model.strategy=qlora", "train.learning_rate=0.005")
+    params = compose(
+        *wide, "model.initial_checkpoint.width=64", "strategy@model.strategy=qlora", "train.learning_rate=0.005"
+    )
     made = train(params, task, learner, prepared, tmp_path)
     model = load_language_model(made / "base")
     assert sum(isinstance(layer, Linear4bit) for layer in model.model.modules()) == 14
-    texts = task.texts(prepared, "new", "test")[:5]
+    texts = task.texts(prepared, "target", "test")[:5]
     assert sum(map(model.nats, texts)) < sum(map(model.before().nats, texts))
 
 
@@ -216,7 +218,7 @@ def test_an_answer_that_does_not_agree_with_itself_cannot_be_made(task: Any, pre
 
 
 def test_rows_that_are_not_whole_are_counted(task: Any) -> None:
-    raw = MadeUpTexts(50, 50, 0).load()
+    raw = SimulatedTexts(50, 50, 0).load()
     rows = raw.rows.copy()
     rows.loc[0, "text"] = None
     rows.loc[1, "text"] = "123 !!!"
@@ -228,35 +230,37 @@ def test_rows_that_are_not_whole_are_counted(task: Any) -> None:
     assert reasons["no text"] == 1
     assert reasons["decoded with the wrong encoding"] == 1
     assert reasons["the same text again"] == 1
-    assert reasons["a domain other than old, new"] == 1
+    assert reasons["a domain other than source, target"] == 1
     assert any(reason.startswith("no letters") for reason in reasons)
-    with pytest.raises(DataError, match="no text of the new domain is left"):
-        task.clean(dataclasses.replace(raw, rows=raw.rows[raw.rows["domain"] == "old"]))
+    with pytest.raises(DataError, match="no text of the target domain is left"):
+        task.clean(dataclasses.replace(raw, rows=raw.rows[raw.rows["domain"] == "source"]))
 
 
 def test_the_same_text_in_two_parts_is_a_leak(task: Any, prepared: Prepared) -> None:
     rows = pd.concat([prepared.rows, prepared.rows.head(1)], ignore_index=True)
-    other = "test" if prepared.splits["part"].iloc[0] != "test" else "train"
-    splits = pd.concat([prepared.splits, pd.DataFrame({"row": [len(rows) - 1], "part": [other]})], ignore_index=True)
+    other = "test" if prepared.splits["split"].iloc[0] != "test" else "train"
+    splits = pd.concat([prepared.splits, pd.DataFrame({"row": [len(rows) - 1], "split": [other]})], ignore_index=True)
     with pytest.raises(LeakageError, match="1 texts lie in two of"):
         task.check_leakage(Prepared(rows, prepared.subjects, splits))
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     for change, message in (
-        ("model.start.vocabulary=200", "vocabulary=200 must be 300 at least"),
-        ("model.start.heads=3", "must be an even multiple of heads=3"),
-        ("model.candidates.0.replay_share=1", "replay_share=1 must lie within"),
-        ("model.candidates.0.context_length=8", "context_length=8 must be 16 at least"),
-        ("task.screens=[]", "screens is empty"),
+        ("model.initial_checkpoint.vocabulary=200", "vocabulary=200: must be greater than or equal to 300"),
+        ("model.initial_checkpoint.heads=3", "must be an even multiple of heads=3"),
+        ("model.candidates.0.replay_share=1", "replay_share=1: must be less than 1"),
+        ("model.candidates.0.context_length=8", "context_length=8: must be greater than or equal to 16"),
+        ("task.screens=[]", r"screens=\[\]: must have at least 1 item"),
     ):
         with pytest.raises(ConfigError, match=message):
             build(compose("experiment=text", change))
 
 
 def test_too_few_texts_for_the_vocabulary_are_one_line(task: Any, learner: Any, tmp_path: Path) -> None:
-    params = compose(*SMALL_TEXT, "data.reports=20", "data.recipes=20", "model.start.vocabulary=5000")
-    with pytest.raises(ConfigError, match=r"model\.start\.vocabulary=5000: the texts give \d+ tokens: lower it"):
+    params = compose(*SMALL_TEXT, "data.reports=20", "data.recipes=20", "model.initial_checkpoint.vocabulary=5000")
+    with pytest.raises(
+        ConfigError, match=r"model\.initial_checkpoint\.vocabulary=5000: the texts give only \d+ tokens: lower it"
+    ):
         train(params, task, build(params["learner"]), prepare(params, task), tmp_path)
 
 
@@ -297,6 +301,6 @@ def test_published_texts_are_read_whole() -> None:
     new = tuple(str(texts / f"skillspan_{part}.json") for part in ("train", "dev", "test"))
     rows = TextFiles(str(SHARED / "text" / "tinyshakespeare.txt"), new, 10).load().rows
     counts = rows["domain"].value_counts()
-    assert counts["new"] > 250
-    assert counts["old"] > 700
-    assert rows.loc[rows["domain"] == "old", "text"].str.len().sum() > 1_090_000
+    assert counts["target"] > 250
+    assert counts["source"] > 700
+    assert rows.loc[rows["domain"] == "source", "text"].str.len().sum() > 1_090_000

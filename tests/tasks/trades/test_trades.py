@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from hallmark.build import build
-from hallmark.contracts import Prepared, silent
+from hallmark.contracts import Prepared, no_progress
 from hallmark.errors import BundleError, DataError, LeakageError, SourceError
 from hallmark.tasks.trades.features import Bounce, names_of, windows
 from hallmark.tasks.trades.messages import DISCLAIMER
@@ -116,15 +116,15 @@ def test_a_planted_feature_that_knows_too_much_is_caught(
 
 def test_a_random_split_is_caught(task: Any, prepared: Prepared) -> None:
     assert task.check_leakage(prepared)["windows_checked"] > 0
-    mixed = prepared.splits.assign(part=np.random.default_rng(0).permutation(prepared.splits["part"].to_numpy()))
+    mixed = prepared.splits.assign(split=np.random.default_rng(0).permutation(prepared.splits["split"].to_numpy()))
     with pytest.raises(
-        LeakageError, match=r"train ends -[\d.]+ s before valid begins, task\.parts\.purge_s asks for 60"
+        LeakageError, match=r"train ends -[\d.]+ s before valid begins, task\.split_config\.purge_s asks for 60"
     ):
         task.check_leakage(dataclasses.replace(prepared, splits=mixed))
 
 
 def test_parts_follow_in_time_and_an_instant_stays_together(task: Any, prepared: Prepared) -> None:
-    time, part = prepared.rows["timestamp"], prepared.splits["part"]
+    time, part = prepared.rows["timestamp"], prepared.splits["split"]
     spans = {name: (time[part == name].min(), time[part == name].max()) for name in ("train", "valid", "test")}
     assert spans["train"][1] + 60_000 < spans["valid"][0] <= spans["valid"][1] < spans["test"][0] - 60_000
     assert (part[part != "purged"].groupby(time).nunique() == 1).all()
@@ -242,7 +242,7 @@ def test_columns_of_ours_and_of_theirs_at_once_are_refused(tmp_path: Path) -> No
 
 
 def test_features_need_memory(task: Any) -> None:
-    with pytest.raises(ValueError, match="a feature looks further back than memory=30 trades"):
+    with pytest.raises(ValueError, match="a feature needs more than memory=30 trades"):
         dataclasses.replace(task, memory=30)
     with pytest.raises(ValueError, match="two features are named 'tick_0'"):
         dataclasses.replace(task, features=[*task.features, task.features[0]])
@@ -252,10 +252,10 @@ def test_evaluation_measures_every_gate(
     params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, trained: Path, tmp_path: Path
 ) -> None:
     evaluator, gates = build(params["evaluate"]["evaluator"]), build(params["evaluate"]["gates"])
-    found = evaluator.evaluate(task, learner, prepared, trained, trained, tmp_path, silent)
+    found = evaluator.evaluate(task, learner, prepared, trained, trained, tmp_path, no_progress)
     verdicts = [gate.judge(found, evaluator.metrics(task, learner)) for gate in gates]
     assert not [v for v in verdicts if "was not measured" in v.reason]
-    assert set(found.summary["model"]) == {"hallmark", "champion", "tick_rule", "logistic", "commonest"}
+    assert set(found.summary["model"]) == {"hallmark", "champion", "tick_rule", "logistic", "majority_class"}
     best = found.summary.query("segment == 'all' and metric == 'accuracy'").set_index("model")["mean"]
     assert best["hallmark"] == best["champion"] > best["tick_rule"]
 
@@ -270,7 +270,7 @@ def test_the_real_trades_reach_what_they_are_known_to_allow(tmp_path: Path) -> N
     trained = train(params, task, learner, prepared, tmp_path / "model")
     found = (
         build(params["evaluate"]["evaluator"])
-        .evaluate(task, learner, prepared, trained, None, tmp_path, silent)
+        .evaluate(task, learner, prepared, trained, None, tmp_path, no_progress)
         .summary
     )
     ours = found.query("model == 'hallmark' and segment == 'all'").set_index("metric")["mean"]

@@ -1,6 +1,6 @@
 """Parallel map on CPUs by forked processes, with results identical to a serial run.
 
-The processes are forked, so that they share the parent's data without a copy; each computes on its own threads.
+Forked processes read the parent's data without a copy; each computes with its own threads.
 """
 
 import ctypes
@@ -29,28 +29,27 @@ Result = TypeVar("Result")
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
-def side_by_side(
+def run_parallel(
     jobs: Mapping[str, Callable[[Report], Result]], at_once: int, report: Callable[[str, int, int, float], None]
 ) -> dict[str, Result]:
-    """Run jobs, some at a time.
+    """Run jobs, up to `at_once` at the same time.
 
     Args:
-        jobs: name → what to run; it is given a callback for its progress.
-        at_once: how many run at the same time; 1 runs them one after the other in this process, and so does a machine
-            with a GPU: forked processes cannot share its context.
+        jobs: name → function to run; its argument is a callback for its progress.
+        at_once: number of processes; with 1 or with a GPU, the jobs run one after the other in this process, because
+            forked processes cannot share a CUDA context.
         report: called with a job's name and its progress; an exception that it raises ends all jobs.
 
     Returns:
-        Name → what its job returned, in the order of `jobs`.
+        Name → result of the job, in the order of `jobs`.
 
     Raises:
-        HallmarkError: a process was killed, or failed with another error; what a job itself raised as a
-            `HallmarkError` is raised as it is.
+        HallmarkError: a job raised it, a job failed with another error, or a process was killed.
     """
     if at_once == 1 or len(jobs) == 1 or torch.cuda.is_available():
         return {name: job(_named(report, name)) for name, job in jobs.items()}
     context = get_context("fork")
-    waiting, found = list(jobs), dict[str, Result]()
+    waiting, results = list(jobs), dict[str, Result]()
     running: dict[Connection, tuple[str, Any]] = {}
     sys.stdout.flush()
     sys.stderr.flush()
@@ -58,11 +57,11 @@ def side_by_side(
         while waiting or running:
             while waiting and len(running) < at_once:
                 name = waiting.pop(0)
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(jobs[name], theirs), name=name)
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(jobs[name], sender), name=name)
                 process.start()
-                theirs.close()
-                running[ours] = (name, process)
+                sender.close()
+                running[receiver] = (name, process)
             for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
                 name, process = running[connection]
@@ -73,7 +72,7 @@ def side_by_side(
                 del running[connection]
                 process.join()
                 if kind == "result":
-                    found[name] = value
+                    results[name] = value
                 elif isinstance(value, HallmarkError):
                     raise value
                 elif kind == "error":
@@ -81,45 +80,45 @@ def side_by_side(
                 else:
                     raise HallmarkError(
                         f"the process that fits {name!r} ended with {_ending(process.exitcode)}: if memory ran out, "
-                        "set side_by_side=1 (train, personalise.lora)"
+                        "set n_jobs=1 (train, personalise.lora)"
                     )
     finally:
         for _, process in running.values():
             process.kill()
             process.join()
-    return {name: found[name] for name in jobs}
+    return {name: results[name] for name in jobs}
 
 
-def shared_out(
+def map_parallel(
     items: Sequence[Item], work: Callable[[Item], Result], at_once: int, progress: Callable[[int, int], None]
 ) -> list[Result]:
-    """Work on items in forked processes, every `at_once`-th in the same one.
+    """Apply a function to items in forked processes; each process gets every `at_once`-th item.
 
     Args:
-        items: what to work on; each independent of the others.
-        work: on one of them.
-        at_once: processes, see `side_by_side`.
-        progress: called with how many items are done, and of how many.
+        items: independent items.
+        work: function of one item.
+        at_once: number of processes, see `run_parallel`.
+        progress: called with the number of finished items and the number of all.
 
     Returns:
-        What `work` returned, in the order of `items`.
+        Results of `work`, in the order of `items`.
     """
     count = max(1, min(at_once, len(items)))
 
-    def share(place: int, report: Report) -> list[Result]:
-        found: list[Result] = []
-        for item in items[place::count]:
-            report(len(found), len(items), math.nan)
-            found.append(work(item))
-        return found
+    def run_share(first: int, report: Report) -> list[Result]:
+        results: list[Result] = []
+        for item in items[first::count]:
+            report(len(results), len(items), math.nan)
+            results.append(work(item))
+        return results
 
-    jobs = {str(place): partial(share, place) for place in range(count)}
-    parts = list(side_by_side(jobs, count, summed(progress, len(items))).values())
-    return [parts[i % count][i // count] for i in range(len(items))]
+    jobs = {str(first): partial(run_share, first) for first in range(count)}
+    shares = list(run_parallel(jobs, count, summed(progress, len(items))).values())
+    return [shares[i % count][i // count] for i in range(len(items))]
 
 
 def summed(progress: Callable[[int, int], None], total: int) -> Callable[[str, int, int, float], None]:
-    """Return a report for `side_by_side` that adds up what its jobs have done, of `total` in all."""
+    """Return a `report` for `run_parallel` that calls `progress` with the sum over all jobs and `total`."""
     done: dict[str, int] = {}
 
     def report(name: str, finished: int, _: int, __: float) -> None:
@@ -134,10 +133,10 @@ def _named(report: Callable[[str, int, int, float], None], name: str) -> Report:
 
 
 def _work(job: Callable[[Report], Any], connection: Connection) -> None:
-    """Run one job in a forked process and send what it reports, returns or raises."""
-    with suppress(AttributeError, OSError):  # Linux: die with the parent, however that ends
+    """Run one job in a forked process and send its progress, and its result or error."""
+    with suppress(AttributeError, OSError):  # Linux: the process is killed when its parent ends
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent handles it
     try:
         result = job(lambda *progress: connection.send_bytes(pickle.dumps(("progress", progress))))
         message = pickle.dumps(("result", result))
@@ -147,7 +146,7 @@ def _work(job: Callable[[Report], Any], connection: Connection) -> None:
         message = pickle.dumps(("error", f"{type(error).__name__}: {error}".splitlines()[0]))
     connection.send_bytes(message)
     connection.close()
-    os._exit(0)  # nothing of the parent's is to be closed or flushed twice
+    os._exit(0)  # without closing or flushing the parent's files a second time
 
 
 def _receive(connection: Connection) -> tuple[str, Any]:

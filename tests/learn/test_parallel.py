@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hallmark.errors import ConfigError, HallmarkError
-from hallmark.learn.side_by_side import Report, shared_out, side_by_side
+from hallmark.learn.parallel import Report, map_parallel, run_parallel
 from tests.toys import ROOT
 
 
@@ -41,8 +41,8 @@ def jobs() -> dict[str, Any]:
 
 @pytest.mark.parametrize("at_once", [2, 3])
 def test_results_are_those_of_one_after_the_other(at_once: int) -> None:
-    expected = side_by_side(jobs(), 1, quiet)
-    found = side_by_side(jobs(), at_once, quiet)
+    expected = run_parallel(jobs(), 1, quiet)
+    found = run_parallel(jobs(), at_once, quiet)
     assert list(found) == list(expected)
     for name, weights in expected.items():
         torch.testing.assert_close(found[name], weights, rtol=0, atol=0)
@@ -50,7 +50,7 @@ def test_results_are_those_of_one_after_the_other(at_once: int) -> None:
 
 def test_progress_of_every_job_arrives_in_order() -> None:
     seen: dict[str, list[int]] = {}
-    side_by_side(jobs(), 2, lambda name, step, steps, loss: seen.setdefault(name, []).append(step))
+    run_parallel(jobs(), 2, lambda name, step, steps, loss: seen.setdefault(name, []).append(step))
     assert seen == {name: list(range(1, 21)) for name in jobs()}
 
 
@@ -63,7 +63,7 @@ def test_no_more_run_at_once_than_asked(tmp_path: Path) -> None:
         mine.unlink()
         return running
 
-    assert max(side_by_side({str(i): count for i in range(6)}, 2, quiet).values()) == 2
+    assert max(run_parallel({str(i): count for i in range(6)}, 2, quiet).values()) == 2
 
 
 def raise_config(report: Report) -> None:
@@ -87,14 +87,14 @@ def wait(report: Report) -> None:
     [
         (raise_config, r"^train\.x=1: set train\.x=2$"),
         (raise_value, r"^fitting 'bad' failed: ValueError: no window$"),
-        (die, r"^the process that fits 'bad' ended with signal 9: if memory ran out, set side_by_side=1"),
+        (die, r"^the process that fits 'bad' ended with signal 9: if memory ran out, set n_jobs=1"),
     ],
 )
 def test_a_failure_is_told_and_ends_the_others(job: Any, told: str) -> None:
     before = set(psutil.Process().children())
     start = time.monotonic()
     with pytest.raises(HallmarkError, match=told):
-        side_by_side({"waiting": wait, "bad": job}, 2, quiet)
+        run_parallel({"waiting": wait, "bad": job}, 2, quiet)
     assert time.monotonic() - start < 30
     assert set(psutil.Process().children()) <= before
 
@@ -108,17 +108,17 @@ def test_whoever_follows_may_stop_all() -> None:
 
     before = set(psutil.Process().children())
     with pytest.raises(Enough):
-        side_by_side(jobs(), 2, stop)
+        run_parallel(jobs(), 2, stop)
     assert set(psutil.Process().children()) <= before
 
 
 PARENT = """
 import os, sys, time
-from hallmark.learn.side_by_side import side_by_side
+from hallmark.learn.parallel import run_parallel
 def work(report):
     print(os.getpid(), flush=True)
     time.sleep(60)
-side_by_side({"a": work, "b": work}, 2, print)
+run_parallel({"a": work, "b": work}, 2, print)
 """
 
 
@@ -139,17 +139,19 @@ def test_large_results_come_back_whole() -> None:
     def large(report: Report) -> Any:
         return np.arange(3_000_000)
 
-    found = side_by_side({"a": large, "b": large}, 2, quiet)
+    found = run_parallel({"a": large, "b": large}, 2, quiet)
     assert all(np.array_equal(value, np.arange(3_000_000)) for value in found.values())
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 def test_shared_out_work_comes_back_in_order(at_once: int) -> None:
     seen: list[tuple[int, int]] = []
-    found = shared_out(list(range(7)), lambda item: item * 10, at_once, lambda done, total: seen.append((done, total)))
+    found = map_parallel(
+        list(range(7)), lambda item: item * 10, at_once, lambda done, total: seen.append((done, total))
+    )
     assert found == [0, 10, 20, 30, 40, 50, 60]
     assert {total for _, total in seen} == {7}
 
 
 def test_nothing_to_share_out_is_nothing() -> None:
-    assert shared_out([], lambda item: item, 2, lambda done, total: None) == []
+    assert map_parallel([], lambda item: item, 2, lambda done, total: None) == []
