@@ -10,7 +10,7 @@ from hallmark.families.language.cleaning import (
     clean_texts,
     key_of,
     merge_labelled,
-    normal,
+    normalise_line,
     rejection_reason,
     text_features,
 )
@@ -20,8 +20,8 @@ from hallmark.read.validation import Ledger
 
 @given(st.text())
 def test_a_normal_text_stays_as_it_is(text: str) -> None:
-    once = normal(text)
-    assert normal(once) == once
+    once = normalise_line(text)
+    assert normalise_line(once) == once
     assert not set(once) & set("\x00\t\n\r\x1b")
 
 
@@ -41,7 +41,7 @@ def test_a_normal_text_stays_as_it_is(text: str) -> None:
     ],
 )
 def test_what_no_model_of_english_may_judge_is_refused(text: str, reason: str) -> None:
-    assert rejection_reason(normal(text), 1000) == reason
+    assert rejection_reason(normalise_line(text), 1000) == reason
 
 
 def test_every_dropped_row_is_counted_under_its_reason() -> None:
@@ -62,7 +62,7 @@ def test_every_dropped_row_is_counted_under_its_reason() -> None:
 def test_signs_tell_texts_apart_and_soft_hyphens_join_words() -> None:
     assert key_of("Good :)") != key_of("Good :(")
     assert key_of("“It’s fine.”") == key_of("It's Fine")
-    assert normal("ter\u00adrible, ba\u200bd") == "terrible, bad"
+    assert normalise_line("ter\u00adrible, ba\u200bd") == "terrible, bad"
 
 
 def test_repeated_texts_merge_and_contradictions_go() -> None:
