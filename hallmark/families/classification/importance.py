@@ -11,8 +11,8 @@ import numpy as np
 
 from hallmark.arrays import Array
 
-MAX_EXAMPLES = 4000
-REPEATS = 3  # permutations of each column
+MAX_EXAMPLES = 2000
+REPEATS = 2  # permutations of each column
 
 
 def permutation_importance(
@@ -22,13 +22,13 @@ def permutation_importance(
 
     Args:
         probabilities: prediction of a fitted model, (B, F) → (B, L).
-        x: (B, F) features of test; a sample of 4,000 is used.
+        x: (B, F) features of test; a sample of 2,000 is used.
         target: (B,) indices of the labels.
         names: (F,) names of the columns.
         seed: seed of the sample and the permutations.
 
     Returns:
-        Name → mean rise over three permutations, the largest first. Correlated columns share their importance.
+        Name → mean rise over two permutations, the largest first. Correlated columns share their importance.
     """
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(x))[:MAX_EXAMPLES]
