@@ -1,6 +1,6 @@
 """python -m benchmarks.accuracy: the whole model on people never seen, beside LightGBM, on four public sets.
 
-Four folds over people: the base model and every rival learn from the train time of three quarters of the people (early
+Four folds over people: base model and baselines are fitted on the train time of three quarters of the people (early
 stopping on their valid time); the others are personalised on their own train and valid time, calibrated on their own
 past, and scored on their test time (last 20%). The last reading and every scored target are real. A person counts
 once, a set counts once; intervals are bootstraps over people.
@@ -30,7 +30,7 @@ import pandas as pd
 from benchmarks.spent import cpu_seconds, peak_gb
 from hallmark.build import build
 from hallmark.contracts import Prepared, no_progress
-from hallmark.families.forecasting.base import load_base
+from hallmark.families.forecasting.base_model import load_base
 from hallmark.families.forecasting.baselines import fit_baselines
 from hallmark.families.forecasting.lightgbm import ForecastTrees
 from hallmark.families.forecasting.splits import HELD_OUT, SEEN
@@ -40,7 +40,7 @@ from hallmark.learn.candidates import fit_candidates
 from runtime.compose import composed as compose
 
 SETS = ("AZT1D", "T1D-UOM", "PhysioCGM", "Hall_2018")
-MARKS = (30, 60, 120, 240, 1440)
+HORIZONS = (30, 60, 120, 240, 1440)
 LEAST = 30  # scored windows of a person that counts
 LEAST_PEOPLE = 5  # of a set that counts in a mean of sets
 
@@ -118,10 +118,10 @@ def run_fold(
     if trees:
         clock = cpu_seconds()
         for name, every_input in (("lightgbm_12h", False), ("lightgbm_all", True)):
-            rival = ForecastTrees(predictor.base.assembler, MARKS, every_input).fit(
+            baseline = ForecastTrees(predictor.base.assembler, HORIZONS, every_input).fit(
                 split_panel, predictor.histories.history, train, valid
             )
-            forecasts[name] = rival.forecast(split_panel, test, predictor.histories.history)
+            forecasts[name] = baseline.forecast(split_panel, test, predictor.histories.history)
         cost["trees_cpu_s"] = round(cpu_seconds() - clock, 1)
     cost["peak_gb"] = round(peak_gb(), 2)
     shutil.rmtree(work)
@@ -166,7 +166,7 @@ def score(
     low, high = levels.index(0.05), levels.index(0.95)
     for code in np.unique(panel.subject[test]):
         inside = panel.subject[test] == code
-        for mark in MARKS:
+        for mark in HORIZONS:
             h = panel.grid.index_of(mark)
             y = target[inside][:, h]
             there = np.isfinite(y)
@@ -202,7 +202,7 @@ def in_chunks(base: Any, panel: Any, origins: Any, history: Any, rows: Any) -> A
 
 
 def show(rows: pd.DataFrame) -> None:
-    """Print errors by set, changes against rivals, personal gain and intervals."""
+    """Print errors by set, changes against baselines, personal gain and intervals."""
     points = rows[rows["model"] != "interval"]
     means = points.groupby(["set", "model", "horizon_or_split"])["rmse"].mean().unstack("horizon_or_split").round(1)
     print(means.to_string())
@@ -215,9 +215,11 @@ def show(rows: pd.DataFrame) -> None:
     print(f"\nPeople with at least {LEAST} scored windows:\n{people.to_string()}")
     wide = points.pivot_table(index=["set", "subject_id", "horizon_or_split"], columns="model", values="rmse")
     print(f"\nChange of the mean RMSE, mean of the sets with {LEAST_PEOPLE} people (mean over people, 95% bootstrap):")
-    for name, rival in PAIRS:
-        if name in wide and rival in wide:
-            print(f"  {name} against {rival}: " + "  ".join(_change(wide, name, rival, mark) for mark in MARKS))
+    for name, baseline in PAIRS:
+        if name in wide and baseline in wide:
+            print(
+                f"  {name} against {baseline}: " + "  ".join(_change(wide, name, baseline, mark) for mark in HORIZONS)
+            )
     print("\nPersonal gain @60 on people with type 1 diabetes (hallmark against plain):")
     at60 = wide.xs(60, level="horizon_or_split")
     t1d = at60[at60.index.get_level_values("set") != "Hall_2018"]
@@ -250,13 +252,13 @@ PAIRS = (
 )
 
 
-def _change(wide: pd.DataFrame, name: str, rival: str, mark: int) -> str:
-    here = wide.xs(mark, level="horizon_or_split")[[name, rival]].dropna()
+def _change(wide: pd.DataFrame, name: str, baseline: str, mark: int) -> str:
+    here = wide.xs(mark, level="horizon_or_split")[[name, baseline]].dropna()
     groups = here.groupby("set")
     by_set = groups.mean()[groups.size() >= LEAST_PEOPLE]
-    ratio = (here[name] / here[rival] - 1) * 100
+    ratio = (here[name] / here[baseline] - 1) * 100
     low, high = interval(ratio.to_numpy())
-    mean = ((by_set[name] / by_set[rival] - 1) * 100).mean()
+    mean = ((by_set[name] / by_set[baseline] - 1) * 100).mean()
     return f"@{mark} {mean:+.1f}% ({ratio.mean():+.1f}, {low:+.1f}…{high:+.1f})"
 
 

@@ -1,7 +1,7 @@
 """python -m benchmarks.adapters_linear: the online ridge of many subjects, fitted at once, beside scikit-learn's Ridge.
 
 Simulated people, repeated under other names with other noise. Two figures, CPU seconds on one thread: all midnights of
-everybody's record, and the last midnight alone, when a day of readings has come (from readings to weights). The peer
+all records, and the last midnight alone, when a day of readings has come (from readings to weights). The peer
 fits one Ridge a person and group of horizons on all windows of that person's past: the last midnight for all of a
 sample of people, and every midnight for some of them, scaled up. The largest difference of any weight is printed.
 """
@@ -45,14 +45,14 @@ def main() -> None:
     print(f"{arguments.people} people × {arguments.days} days, {np.count_nonzero(panel.values > 0):,} readings")
 
     clock = time.process_time()
-    taught = training_windows(panel, panel.origins, config, task.scale, population)
+    windows = training_windows(panel, panel.origins, config, task.scale, population)
     reading = time.process_time() - clock
-    state = OnlineRidge(config, grid, arguments.people, taught.x.shape[1])
-    first_day = np.full(arguments.people, taught.day.min() - 1)
-    midnights = int(taught.day.max() - first_day[0]) + 1
-    for _ in state.replay(taught, first_day, np.full(arguments.people, midnights - 1)):
+    state = OnlineRidge(config, grid, arguments.people, windows.x.shape[1])
+    first_day = np.full(arguments.people, windows.day.min() - 1)
+    midnights = int(windows.day.max() - first_day[0]) + 1
+    for _ in state.replay(windows, first_day, np.full(arguments.people, midnights - 1)):
         pass
-    today = int(taught.day.max())
+    today = int(windows.day.max())
     print(f"every midnight        {time.process_time() - clock:7.1f} CPU s  (at most 60; {reading:.1f} of it features)")
 
     clock = time.process_time()
@@ -73,14 +73,14 @@ def main() -> None:
     )
     print("                      two midnights, statistics, everybody's newest rows")
 
-    _refit(config, grid, taught, state, 0, today)  # imports
+    _refit(config, grid, windows, state, 0, today)  # imports
     clock = time.process_time()
-    difference = max(_refit(config, grid, taught, state, person, today) for person in range(SAMPLE))
+    difference = max(_refit(config, grid, windows, state, person, today) for person in range(SAMPLE))
     last = (time.process_time() - clock) / SAMPLE * arguments.people
     clock = time.process_time()
-    for day in np.unique(taught.day):
+    for day in np.unique(windows.day):
         for person in range(2):
-            _refit(config, grid, taught, state, person, int(day))
+            _refit(config, grid, windows, state, person, int(day))
     every = (time.process_time() - clock) / 2 * arguments.people
     print(f"scikit-learn, one     {last:7.1f} CPU s  without features ({SAMPLE} people, scaled up)")
     print(f"scikit-learn, every   {every:7.1f} CPU s  without features (2 people, scaled up)")
@@ -101,19 +101,19 @@ def _repeated(rows: pd.DataFrame, people: int) -> pd.DataFrame:
     return pd.concat(copies, ignore_index=True)
 
 
-def _refit(config: Any, grid: TimeGrid, taught: TrainingWindows, state: OnlineRidge, person: int, day: int) -> float:
+def _refit(config: Any, grid: TimeGrid, windows: TrainingWindows, state: OnlineRidge, person: int, day: int) -> float:
     """Fit everything anew for one person; returns the largest difference from the state's weights."""
     from sklearn.linear_model import Ridge
 
     worst = 0.0
-    mine = taught.subject == person
+    mine = windows.subject == person
     for group, part in enumerate(config.groups(grid)):
-        past = mine & (taught.day[:, group] <= day)
+        past = mine & (windows.day[:, group] <= day)
         if not past.any():
             continue
-        x, y = taught.x[past].astype(np.float64), taught.y[past][:, part].astype(np.float64)
+        x, y = windows.x[past].astype(np.float64), windows.y[past][:, part].astype(np.float64)
         share = len(y) / np.maximum((~np.isnan(y)).sum(axis=0), 1)
-        young = 3.0 if len(np.unique(taught.day[past, group])) <= config.young_days else 1.0
+        young = 3.0 if len(np.unique(windows.day[past, group])) <= config.young_days else 1.0
         solved = Ridge(alpha=config.penalty / young, fit_intercept=False).fit(x, np.nan_to_num(y) * share).coef_.T
         worst = max(worst, float(np.abs(solved - state.weights[person][:, part]).max()))
         for penalty in config.other_penalties:

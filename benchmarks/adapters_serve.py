@@ -238,7 +238,7 @@ def plot(found: dict[str, Any], file: Path) -> None:
     names = ("forecaster", "patchtst", "encoder")
     figure, axes = pyplot.subplots(1, len(names), figsize=(12, 4), layout="constrained")
     styles = {
-        "base": ("base model, nobody's adapter", "0.6"),
+        "base": ("base model, no adapter", "0.6"),
         "bank": ("bank", "C0"),
         "peft": ("PEFT, mixed batch", "C3"),
     }

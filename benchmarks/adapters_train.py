@@ -65,10 +65,10 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Train everybody both ways."""
     spec = spec_of(model, targets, "base", RANK, ALPHA)
-    nobody = np.empty(0, dtype=np.int64)
+    no_examples = np.empty(0, dtype=np.int64)
     generator = np.random.default_rng(0)
     people = [
-        SubjectExamples(f"p{i}", generator.permutation(WINDOWS)[: generator.integers(40, WINDOWS)], nobody)
+        SubjectExamples(f"p{i}", generator.permutation(WINDOWS)[: generator.integers(40, WINDOWS)], no_examples)
         for i in range(arguments.people)
     ]
 

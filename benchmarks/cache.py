@@ -250,7 +250,7 @@ def test_file(repository: Repository, generator: random.Random, experiment: str)
 
 
 def new_file(repository: Repository, generator: random.Random, experiment: str) -> Any:
-    """A file that nobody imports yet."""
+    """A file that no module imports yet."""
     folder = generator.choice(sorted({file.parent for file in repository.sources("hallmark")}))
     return repository.changed(folder / "brand_new.py", '"""New."""\n\nX = 1\n', False)
 

@@ -65,9 +65,9 @@ def run(params: dict[str, object], out: Path) -> None:
     columns = [f"{metric}@{mark}" for metric, _ in evaluator.layout.tables for mark in horizons]
     summary["metric"] += "@" + summary["horizon_or_split"].astype(str)
     compared = summary[summary["metric"] == columns[0]]
-    everybodys = compared.groupby("segment")["model"].nunique() == compared["model"].nunique()
+    shared = compared.groupby("segment")["model"].nunique() == compared["model"].nunique()
     lower = evaluator.metrics(task, learner)[evaluator.layout.tables[0][0]].better == "lower"
-    for segment in ["all", *sorted(set(everybodys.index[everybodys]) - {"all"})]:
+    for segment in ["all", *sorted(set(shared.index[shared]) - {"all"})]:
         show(summary[summary["segment"] == segment], segment, columns, lower)
     ours = summary[(summary["model"] == OURS) & (summary["segment"] == "all") & ~summary["metric"].isin(columns)]
     print("  " + ", ".join(f"{m} {v:.3f}" for m, v in zip(ours["metric"], ours["mean"], strict=True)))

@@ -19,8 +19,8 @@ import torch
 
 from hallmark.build import build
 from hallmark.contracts import Prepared
-from hallmark.families.forecasting.base import make_forecaster
 from hallmark.families.forecasting.base_fitting import batches, fit_assembler, population_forecast
+from hallmark.families.forecasting.base_model import make_forecaster
 from hallmark.families.forecasting.history import build_history
 from hallmark.families.forecasting.network import Shape
 from hallmark.learn.precision import resolve

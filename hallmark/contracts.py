@@ -71,7 +71,7 @@ class Source(Protocol):
         """Read all rows and subjects.
 
         Raises:
-            SourceError: the source is missing, rejection_reason or of another format; names the file and the remedy.
+            SourceError: the source is missing, unreadable or of another format; names the file and the remedy.
         """
 
 
@@ -162,6 +162,10 @@ class ReportLayout:
     headline: tuple[tuple[str, str, str], ...]
     tables: tuple[tuple[str, str], ...]
     resampling_unit: str
+
+    def metric_at(self, metric: str, column: str) -> str:
+        """Write a metric with its horizon or split, such as `rmse at 60 min`."""
+        return f"{metric} at {column} {self.column_unit}" if self.column_unit else f"{metric} on {column}"
 
 
 @dataclass(frozen=True)

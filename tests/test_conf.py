@@ -113,7 +113,7 @@ def test_a_misspelt_key_is_named_with_its_neighbour() -> None:
     "target",
     [
         "hallmark.files.write_text",
-        "hallmark.families.forecasting.base.load_base",
+        "hallmark.families.forecasting.base_model.load_base",
         "hallmark.errors.HallmarkError",
     ],
 )

@@ -9,6 +9,8 @@ from hallmark.contracts import OURS
 
 N_RESAMPLES = 1000  # bootstrap resamples
 KEYS = ["model", "metric", "horizon_or_split", "segment"]
+SUMMARY_COLUMNS = [*KEYS, "mean", "low", "high", "n_units"]
+SCORE_COLUMNS = ["subject_id", *KEYS, "value", "n_examples"]
 
 
 def summarise(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -27,7 +29,7 @@ def summarise(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         values = group["value"].to_numpy(dtype=np.float64)
         low, high = interval(values, seed)
         rows.append((*key, float(values.mean()), low, high, len(values)))
-    return pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "n_units"])
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
 def group_differences(
@@ -62,7 +64,7 @@ def group_differences(
         means = [g.mean() for g in groups]
         key = (OURS, name, place, column)
         rows.append((*key, float(max(means) - min(means)), float(low), float(high), sum(map(len, groups))))
-    return pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high", "n_units"])
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
 def interval(values: "np.ndarray[tuple[int], np.dtype[np.float64]]", seed: int = 0) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from hallmark.contracts import OURS, Evaluation, Metric, Prepared, ReportLayout, Verdict
 from hallmark.judge.gates import find_row
-from hallmark.judge.report import best_baseline
+from hallmark.judge.report import best_baseline, segment_suffix
 
 DATE = (
     "The date of training is in the record of the run (`make dashboard`), not in this card: the same data, code and "
@@ -28,12 +28,12 @@ def metric_tables(evaluation: Evaluation, metrics: Mapping[str, Metric], layout:
             continue
         best = best_baseline(evaluation, metrics[name], column, segment)
         baseline = "" if best is None else f"{best['mean']:.4g} ({best['model']})"
-        figure = f"{_metric_at(name, column, layout)}{_segment_suffix(segment)}"
+        figure = f"{layout.metric_at(name, column)}{segment_suffix(segment)}"
         lines.append(f"| {figure} | {_value(row, metrics[name])} | {_interval(row)} | {baseline} |")
     name, column, _ = layout.headline[0]
     summary = evaluation.summary
     rows = summary[(summary["model"] == OURS) & (summary["metric"] == name) & (summary["horizon_or_split"] == column)]
-    lines += ["", f"By group, {_metric_at(name, column, layout)}:", ""]
+    lines += ["", f"By group, {layout.metric_at(name, column)}:", ""]
     lines += [f"| group | value | 95% interval | {layout.resampling_unit} |", "|---|---|---|---|"]
     for _, row in rows.sort_values("segment").iterrows():
         group = str(row["segment"]).replace("_", " ").replace(":", ": ")
@@ -81,14 +81,6 @@ def model_card(
     }
     body = "\n".join(f"## {title}\n\n{text}\n" for title, text in sections.items())
     return f"# {name}\n\n{purpose}\n\n{body}"
-
-
-def _metric_at(name: str, column: str, layout: ReportLayout) -> str:
-    return f"{name} at {column} {layout.column_unit}" if layout.column_unit else f"{name} on {column}"
-
-
-def _segment_suffix(segment: str) -> str:
-    return "" if segment == "all" else f", {segment.replace('_', ' ')}"
 
 
 def _value(row: "pd.Series[Any]", metric: Metric) -> str:

@@ -89,11 +89,11 @@ class _OnMetric:
     def missing(self, gate: str, evaluation: Evaluation, model: str = OURS) -> Verdict:
         """Return the verdict for a model whose metric was not measured; a misspelt name is no lack of data."""
         figure = f"{self.metric}@{self.place}"
-        names = {"against": model, "horizon or split": self.place, "segment": getattr(self, "segment", "")}
-        columns = {"against": "model", "horizon or split": "horizon_or_split", "segment": "segment"}
-        for key, name in names.items():
-            known = set(evaluation.summary[columns[key]]) if not evaluation.summary.empty else set()
-            if known and name and name not in known and (near := difflib.get_close_matches(name, known, 1)):
+        segment = getattr(self, "segment", "all")
+        named = {"against": ("model", model), "horizon or split": ("horizon_or_split", self.place)}
+        for key, (column, name) in {**named, "segment": ("segment", segment)}.items():
+            known = set(evaluation.summary.get(column, ()))
+            if name not in known and (near := difflib.get_close_matches(name, known, 1)):
                 reason = f"evaluate.gates: {key} {name!r} is unknown, did you mean {near[0]!r}?"
                 return Verdict(gate, "failed", None, None, "", reason)
         return self.undecided(

@@ -91,14 +91,14 @@ def best_baseline(evaluation: Evaluation, metric: Metric, column: str, segment: 
 def headline_sentence(evaluation: Evaluation, metrics: Mapping[str, Metric], layout: ReportLayout) -> str:
     """Write a sentence with the first headline metric, its interval, and the best baseline, as HTML."""
     name, column, segment = layout.headline[0]
-    metric = metrics[name]
+    metric, what = metrics[name], html.escape(layout.metric_at(name, column))
     ours = find_row(evaluation.summary, OURS, name, column, segment)
     if ours is None:
-        return f"{_metric_at(name, column, layout)} was not measured: {evaluation.left_out or 'no test data for it'}."
+        return f"{what} was not measured: {evaluation.left_out or 'no test data for it'}."
     group = "" if segment == "all" else f" ({segment.replace('_', ' ')})"
     figure = _cell(*ours[["mean", "low", "high", "n_units"]])
     value, _, interval = figure.partition(" ")
-    sentence = f"{_metric_at(name, column, layout)}{group}: <b>{value}</b> {metric.unit} {interval}"
+    sentence = f"{what}{group}: <b>{value}</b> {metric.unit} {interval}"
     best = best_baseline(evaluation, metric, column, segment)
     if best is None:
         return f"{sentence}. No baseline was measured."
@@ -138,9 +138,9 @@ def render(
     )
 
 
-def _metric_at(name: str, column: str, layout: ReportLayout) -> str:
-    place = f" at {column} {layout.column_unit}" if layout.column_unit else f" on {column}"
-    return html.escape(f"{name}{place}")
+def segment_suffix(segment: str) -> str:
+    """Write `, held out` behind a figure of a segment; nothing behind one of all examples."""
+    return "" if segment == "all" else f", {segment.replace('_', ' ')}"
 
 
 def _cell(mean: float, low: float, high: float, n_units: float) -> str:
@@ -180,8 +180,7 @@ def _tables(summary: pd.DataFrame, metrics: Mapping[str, Metric], layout: Report
     for name, segment in layout.tables:
         table = table_of(summary, metrics[name], layout.columns, segment) if name in metrics else pd.DataFrame()
         if not table.empty:
-            group = "" if segment == "all" else f", {segment.replace('_', ' ')}"
-            tables[f"{_metric_title(metrics[name])}{group}"] = _html_table(table)
+            tables[f"{_metric_title(metrics[name])}{segment_suffix(segment)}"] = _html_table(table)
     in_layout = {name for name, _ in layout.tables}
     others = summary[summary["metric"].isin(set(metrics) - in_layout) & (summary["segment"] == "all")]
     pooled = sorted(set(others["horizon_or_split"]) - set(layout.columns))

@@ -87,9 +87,11 @@ class ClassEvaluation:
         fitted = learner.load(task, model / "base")
         inputs, target = learner.table(task, prepared, "test")
         probabilities: dict[str, Array] = {OURS: calibration.probabilities(learner.logits(fitted, inputs))}
-        for directory in sorted((model / "candidates").glob("*")):
-            other = learner.load(task, directory)
+        directories = sorted((model / "candidates").glob("*"))
+        if directories:
             valid_inputs, valid_target = learner.table(task, prepared, "valid")
+        for directory in directories:
+            other = learner.load(task, directory)
             candidate_calibration = fit_temperature(learner.logits(other, valid_inputs), valid_target, ANSWERS_ALL)
             probabilities[directory.name] = candidate_calibration.probabilities(learner.logits(other, inputs))
         if champion is not None:

@@ -13,6 +13,7 @@ from hallmark.arrays import Array
 from hallmark.contracts import OURS, ReportLayout
 from hallmark.families.classification.importance import opportunity_difference
 from hallmark.families.classification.metrics import intervals, score_classes
+from hallmark.judge.bootstrap import SCORE_COLUMNS, SUMMARY_COLUMNS
 
 TEST = "test"
 MIN_EXAMPLES = 30  # smaller segments are left out
@@ -65,8 +66,7 @@ def summarise_classes(
             if name != OURS:  # only our model has a threshold of confidence
                 scored = {metric: values for metric, values in scored.items() if "answered" not in metric}
             rows += [(name, metric, TEST, segment, *values, count) for metric, values in scored.items()]
-    columns = ["model", "metric", "horizon_or_split", "segment", "mean", "low", "high", "n_units"]
-    return pd.DataFrame(rows, columns=columns).dropna(subset=["mean"])
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS).dropna(subset=["mean"])
 
 
 def opportunity_rows(
@@ -99,8 +99,7 @@ def opportunity_rows(
         mean, low, high = intervals(measure, len(target), seed, groups)[OPPORTUNITY]
         if np.isnan(mean):
             continue
-        row = {"model": OURS, "metric": OPPORTUNITY, "horizon_or_split": TEST, "segment": segmentation}
-        rows.append({**row, "mean": mean, "low": low, "high": high, "n_units": units})
+        rows.append({**summary_row(OPPORTUNITY, (mean, low, high)), "segment": segmentation, "n_units": units})
     return rows
 
 
@@ -123,5 +122,4 @@ def scores_by_subject(subjects: "pd.Series[str]", by_model: Mapping[str, Array],
         for name, probabilities in by_model.items():
             accuracy = float((probabilities[positions].argmax(axis=1) == target[positions]).mean())
             rows.append((subject, name, "accuracy", TEST, "all", accuracy, len(positions)))
-    columns = ["subject_id", "model", "metric", "horizon_or_split", "segment", "value", "n_examples"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS)

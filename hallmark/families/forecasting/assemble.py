@@ -60,7 +60,7 @@ class Assembler:
         change = self.population(window)
         last = context[:, -1:]
         anchor = last + change
-        input_horizons = [self.grid.index_of(m) for m in self.history.ridge.input_horizons_minutes]
+        input_horizons = self.history.ridge.input_horizons(self.grid)
         if history is None or rows is None:
             personal = np.zeros((len(context), self.personal_size), dtype=np.float32)
             correction, habit = np.zeros_like(anchor), anchor

@@ -11,7 +11,7 @@ from torch import Tensor
 from hallmark.arrays import Floats, Integers
 from hallmark.contracts import Follow, TrainResult
 from hallmark.families.forecasting.assemble import Assembler, fit_population_ridge
-from hallmark.families.forecasting.base import Base, ForecastConfig, as_tensors, make_forecaster
+from hallmark.families.forecasting.base_model import Base, ForecastConfig, as_tensors, make_forecaster
 from hallmark.families.forecasting.ensemble import EnsembleConfig, copy_members
 from hallmark.families.forecasting.history import History, HistoryConfig
 from hallmark.families.forecasting.network import BackboneConfig, Forecaster, Shape

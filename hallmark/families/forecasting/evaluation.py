@@ -12,7 +12,7 @@ from pydantic import Field
 from hallmark.arrays import Array, Floats, Integers
 from hallmark.build import Count, Tuple, configuration
 from hallmark.contracts import CHAMPION, OURS, Evaluation, Metric, Prepared, Progress, ReportLayout
-from hallmark.families.forecasting.base import Base, load_base
+from hallmark.families.forecasting.base_model import Base, load_base
 from hallmark.families.forecasting.baselines import NAMES, Baselines, fit_baselines
 from hallmark.families.forecasting.importance import block_importance
 from hallmark.families.forecasting.learner import ForecastLearner
@@ -23,7 +23,7 @@ from hallmark.families.forecasting.predictor import ForecastPredictor
 from hallmark.families.forecasting.scores import Row, forecast_metrics, score_points, score_quantiles
 from hallmark.families.forecasting.splits import HELD_OUT, SEEN, SplitPanel
 from hallmark.families.forecasting.task import ForecastTask
-from hallmark.judge.bootstrap import summarise
+from hallmark.judge.bootstrap import SCORE_COLUMNS, summarise
 from hallmark.judge.pictures import draw_changes
 from hallmark.judge.report import training_notes
 from hallmark.learn.parallel import map_parallel
@@ -109,6 +109,10 @@ class ForecastEvaluation:
         """
         return []
 
+    def summarise_further(self, scores: pd.DataFrame) -> Sequence[pd.DataFrame]:
+        """Compute further rows of the summary from the scores of all subjects; see `Evaluation`."""
+        return ()
+
     def collect_further(self, grid: TimeGrid, mean: Floats, target: Floats) -> Array:
         """Compute what `draw_further` needs from one subject's windows, (B, H) each: (N, K)."""
         return np.empty((0, 0))
@@ -163,14 +167,18 @@ class ForecastEvaluation:
             kept.append(result["kept"])
             residuals.append(result["residuals"])
         progress("evaluate", len(codes), len(codes), "")
-        scores = pd.DataFrame(
-            rows, columns=["subject_id", "model", "metric", "horizon_or_split", "segment", "value", "n_examples"]
-        )
-        scores, left_out = self._enough(scores)
-        summary = summarise(scores, self.seed)
-        horizons = (self.horizons_minutes, self.main_horizon)
+        scores, left_out = self._enough(pd.DataFrame(rows, columns=SCORE_COLUMNS))
+        summary = pd.concat([summarise(scores, self.seed), *self.summarise_further(scores)], ignore_index=True)
         pictures = draw_evaluation(
-            *horizons, task, predictor.levels, out, scores, summary, shown, np.concatenate(residuals)
+            self.horizons_minutes,
+            self.main_horizon,
+            task,
+            predictor.levels,
+            out,
+            scores,
+            summary,
+            shown,
+            np.concatenate(residuals),
         )
         importance = self._importance(task, predictor, split_panel, origins)
         draw_changes(out / "importance.png", importance, f"rise of RMSE at {self.main_horizon} min, {task.unit}")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hallmark.arrays import Array, Floats
-from hallmark.families.forecasting.base import Base, as_tensors
+from hallmark.families.forecasting.base_model import Base, as_tensors
 from hallmark.families.forecasting.inputs import window_columns
 
 
@@ -41,20 +41,23 @@ def block_importance(base: Base, batch: dict[str, Array], target: Floats, horizo
     x = batch["x"]
     size = x.shape[1]
     whole, rises = rmse(batch), {}
-    for name, columns in window_columns(assembler.grid).items():
+    ridge, hints = assembler.population(x[:, :width]), slice(width, size - personal)
+    places = assembler.history.ridge.input_horizons(assembler.grid)
+
+    def with_shuffled(columns: slice) -> Array:
         shuffled = x.copy()
         shuffled[:, columns] = x[order, columns]
-        change = assembler.population(shuffled[:, :width]) - assembler.population(x[:, :width])
-        hints = slice(width, size - personal)
-        places = [assembler.grid.index_of(m) for m in assembler.history.ridge.input_horizons_minutes]
+        return shuffled
+
+    for name, columns in window_columns(assembler.grid).items():
+        shuffled = with_shuffled(columns)
+        change = assembler.population(shuffled[:, :width]) - ridge
         shuffled[:, hints] = x[:, hints] + change[:, places] / assembler.scale.spread
         moved = {"x": shuffled, "anchor": batch["anchor"] + change, "habit": batch["habit"] - change}
         rises[name] = rmse({**batch, **moved}) - whole
     for name, columns, also in (
-        ("own past", slice(size - personal, size - adapter), ("habit",)),
-        ("online ridge", slice(size - adapter, size), ("correction",)),
+        ("own past", slice(size - personal, size - adapter), "habit"),
+        ("online ridge", slice(size - adapter, size), "correction"),
     ):
-        shuffled = x.copy()
-        shuffled[:, columns] = x[order, columns]
-        rises[name] = rmse({**batch, "x": shuffled, **{key: batch[key][order] for key in also}}) - whole
+        rises[name] = rmse({**batch, "x": with_shuffled(columns), also: batch[also][order]}) - whole
     return dict(sorted(rises.items(), key=lambda rise: -rise[1]))

@@ -14,7 +14,6 @@ from hallmark.build import configuration
 from hallmark.contracts import Accepts, Follow, Prepared, Progress, Raw, TrainResult
 from hallmark.errors import BundleError, DataError, LeakageError
 from hallmark.families.forecasting.assemble import Assembler
-from hallmark.families.forecasting.base import Base, ForecastConfig, as_tensors, export_base, load_base, save_base
 from hallmark.families.forecasting.base_fitting import (
     average_bases,
     batches,
@@ -22,6 +21,7 @@ from hallmark.families.forecasting.base_fitting import (
     fit_base,
     population_forecast,
 )
+from hallmark.families.forecasting.base_model import Base, ForecastConfig, as_tensors, export_base, load_base, save_base
 from hallmark.families.forecasting.ensemble import EnsembleConfig
 from hallmark.families.forecasting.history import History, HistoryConfig, build_history
 from hallmark.families.forecasting.intervals import (
@@ -204,7 +204,7 @@ class ForecastLearner:
         """Fit the offsets of the intervals, per subject and day, and write them into `model/calibration`."""
         split_panel, base = task.split_panel(prepared), load_base(model / "base")
         panel = split_panel.panel
-        subjects = load_personalisation(model / "subjects", base)
+        personalisation = load_personalisation(model / "subjects", base)
         history = _history(base.assembler, panel)
         levels = self.forecast.quantile_levels
         origins = panel.thinned(config.stride, panel.origins)
@@ -214,11 +214,11 @@ class ForecastLearner:
             subject_id = panel.subjects[code]
             selected = origins[panel.subject[origins] == code]
             selected = selected[
-                panel.minute[selected] >= _out_of_sample(split_panel, code, subjects.methods[subject_id])
+                panel.minute[selected] >= _out_of_sample(split_panel, code, personalisation.methods[subject_id])
             ]
             rows = history.rows(panel.subject[selected], panel.day[selected])
             minute = panel.minute[selected].astype(np.int64)
-            _, quantiles = subjects.forecast(subject_id, panel.context(selected), minute, history, rows)
+            _, quantiles = personalisation.forecast(subject_id, panel.context(selected), minute, history, rows)
             return minute, conformity_scores(quantiles, panel.target(selected), levels)
 
         codes = list(range(len(panel.subjects)))
@@ -247,9 +247,10 @@ class ForecastLearner:
     def open(self, task: ForecastTask, model: Path, version: str, digest: str) -> ForecastPredictor:
         """Open a model directory for serving, with the newest history of all subjects; see `Learner.open`."""
         base = load_base(model / "base")
-        subjects, calibration = load_personalisation(model / "subjects", base), load_calibration(model / "calibration")
+        personalisation = load_personalisation(model / "subjects", base)
+        calibration = load_calibration(model / "calibration")
         histories = load_history(model / "subjects", base.assembler)
-        return ForecastPredictor(task, subjects, histories, calibration, version, digest)
+        return ForecastPredictor(task, personalisation, histories, calibration, version, digest)
 
     def open_for_test(self, task: ForecastTask, model: Path, split_panel: SplitPanel) -> ForecastPredictor:
         """Open a model with the whole history of all subjects, so that every test day uses its own midnight."""
@@ -257,9 +258,10 @@ class ForecastLearner:
         if base.assembler.grid != task.grid:
             raise BundleError(f"{model} forecasts on another grid than task.grid: it cannot be compared, promote anew")
         codes = {subject_id: code for code, subject_id in enumerate(split_panel.panel.subjects)}
-        subjects, calibration = load_personalisation(model / "subjects", base), load_calibration(model / "calibration")
+        personalisation = load_personalisation(model / "subjects", base)
+        calibration = load_calibration(model / "calibration")
         histories = FullHistory(_history(base.assembler, split_panel.panel), codes)
-        return ForecastPredictor(task, subjects, histories, calibration, "", "")
+        return ForecastPredictor(task, personalisation, histories, calibration, "", "")
 
     def export(self, model: Path, form: Onnx) -> None:
         """Write the base's network; see `Exporting`. Subjects with a LoRA adapter still use the original."""

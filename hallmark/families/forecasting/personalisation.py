@@ -21,7 +21,7 @@ from hallmark.adapters.files import PeftStore
 from hallmark.arrays import Floats, Integers
 from hallmark.errors import BundleError
 from hallmark.families.forecasting.assemble import Assembler
-from hallmark.families.forecasting.base import Base, as_tensors
+from hallmark.families.forecasting.base_model import Base, as_tensors
 from hallmark.families.forecasting.history import History, row_sizes
 from hallmark.families.forecasting.linear_bank import CachedHistory, HistoryBank, HistoryFiles
 from hallmark.families.forecasting.refresh import RefreshState

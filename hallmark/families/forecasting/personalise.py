@@ -24,7 +24,7 @@ from hallmark.adapters.files import PackedStore, unflatten, write_peft
 from hallmark.adapters.training import LoraSettings, SubjectExamples, train_distributed
 from hallmark.arrays import Floats, Integers
 from hallmark.build import Count, NotNegative, Tuple, configuration
-from hallmark.families.forecasting.base import Base, as_tensors
+from hallmark.families.forecasting.base_model import Base, as_tensors
 from hallmark.families.forecasting.choice import compare
 from hallmark.families.forecasting.history import History
 from hallmark.families.forecasting.personalisation import METHODS, Method, lora_directory

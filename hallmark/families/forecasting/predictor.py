@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from hallmark.arrays import Floats, Integers
-from hallmark.families.forecasting.base import Base
+from hallmark.families.forecasting.base_model import Base
 from hallmark.families.forecasting.intervals import Calibration, widen
 from hallmark.families.forecasting.linear_bank import HistoryLookup, SubjectHistory
 from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, build_panel, means_of_runs, nearest_slots

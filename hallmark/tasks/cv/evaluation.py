@@ -17,7 +17,7 @@ from hallmark.families.language.encoder import Encoder, Tokens, vectors
 from hallmark.families.language.perturbations import with_spaces, with_typos
 from hallmark.families.language.retrieval import letter_ngram_cosines, retrieval_metrics, score_ranking
 from hallmark.families.language.retriever import Retriever, load_retriever
-from hallmark.judge.bootstrap import N_RESAMPLES, interval
+from hallmark.judge.bootstrap import N_RESAMPLES, SCORE_COLUMNS, SUMMARY_COLUMNS, interval
 from hallmark.judge.pictures import draw_changes
 from hallmark.judge.report import training_notes
 from hallmark.tasks.cv.audit import Audit, swap_names
@@ -126,8 +126,7 @@ class CvEvaluation:
         changes |= {f"not redacted {group}": change for group, change in audits[UNREDACTED].groups.items()}
         changes |= {f"{row[0]}, without sign": row[4] for row in rows if row[0] in (TYPOS, SPACES)}
         draw_changes(out / "names.png", changes, "mean change of the score, points")
-        columns = ["model", "metric", "horizon_or_split", "segment", "mean", "low", "high", "n_units"]
-        summary = pd.DataFrame(rows, columns=columns)
+        summary = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
         notes = {
             **training_notes(model),
             "test": f"{len(questions):,} sentences; {len(cvs)} CVs, {len(jobs)} jobs",
@@ -250,9 +249,7 @@ def _by_source(rankings: Mapping[str, Mapping[str, Array]], source: "pd.Series[s
         for model, scores in rankings.items()
         for metric, values in scores.items()
     ]
-    return pd.DataFrame(
-        rows, columns=["subject_id", "model", "metric", "horizon_or_split", "segment", "value", "n_examples"]
-    )
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
 def _own_job_auc(

@@ -1,7 +1,6 @@
 """Evaluate glucose forecasts: the family's metrics, hypo- and hyperglycaemia, clinical error grids."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 
 from hallmark.arrays import Array, Floats
 from hallmark.build import configuration
-from hallmark.contracts import Evaluation, Metric, Prepared, Progress
+from hallmark.contracts import Metric
 from hallmark.families.forecasting.evaluation import ForecastEvaluation
 from hallmark.families.forecasting.learner import ForecastLearner
 from hallmark.families.forecasting.panel import TimeGrid
@@ -59,25 +58,13 @@ class GlucoseEvaluation(ForecastEvaluation):
         """Return the tables of equal opportunity, one per column of groups."""
         return tuple((name, group) for name in OPPORTUNITY.values() for group in self.groups)
 
-    def evaluate(
-        self,
-        task: ForecastTask,
-        learner: ForecastLearner,
-        prepared: Prepared,
-        model: Path,
-        champion: Path | None,
-        out: Path,
-        progress: Progress,
-    ) -> Evaluation:
-        """Score everything on test, and compare groups by the recall of hypo- and hyperglycaemia."""
-        evaluation = super().evaluate(task, learner, prepared, model, champion, out, progress)
-        horizon = str(self.event_minutes)
-        differences = [
-            group_differences(evaluation.scores, f"{event}_recall", horizon, self.groups, name, self.seed)
+    def summarise_further(self, scores: pd.DataFrame) -> Sequence[pd.DataFrame]:
+        """Compare groups by the recall of hypo- and hyperglycaemia; see `ForecastEvaluation.summarise_further`."""
+        differences = (
+            group_differences(scores, f"{event}_recall", str(self.event_minutes), self.groups, name, self.seed)
             for event, name in OPPORTUNITY.items()
-        ]
-        measured = [rows for rows in differences if not rows.empty]
-        return replace(evaluation, summary=pd.concat([evaluation.summary, *measured], ignore_index=True))
+        )
+        return [rows for rows in differences if not rows.empty]
 
     def score_further(
         self, grid: TimeGrid, levels: tuple[float, ...], mean: Floats, quantiles: Floats | None, target: Floats

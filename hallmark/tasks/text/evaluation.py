@@ -19,6 +19,7 @@ from hallmark.families.language.metrics import (
     longest_copy,
     repetition,
 )  # fmt: skip
+from hallmark.judge.bootstrap import SCORE_COLUMNS, SUMMARY_COLUMNS
 from hallmark.judge.pictures import draw_bars
 from hallmark.judge.report import training_notes
 from hallmark.tasks.text.learner import TextLearner
@@ -108,10 +109,7 @@ class TextEvaluation:
             for domain in (TARGET, SOURCE)
         }
         draw_bars(out / "bits.png", panels, "bits a byte")
-        summary = pd.DataFrame(
-            rows, columns=["model", "metric", "horizon_or_split", "segment", "mean", "low", "high", "n_units"]
-        )
-        columns = ["subject_id", "model", "metric", "horizon_or_split", "segment", "value", "n_examples"]
+        summary = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
         notes = {
             **training_notes(model),
             "what every model is given": {
@@ -127,7 +125,7 @@ class TextEvaluation:
             "bits.png": "Bits a byte of test texts: before and after adaptation to the target domain, and baselines"
         }
         return Evaluation(
-            pd.DataFrame(scores, columns=columns),
+            pd.DataFrame(scores, columns=SCORE_COLUMNS),
             summary.dropna(subset=["mean"]),
             (BEFORE, COUNTED, LZMA),
             pictures,

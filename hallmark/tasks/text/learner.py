@@ -19,7 +19,7 @@ from hallmark.tasks.text.sources import DOMAINS, SOURCE, TARGET
 from hallmark.tasks.text.task import TextTask
 
 Examples = Mapping[str, CorpusSplits]
-"""CorpusSplits name → its texts of train and valid."""
+"""Domain → its texts of train and valid."""
 
 
 @configuration

@@ -78,14 +78,6 @@ class Feature(Protocol):
         """Compute the columns, each (B,); NaN where the window does not reach back far enough."""
 
 
-class _Tuples:
-    """Converts lists of the configuration to tuples."""
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            object.__setattr__(self, name, tuple(value))
-
-
 @configuration
 class Ticks:
     """Signs of price changes.

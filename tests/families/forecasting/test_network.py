@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hallmark.build import build
-from hallmark.families.forecasting.base import ForecastConfig, load_base, make_forecaster, save_base
 from hallmark.families.forecasting.base_fitting import _fit_trust
+from hallmark.families.forecasting.base_model import ForecastConfig, load_base, make_forecaster, save_base
 from hallmark.families.forecasting.ensemble import EnsembleConfig, copy_members
 from hallmark.families.forecasting.network import Shape
 from hallmark.files import read_json

@@ -17,7 +17,7 @@ from hallmark.build import build
 from hallmark.contracts import no_progress
 from hallmark.errors import BundleError
 from hallmark.families.forecasting import linear_bank
-from hallmark.families.forecasting.base import as_tensors, load_base
+from hallmark.families.forecasting.base_model import as_tensors, load_base
 from hallmark.families.forecasting.personalisation import load_personalisation, lora_directory
 from hallmark.families.forecasting.predictor import BLOCK
 from hallmark.files import directory_of, read_json, sha256

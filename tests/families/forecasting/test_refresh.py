@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from hallmark.errors import BundleError
-from hallmark.families.forecasting.base import load_base
 from hallmark.families.forecasting.base_fitting import population_forecast
+from hallmark.families.forecasting.base_model import load_base
 from hallmark.families.forecasting.history import History
 from hallmark.families.forecasting.panel import build_panel
 from hallmark.families.forecasting.refresh import (

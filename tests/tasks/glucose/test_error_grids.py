@@ -16,7 +16,7 @@ from hallmark.tasks.glucose.error_grids import (
     parkes_zone,
 )
 
-TimeGrid = Callable[[npt.ArrayLike, npt.ArrayLike], npt.NDArray[np.int64]]
+Zones = Callable[[npt.ArrayLike, npt.ArrayLike], npt.NDArray[np.int64]]
 GRIDS = pytest.mark.parametrize("grid", [clarke_zone, parkes_zone])
 
 # (reference, predicted, zone), mg/dL. Corners of the figure in Clarke et al. 1987, each with the
@@ -128,13 +128,13 @@ def test_parkes_agrees_with_exact_interpolation_of_the_published_lines() -> None
 
 
 @GRIDS
-def test_a_perfect_prediction_is_always_in_zone_a(grid: TimeGrid) -> None:
+def test_a_perfect_prediction_is_always_in_zone_a(grid: Zones) -> None:
     glucose = np.linspace(0, 1000, 4001)
     assert not grid(glucose, glucose).any()
 
 
 @GRIDS
-def test_a_prediction_farther_off_is_never_in_a_milder_zone(grid: TimeGrid) -> None:
+def test_a_prediction_farther_off_is_never_in_a_milder_zone(grid: Zones) -> None:
     axis = np.arange(0, 651)
     zones = grid(*np.meshgrid(axis, axis, indexing="ij"))
     for reference, row in enumerate(zones):
@@ -143,7 +143,7 @@ def test_a_prediction_farther_off_is_never_in_a_milder_zone(grid: TimeGrid) -> N
 
 
 @GRIDS
-def test_all_five_zones_are_reached(grid: TimeGrid) -> None:
+def test_all_five_zones_are_reached(grid: Zones) -> None:
     axis = np.arange(0, 401)
     assert set(np.unique(grid(*np.meshgrid(axis, axis)))) == {0, 1, 2, 3, 4}
 
@@ -153,7 +153,7 @@ def test_parkes_type_1_has_no_lower_e() -> None:
 
 
 @GRIDS
-def test_zones_are_integers_in_the_shape_of_the_input(grid: TimeGrid) -> None:
+def test_zones_are_integers_in_the_shape_of_the_input(grid: Zones) -> None:
     zones = grid([[100, 100], [60, 300]], [[100.0, 130.0], [100.0, 60.0]])
     assert zones.shape == (2, 2)
     assert zones.dtype == np.int64
@@ -162,7 +162,7 @@ def test_zones_are_integers_in_the_shape_of_the_input(grid: TimeGrid) -> None:
 
 @GRIDS
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
-def test_a_value_that_is_no_concentration_is_refused(grid: TimeGrid, bad: float) -> None:
+def test_a_value_that_is_no_concentration_is_refused(grid: Zones, bad: float) -> None:
     with pytest.raises(ValueError, match="predicted_mg_dl holds 1 values"):
         grid([100.0, 100.0], [100.0, bad])
     with pytest.raises(ValueError, match="reference_mg_dl holds 1 values"):
@@ -170,6 +170,6 @@ def test_a_value_that_is_no_concentration_is_refused(grid: TimeGrid, bad: float)
 
 
 @GRIDS
-def test_shapes_that_differ_are_refused_not_broadcast(grid: TimeGrid) -> None:
+def test_shapes_that_differ_are_refused_not_broadcast(grid: Zones) -> None:
     with pytest.raises(ValueError, match=r"shape \(2,\) but predicted_mg_dl \(1,\)"):
         grid([100.0, 120.0], [100.0])
