@@ -106,7 +106,12 @@ def main() -> int:
     champion = f"{CHAMPIONS}/{hallmark.task}"
     subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", champion], check=True)
     print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: later models are compared with it")
-    print(f"  git add {CHAMPIONS} {RELEASES} && git commit && dvc push {champion}   # so that others have it too")
+    listed = [sys.executable, "-m", "dvc", "remote", "list"]
+    remotes = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.strip()
+    push = f" && dvc push {champion}" if remotes else ""
+    print(f"  git add {CHAMPIONS} {RELEASES} && git commit{push}   # so that others have it too")
+    if not push:
+        print("  `dvc push` needs a remote for its bytes: dvc remote add --default NAME URL")
     return 0
 
 
