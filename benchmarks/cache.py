@@ -290,8 +290,9 @@ def pin(repository: Repository, generator: random.Random, experiment: str) -> It
     lock = (repository.root / "requirements.lock").read_text(encoding="utf-8")
     name = generator.choice([*re.findall(r"(?m)^([a-z0-9-]+)==", lock), "torch"])
     site = Path(tempfile.mkdtemp(dir=repository.root))
-    (site / f"{name}-999.dist-info").mkdir()
-    (site / f"{name}-999.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 999\n")
+    metadata = site / f"{name.replace('-', '_')}-999.dist-info"  # as installers write a distribution's name
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 999\n")
     sys.path.insert(0, str(site))
     try:
         yield set(), {name}

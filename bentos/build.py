@@ -23,7 +23,8 @@ CODE = ("hallmark", "bentos")
 INSIDE = "hallmark-bundle"
 # What a worker imports; the versions come from the lock. BentoML adds its own pin.
 NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn",
-         "pydantic", "fastapi", "pyyaml")  # fmt: skip
+         "pydantic", "fastapi", "pyyaml", "pydantic-settings", "prometheus-client", "pyjwt", "cryptography", "limits",
+         "sqlalchemy", "alembic", "psycopg", "psycopg-binary")  # fmt: skip
 _BUILD = """
 import json, sys
 import bentoml
@@ -56,6 +57,9 @@ def build_bento(bundle: Path, lock: Path, home: Path = ROOT / ".bentoml") -> tup
         skip = shutil.ignore_patterns("__pycache__", "*.pyc")
         for package in CODE:
             shutil.copytree(ROOT / package, Path(stage, package), ignore=skip)
+        if (example := ROOT / "examples" / f"{hallmark.task}.json").is_file():  # readiness answers it
+            Path(stage, "examples").mkdir()
+            shutil.copyfile(example, Path(stage, "examples", example.name))
         shutil.copytree(bundle, Path(stage, INSIDE), ignore=skip)  # follows DVC's links: BentoML would copy the link
         options = {
             "name": name,

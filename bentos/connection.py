@@ -9,13 +9,17 @@ from typing import Any
 from uvicorn import config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from bentos.boundary import error_response
+from bentos.problems import problem_response
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection."""
+    """One client's connection.
 
-    read_timeout_s: float
+    Attributes:
+        read_timeout_s: seconds within which the headers of a request must arrive; the service sets it.
+    """
+
+    read_timeout_s: float = 10.0
     waiting: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -66,18 +70,13 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, message: str) -> None:
         if self.transport.is_closing():
             return
-        response = error_response(status, code, message, headers={"connection": "close"})
+        response = problem_response(status, code, message, headers={"connection": "close"})
         head = b"".join(b"%s: %s\r\n" % pair for pair in response.raw_headers)
         self.transport.write(STATUS_LINE[status] + head + b"\r\n" + response.body)
         self.transport.close()
 
 
-def install(read_timeout_s: float) -> None:
-    """Make uvicorn use `Connection` for the servers that this process starts.
-
-    Args:
-        read_timeout_s: seconds within which the headers of a request must arrive.
-    """
-    Connection.read_timeout_s = read_timeout_s
+def install() -> None:
+    """Make uvicorn use `Connection` for the servers that this process starts."""
     protocols: dict[str, Any] = config.HTTP_PROTOCOLS
     protocols["auto"] = f"{__name__}:{Connection.__name__}"

@@ -1,6 +1,7 @@
 """python -m bentos.serve [--port N]: serve the bundle on loopback; print when it is ready and how to send a request.
 
-Port, settings and bundle are checked before the server starts, so that an error is one line and not a traceback.
+Port, settings and bundle are checked before the server starts, so that an error is one line and not a traceback. Where
+no keys and tokens are configured, a key for this run is made and printed (`HALLMARK_KEY` sets another one).
 """
 
 import argparse
@@ -16,12 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bentos.settings import Settings, read_settings
+from bentos.identity import Identity, hash_key
+from bentos.keys import make_key, write_keys
+from bentos.rates import Rates
+from bentos.settings import AuthSettings, read_settings
 from hallmark import kernels
 from hallmark.errors import ConfigError, HallmarkError
 from hallmark.prove.bundle import Hallmark, open_accepted
+from hallmark.records.database import Database
 
 HOST = "127.0.0.1"
+LOCAL_KEYS = Path(".records/local-keys.json")
 READY_S = 120.0  # seconds within which the model must be loaded
 
 
@@ -32,20 +38,26 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         port, settings = port_of(options.port), read_settings()
-        hallmark, _ = open_accepted(settings.bundle)
+        hallmark, _ = open_accepted(settings.served)
+        Identity(settings.auth)
+        Database(settings.records.url.get_secret_value())
+        Rates(settings.rate)
         environment = {**os.environ, **kernels.environment()}
+        key = None if settings.auth != AuthSettings() else local_key(LOCAL_KEYS)
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    environment |= {"HALLMARK_BUNDLE": str(settings.bundle), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"HALLMARK_BUNDLE": str(settings.served), "PYTHONDONTWRITEBYTECODE": "1"}
+    if key is not None:
+        environment["HALLMARK_AUTH__KEYS_FILE"] = str(LOCAL_KEYS.resolve())
     command = [str(Path(sys.executable).with_name("bentoml")), "serve", "--quiet", "bentos.service:Service"]
     command += ["--host", HOST, "--port", str(port)]
     process = subprocess.Popen(command, env=environment)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: process.terminate())
-    print(f"loading {hallmark.task} {hallmark.version} from {settings.bundle} …", file=sys.stderr, flush=True)
+    print(f"loading {hallmark.task} {hallmark.version} from {settings.served} …", file=sys.stderr, flush=True)
     if wait_until_ready(process, port):
-        print(welcome(hallmark, settings, port), file=sys.stderr, flush=True)
+        print(welcome(hallmark, key, port), file=sys.stderr, flush=True)
     elif process.poll() is None:
         process.terminate()
         print(f"error: the service was not ready within {READY_S:g} s", file=sys.stderr)
@@ -79,16 +91,26 @@ def wait_until_ready(process: "subprocess.Popen[Any]", port: int) -> bool:
     return False
 
 
-def welcome(hallmark: Hallmark, settings: Settings, port: int) -> str:
+def local_key(file: Path) -> str:
+    """Make the key of this run, for a service on loopback; the file keeps its sha256."""
+    key, entry = make_key("local", "admin")
+    if given := os.environ.get("HALLMARK_KEY"):
+        key, entry = given, {**entry, "sha256": hash_key(given)}
+    write_keys(file, [entry])
+    return key
+
+
+def welcome(hallmark: Hallmark, key: str | None, port: int) -> str:
     """Describe the address of the service and how to send a request."""
     address = f"http://{HOST}:{port}"
     example = Path("examples") / f"{hallmark.task}.json"
-    ask = f"curl -H 'content-type: application/json' -d @{example} {address}/predict"
+    token = key or "YOUR_KEY"
+    headers = f"-H 'authorization: Bearer {token}' -H 'content-type: application/json'"
     lines = [
         f"ready: {hallmark.task} {hallmark.version} on {address}   (Ctrl-C stops it)",
-        f"  ask       {ask}",
-        f"  schema    {address}/openapi.json",
-        f"  hallmark  {address}/hallmark",
+        f"  ask       curl {headers} -d @{example} {address}/v1/predict",
+        f"  page      {address}/",
+        f"  docs      {address}/docs",
     ]
     return "\n".join(lines if example.is_file() else [lines[0], *lines[2:]])
 

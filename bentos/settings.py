@@ -1,52 +1,202 @@
-"""Settings of the service from environment variables; an invalid value raises an error that names the variable."""
+"""Settings of the service from environment variables, such as `HALLMARK_QUEUE__MAX_ROWS=2048`.
 
+A variable that is misspelt or has an invalid value is an error that names it.
+"""
+
+import difflib
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from hallmark.errors import ConfigError
 
+PREFIX = "HALLMARK_"
 PACKAGED = Path(__file__).resolve().parents[1] / "hallmark-bundle"
+OF_OTHERS = ("HALLMARK_KERNELS", "HALLMARK_CACHE", "HALLMARK_DEBUG", "HALLMARK_KEY")
+"""Variables with this prefix that other parts of the project read."""
+
+STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+Seconds = Annotated[float, Field(gt=0, lt=1e6)]
+Count = Annotated[int, Field(ge=1, lt=2**40)]
 
 
-@dataclass(frozen=True)
-class Settings:
+class QueueSettings(BaseModel):
+    """The queue in front of the model.
+
+    Attributes:
+        max_rows: rows that may wait; more are refused with status 503.
+        max_batch: rows of one call of the model.
+    """
+
+    model_config = STRICT
+    max_rows: Count = 1024
+    max_batch: Count = 64
+
+
+class JwtSettings(BaseModel):
+    """Tokens that are accepted; exactly one of `secret`, `public_key_file` and `jwks_file` verifies their signature.
+
+    Attributes:
+        algorithms: accepted algorithms.
+        issuer: required value of the claim `iss`.
+        audience: required value of the claim `aud`.
+        secret: of HS256, at least 32 bytes.
+        public_key_file: PEM file, for RS256 and ES256.
+        jwks_file: JSON Web Key Set, for RS256 and ES256 with key ids.
+        leeway_s: by how much clocks may differ.
+    """
+
+    model_config = STRICT
+    algorithms: list[Literal["HS256", "RS256", "ES256"]] = Field(min_length=1)
+    issuer: str = Field(min_length=1)
+    audience: str = Field(min_length=1)
+    secret: SecretStr | None = None
+    public_key_file: Path | None = None
+    jwks_file: Path | None = None
+    leeway_s: Annotated[float, Field(ge=0, le=300)] = 10.0
+
+    @model_validator(mode="after")
+    def _one_key(self) -> "JwtSettings":
+        given = [name for name in ("secret", "public_key_file", "jwks_file") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("set exactly one of secret, public_key_file, jwks_file")
+        if (given == ["secret"]) != (self.algorithms == ["HS256"]):
+            raise ValueError("a secret belongs to HS256 alone; RS256 and ES256 need a public key")
+        if self.secret is not None and len(self.secret.get_secret_value().encode()) < 32:
+            raise ValueError("secret must have at least 32 bytes, such as of `openssl rand -hex 32`")
+        return self
+
+
+class AuthSettings(BaseModel):
+    """Who may call; without keys and tokens, nobody may.
+
+    Attributes:
+        keys_file: API keys, written by `python -m bentos.keys`.
+        jwt: accepted tokens.
+    """
+
+    model_config = STRICT
+    keys_file: Path | None = None
+    jwt: JwtSettings | None = None
+
+
+class RateSettings(BaseModel):
+    """How often one client may call.
+
+    Attributes:
+        rows: rows of one client, such as `6000/minute`.
+        failures: failed identifications of one address; more are not even looked at.
+        storage: `memory://`, counted by each process, or `redis://HOST`, shared by all.
+    """
+
+    model_config = STRICT
+    rows: str = "60000/minute"
+    failures: str = "60/minute"
+    storage: str = "memory://"
+
+
+class RecordsSettings(BaseModel):
+    """What is recorded of answers.
+
+    Attributes:
+        url: SQLAlchemy URL of SQLite or PostgreSQL.
+        spool: directory that holds records until the database has them.
+        keep_requests: whether inputs are kept, so that an answer can be replayed.
+        request_days: after so many days, inputs are removed.
+    """
+
+    model_config = STRICT
+    url: SecretStr = SecretStr("sqlite:///.records/records.sqlite")
+    spool: Path = Path(".records/spool")
+    keep_requests: bool = True
+    request_days: Count = 30
+
+
+class WitnessSettings(BaseModel):
+    """Background replay of answers.
+
+    Attributes:
+        per_hour: answers that are computed again from the bundle's files in an hour; 0 for none.
+    """
+
+    model_config = STRICT
+    per_hour: Annotated[int, Field(ge=0, le=3600)] = 60
+
+
+class Settings(BaseSettings):
     """Settings of one service.
 
     Attributes:
-        bundle: directory of the served bundle; the bundle inside a Bento has precedence over HALLMARK_BUNDLE.
-        predict_timeout_s: seconds after which a prediction is cancelled (HALLMARK_PREDICT_TIMEOUT_S).
-        read_timeout_s: seconds within which a whole request must arrive (HALLMARK_READ_TIMEOUT_S).
-        max_body_bytes: largest body of a request, in bytes (HALLMARK_MAX_BODY_BYTES).
+        bundle: directory of the served bundle; the bundle inside a Bento has precedence.
+        predict_timeout_s: seconds after which a request is no longer answered, waiting included.
+        read_timeout_s: seconds within which a whole request must arrive.
+        max_body_bytes: largest body of a request.
+        max_rows: rows of one request; more are a job.
+        cors_origins: web pages that may call from a browser, such as `["https://app.example"]`.
+        reload_s: seconds between two looks for a new bundle in the same place.
     """
 
-    bundle: Path
-    predict_timeout_s: float
-    read_timeout_s: float
-    max_body_bytes: int
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+    bundle: Path = Path("bundle")
+    predict_timeout_s: Seconds = 30.0
+    read_timeout_s: Seconds = 10.0
+    max_body_bytes: Count = 4_000_000
+    max_rows: Count = 256
+    cors_origins: list[str] = []
+    reload_s: Seconds = 1.0
+    queue: QueueSettings = QueueSettings()
+    auth: AuthSettings = AuthSettings()
+    rate: RateSettings = RateSettings()
+    records: RecordsSettings = RecordsSettings()
+    witness: WitnessSettings = WitnessSettings()
+
+    @cached_property
+    def served(self) -> Path:
+        """The directory of the bundle."""
+        return PACKAGED if PACKAGED.is_dir() else self.bundle.resolve()
 
 
 def read_settings() -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        ConfigError: a value is not a positive number; names the variable.
+        ConfigError: a value is invalid, or a variable unknown; names the variable and never a secret.
     """
-    named = Path(os.environ.get("HALLMARK_BUNDLE") or "bundle").resolve()
-    return Settings(
-        bundle=PACKAGED if PACKAGED.is_dir() else named,
-        predict_timeout_s=_positive("HALLMARK_PREDICT_TIMEOUT_S", "30"),
-        read_timeout_s=_positive("HALLMARK_READ_TIMEOUT_S", "10"),
-        max_body_bytes=int(_positive("HALLMARK_MAX_BODY_BYTES", "1000000")),
-    )
-
-
-def _positive(name: str, default: str) -> float:
-    text = os.environ.get(name) or default
+    _refuse_unknown(os.environ)
     try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e12:
-        raise ConfigError(f"{name}={text!r} must be a positive number, such as {default}")
-    return value
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        variable = PREFIX + "__".join(str(part) for part in first["loc"]).upper()
+        given = os.environ.get(variable)
+        shown = f"{variable}={given!r}" if given is not None and "SECRET" not in variable else variable
+        wanted = first["msg"].replace("Input should ", "must ").replace("Value error, ", "")
+        raise ConfigError(f"{shown}: {wanted}") from None
+    except ValueError as error:  # a list or a mapping that is no JSON
+        raise ConfigError(f"{PREFIX}… holds a value that is not JSON: {error}") from None
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {*OF_OTHERS, *_variables(Settings, PREFIX)}
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, 1)
+            hint = f"did you mean {near[0]}?" if near else "see docs/service.md for the settings of the service"
+            raise ConfigError(f"{name} is not a setting: {hint}")
+
+
+def _variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Yield the environment variable of every setting."""
+    for name, field in model.model_fields.items():
+        variable = f"{prefix}{name.upper()}"
+        yield variable
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _variables(kind, f"{variable}__")

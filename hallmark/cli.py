@@ -1,4 +1,4 @@
-"""The command `hallmark`: verify bundles, predict, refresh adapters, show the last run, check this machine."""
+"""The command `hallmark`: verify bundles, predict, replay answers, refresh adapters, check this machine."""
 
 # Modules that take long to import are imported inside the command that uses them.
 
@@ -19,6 +19,7 @@ Bundle = Annotated[Path, typer.Option(envvar="HALLMARK_BUNDLE", help="a bundle's
 REFRESH_STATE = Path("models/current/refresh_state")
 EVALUATION = Path("reports/evaluation")
 REFRESHED = Path("refreshed")
+RECORDS = "sqlite:///.records/records.sqlite"
 
 
 @app.command()
@@ -110,6 +111,30 @@ def refresh(
     hallmark, counts = stage(rows, bundle, state, out, {key: value for key, _, value in pairs})
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     typer.echo(f"{out / 'bundle'}: {hallmark.task} {hallmark.version}; {listed}")
+
+
+@app.command()
+def replay(
+    prediction: Annotated[str | None, typer.Argument(help="id of a recorded answer")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="without an id: so many of the newest answers")] = 100,
+    records: Annotated[str, typer.Option(envvar="HALLMARK_RECORDS__URL", help="the database")] = RECORDS,
+    bundle: Annotated[list[Path] | None, typer.Option(help="where the bundle lies; may be repeated")] = None,
+) -> None:
+    """Compute recorded answers again from bundle and request; compare answers and weights byte for byte."""
+    from hallmark.replaying import replay_answers
+
+    directories = [*(bundle or ()), BUNDLE, REFRESHED / "bundle", *BUNDLES.glob("*"), *Path("champions").glob("*")]
+    results = list(replay_answers(records, prediction, sample, directories))
+    for found in results:
+        if not found.equal:
+            what = [f"differs in {found.difference}"] if found.difference else []
+            what += [f"wrong weights ({', '.join(found.wrong_weights)})"] if found.wrong_weights else []
+            what += [f"another machine: {found.other_machine}"] if found.other_machine else []
+            typer.echo(f"{found.id}: {'; '.join(what)}")
+    equal = sum(found.equal for found in results)
+    typer.echo(f"{equal} of {len(results)} recorded answers are the same, byte for byte")
+    if equal < len(results):
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 Pipelines and steps depend on these only; they contain nothing that is specific to one task.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -210,8 +210,8 @@ AnyPredictor: TypeAlias = Predictor[Any, Any]
 class Streaming(Protocol[Request]):
     """A predictor that generates a text and can yield it piece by piece."""
 
-    def stream(self, request: Request) -> Iterator[str]:
-        """Yield the text that `predict` returns, piece by piece; nothing if it abstains."""
+    def stream(self, request: Request) -> Generator[str, None, Any]:
+        """Yield the text that `predict` returns, piece by piece, nothing if it abstains; return that response."""
 
 
 class Task(Protocol):

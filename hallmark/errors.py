@@ -38,3 +38,11 @@ class RequestError(HallmarkError):
 
 class ProvenanceError(HallmarkError):
     """Results that were made from other parameters or files than their record would name."""
+
+
+class RecordsError(HallmarkError):
+    """The database or the spool of the records cannot be read or written."""
+
+
+class ReplayError(HallmarkError):
+    """A recorded answer that cannot be computed again here; says why."""

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from hallmark.adapters.bank import BASE, AdapterBank
-from hallmark.adapters.files import AdapterStore
+from hallmark.adapters.files import AdapterStore, row_digest
 from hallmark.arrays import Floats
 from hallmark.errors import BundleError
 
@@ -26,6 +26,9 @@ class Bank(Protocol):
 
     def put(self, slot: int, block: Floats) -> None:
         """Write adapters into neighbouring slots, the first into `slot`, (P, F)."""
+
+    def take(self, slot: int, count: int = 1) -> Floats:
+        """Read neighbouring slots as rows, (P, F): the numbers that a forward pass multiplies."""
 
 
 B = TypeVar("B", bound=Bank)
@@ -60,6 +63,15 @@ class SlotCache(Generic[B]):
         """
         with self._lock:
             yield self._place(subjects)
+
+    def digests(self, slots: Sequence[int]) -> list[str]:
+        """Digest what is now in some slots, empty for slot 0; call it while the slots are held.
+
+        The digest of a subject's own adapter is `row_digest` of what the store reads; another digest means that the
+        slot holds something else.
+        """
+        found = {slot: row_digest(self.bank.take(slot)[0]) for slot in set(slots) - {BASE}}
+        return [found.get(slot, "") for slot in slots]
 
     def warm(self, subjects: Sequence[str]) -> dict[str, str]:
         """Load many subjects before they are asked for; returns those that could not be loaded, with the reason."""
@@ -118,5 +130,19 @@ class AdapterCache(SlotCache[AdapterBank]):
             What the model returns, and for every subject why the base answered, empty where the adapter did.
         """
         with self.hold(subjects) as (slots, reasons):
-            rows = torch.tensor(slots, dtype=torch.int64, device=self.bank.device) if any(slots) else None
-            return self.bank(rows, *args, **inputs), reasons
+            return self._run(slots, *args, **inputs), reasons
+
+    def forward_witnessed(
+        self, subjects: Sequence[str | None], *args: Any, **inputs: Any
+    ) -> tuple[Any, list[str], list[str]]:
+        """Run one batch as `forward` does, and digest the slots that it multiplied.
+
+        Returns:
+            What `forward` returns, and for every subject the digest of the adapter in its slot, empty for the base.
+        """
+        with self.hold(subjects) as (slots, reasons):
+            return self._run(slots, *args, **inputs), reasons, self.digests(slots)
+
+    def _run(self, slots: list[int], *args: Any, **inputs: Any) -> Any:
+        rows = torch.tensor(slots, dtype=torch.int64, device=self.bank.device) if any(slots) else None
+        return self.bank(rows, *args, **inputs)

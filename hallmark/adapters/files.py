@@ -153,7 +153,7 @@ def write_packed(rows: Iterator[tuple[str, Floats]], count: int, spec: AdapterSp
         subjects.append(subject_id)
     if len(set(subjects)) != count:
         raise BundleError(f"{count - len(set(subjects))} subjects stand twice or are missing: ids must be unique")
-    digests = [_digest(row) for row in block]
+    digests = [row_digest(row) for row in block]
     metadata = {"spec": spec.plain(), "subjects": subjects, "sha256": digests}
     file.parent.mkdir(parents=True, exist_ok=True)
     # One entry: safetensors writes several entries in any order, so the bytes would differ between runs.
@@ -198,10 +198,11 @@ class PackedStore:
         rows, positions, digests = self._open
         position = positions[subject_id]
         row: Floats = rows[position : position + 1][0]
-        if _digest(row) != digests[position]:
+        if row_digest(row) != digests[position]:
             raise BundleError("adapter was changed after it was packed (sha256)")
         return row
 
 
-def _digest(row: Floats) -> str:
+def row_digest(row: Floats) -> str:
+    """Return the sha256 of one adapter's numbers, float32, (F,)."""
     return hashlib.sha256(np.ascontiguousarray(row).data).hexdigest()

@@ -4,6 +4,8 @@ import gzip
 import http.client
 import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +17,10 @@ from typing import Any
 
 import pytest
 
+from bentos.app import create_app
+from bentos.keys import make_key, write_keys
+from bentos.settings import Settings
+from hallmark.errors import BundleError
 from hallmark.prove.bundle import open_bundle
 from tests.tasks.glucose.test_predictor import request_of
 from tests.toys import ROOT
@@ -30,7 +36,12 @@ class Service:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.log = log
+        self.key, entry = make_key("app", "service")
+        write_keys(log.parent / "keys.json", [entry])
         environment = {**os.environ, "HALLMARK_BUNDLE": str(bundle), "BENTOML_HOME": str(log.parent / "home")}
+        environment |= {"HALLMARK_AUTH__KEYS_FILE": str(log.parent / "keys.json")}
+        environment |= {"HALLMARK_RECORDS__URL": f"sqlite:///{log.parent}/records.sqlite"}
+        environment |= {"HALLMARK_RECORDS__SPOOL": str(log.parent / "spool")}
         environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [str(Path(sys.executable).parent / "bentoml"), "serve", "-q", "bentos.service:Service"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
@@ -48,15 +59,17 @@ class Service:
     def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json", **headers})
+            known = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
+            connection.request(method, path, body, {**known, **headers})
             response = connection.getresponse()
             return response.status, response.read()
         finally:
             connection.close()
 
     def predict(self, value: Any) -> tuple[int, Any]:
-        status, body = self.call("POST", "/predict", json.dumps(value).encode())
-        return status, json.loads(body)
+        status, body = self.call("POST", "/v1/predict", json.dumps(value).encode())
+        found = json.loads(body)
+        return status, found["rows"][0]["answer"] if status == 200 else found
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +107,12 @@ def test_the_service_and_the_library_give_the_same_answer(
     assert service.predict(question)[1] == json.loads(expected.model_dump_json())
 
 
-def test_the_hallmark_is_public(service: Service) -> None:
-    status, body = service.call("GET", "/hallmark")
+def test_the_model_is_described_with_its_card(service: Service, bundle: Path) -> None:
+    status, body = service.call("GET", "/v1/models")
+    [model] = json.loads(body)
     assert status == 200
-    assert json.loads(body)["task"] == "glucose"
+    assert (model["task"], model["hallmark_sha256"]) == ("glucose", open_bundle(bundle)[1])
+    assert model["card"] == (bundle / "card.md").read_text()
 
 
 BAD: list[tuple[int, Any]] = [
@@ -121,14 +136,15 @@ def test_bad_requests_get_one_envelope_without_an_echo(
 ) -> None:
     found, answer = service.predict({**question, **change})
     assert found == status
-    assert set(answer) == {"error", "message", "fields"}
+    assert set(answer) == {"type", "title", "status", "detail", "fields"}
+    assert answer["status"] == status
     assert CANARY not in json.dumps(answer)
 
 
 BODIES: dict[str, tuple[int, bytes, dict[str, str]]] = {
     "invalid_json": (400, b'{"readings": ' + CANARY.encode(), {}),
     "too_deep": (400, b"[" * 100_000, {}),
-    "too_large": (413, b" " * 2_000_000, {}),
+    "too_large": (413, b" " * 5_000_000, {}),
     "invalid_utf8": (400, b'{"subject_id": "\xff\xfe"}', {}),
     "number_too_large": (400, b'{"asked_at": ' + b"9" * 5000 + b"}", {}),
     "compressed": (400, gzip.compress(b"{}"), {"Content-Encoding": "gzip"}),
@@ -139,8 +155,8 @@ BODIES: dict[str, tuple[int, bytes, dict[str, str]]] = {
 @pytest.mark.parametrize("code", list(BODIES))
 def test_a_bad_body_is_refused_with_its_reason(service: Service, code: str) -> None:
     status, body, headers = BODIES[code]
-    found, answer = service.call("POST", "/predict", body, **headers)
-    assert (found, json.loads(answer)["error"]) == (status, code)
+    found, answer = service.call("POST", "/v1/predict", body, **headers)
+    assert (found, json.loads(answer)["type"]) == (status, f"urn:hallmark:{code}")
     assert CANARY not in answer.decode()
 
 
@@ -150,13 +166,13 @@ def test_brackets_inside_a_text_do_not_nest(service: Service, question: dict[str
 
 def test_another_method_says_which_is_right(service: Service) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
-    connection.request("GET", "/predict")
+    connection.request("GET", "/v1/predict")
     response = connection.getresponse()
     assert (response.status, response.getheader("allow")) == (405, "POST")
-    assert json.loads(response.read())["error"] == "method_not_allowed"
+    assert json.loads(response.read())["type"] == "urn:hallmark:method_not_allowed"
 
 
-HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
 HEALTH = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -180,7 +196,8 @@ def test_a_request_that_does_not_come_ends_in_the_same_envelope(
     assert time.monotonic() - start < 15
     head, _, body = answer[answer.rindex(b"HTTP/1.1") :].partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d" % status)
-    assert json.loads(body) == {"error": error, "message": json.loads(body)["message"], "fields": []}
+    problem = json.loads(body)
+    assert (problem["type"], problem["status"], problem["fields"]) == (f"urn:hallmark:{error}", status, [])
 
 
 @pytest.mark.parametrize("values", [[5.5, 7.1, 6.0], [12.0, 14.0, 15.5]])
@@ -204,8 +221,23 @@ def test_what_no_sensor_reads_is_not_forecast(
 
 
 def test_what_is_not_offered_is_not_found(service: Service) -> None:
-    for path in ("/", "/metrics", "/docs.json", f"/{CANARY}"):
-        assert service.call("GET", path)[0] == 404
+    for path in ("/docs.json", "/predict", "/schema.json", f"/{CANARY}", f"/assets/{CANARY}"):
+        status, body = service.call("GET", path)
+        assert (status, json.loads(body)["type"]) == (404, "urn:hallmark:not_found"), path
+        assert CANARY not in body.decode()
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/assets/swagger-ui-bundle.js", "/assets/page.js"])
+def test_pages_need_no_token_and_no_network(service: Service, path: str) -> None:
+    status, body = service.call("GET", path, Authorization="")
+    assert status == 200
+    assert b"//cdn" not in body[:5000]
+
+
+def test_the_service_tells_that_it_is_ready_by_a_real_prediction(service: Service) -> None:
+    status, body = service.call("GET", "/readyz", Authorization="")
+    health = json.loads(body)
+    assert (status, health["status"], health["task"], health["warnings"]) == (200, "ready", "glucose", [])
 
 
 def test_the_logs_hold_nothing_of_any_request(service: Service) -> None:
@@ -217,7 +249,11 @@ def serve(bundle: Path, *arguments: str, **environment: str) -> "subprocess.Pope
     home = str(bundle.parent / "home")
     known = {**os.environ, "HALLMARK_BUNDLE": str(bundle), "PYTHONPATH": str(ROOT), "BENTOML_HOME": home}
     command = [sys.executable, "-m", "bentos.serve", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env={**known, **environment}, stderr=subprocess.PIPE, text=True)
+    where = bundle.parent / "serve"  # keys and records are written there
+    where.mkdir(exist_ok=True)
+    if not (where / "examples").exists():
+        (where / "examples").symlink_to(ROOT / "examples")
+    return subprocess.Popen(command, cwd=where, env={**known, **environment}, stderr=subprocess.PIPE, text=True)
 
 
 def test_the_service_says_when_it_is_ready_and_how_to_ask(bundle: Path) -> None:
@@ -227,11 +263,13 @@ def test_the_service_says_when_it_is_ready_and_how_to_ask(bundle: Path) -> None:
     process = serve(bundle, "--port", port)
     assert process.stderr is not None
     said = [process.stderr.readline() for _ in range(5)]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(300) == 0
     assert said[0].startswith("loading glucose 1.0.0 from")
     assert said[1].startswith(f"ready: glucose 1.0.0 on http://127.0.0.1:{port}")
-    assert f"-d @examples/glucose.json http://127.0.0.1:{port}/predict" in said[2]
+    ask = said[2].split(maxsplit=1)[1]
+    answer = subprocess.run(shlex.split(ask), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    process.send_signal(signal.SIGINT)
+    assert process.wait(300) == 0
+    assert json.loads(answer)["rows"][0]["status"] == "answered"
 
 
 @pytest.mark.parametrize(
@@ -239,8 +277,16 @@ def test_the_service_says_when_it_is_ready_and_how_to_ask(bundle: Path) -> None:
     [
         (("--port", "abc"), {}, "PORT='abc' must be a number within 1…65535"),
         ((), {"PORT": "99999"}, "PORT='99999' must be a number"),
-        ((), {"HALLMARK_PREDICT_TIMEOUT_S": "abc"}, "HALLMARK_PREDICT_TIMEOUT_S='abc' must be a positive number"),
-        ((), {"HALLMARK_MAX_BODY_BYTES": "-1"}, "HALLMARK_MAX_BODY_BYTES='-1' must be a positive number"),
+        ((), {"HALLMARK_PREDICT_TIMEOUT_S": "abc"}, "HALLMARK_PREDICT_TIMEOUT_S='abc': must be a valid number"),
+        ((), {"HALLMARK_MAX_BODY_BYTES": "-1"}, "HALLMARK_MAX_BODY_BYTES='-1': must be greater than or equal to 1"),
+        (
+            (),
+            {"HALLMARK_QUEUE__MAX_ROW": "5"},
+            "HALLMARK_QUEUE__MAX_ROW is not a setting: did you mean HALLMARK_QUEUE__",
+        ),
+        ((), {"HALLMARK_AUTH__JWT__SECRET": "hush"}, "HALLMARK_AUTH__JWT"),
+        ((), {"HALLMARK_AUTH__KEYS_FILE": "nowhere.json"}, "make it with `python -m bentos.keys add`"),
+        ((), {"HALLMARK_RECORDS__URL": "mysql://x:hush@y/z"}, "is not sqlite or postgresql+psycopg"),
         ((), {"HALLMARK_BUNDLE": "nowhere"}, "is no bundle"),
     ],
 )
@@ -252,6 +298,7 @@ def test_a_setting_that_is_wrong_is_one_line(
     assert (process.returncode, len(said.splitlines())) == (1, 1)
     assert said.startswith("error: ")
     assert told in said
+    assert "hush" not in said
 
 
 def test_a_taken_port_is_one_line(service: Service, bundle: Path) -> None:
@@ -260,21 +307,18 @@ def test_a_taken_port_is_one_line(service: Service, bundle: Path) -> None:
 
 
 def test_a_corrupt_bundle_is_not_served(bundle: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     (copy / "base" / "model.safetensors").write_bytes(b"x")
-    environment = {**os.environ, "HALLMARK_BUNDLE": str(copy), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", "import bentos.service"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert "the file is corrupt" in done.stderr
+    with pytest.raises(BundleError, match="the file is corrupt"):
+        create_app(Settings(bundle=copy))
+
+
+def test_importing_the_service_reads_nothing(tmp_path: Path) -> None:
+    """BentoML imports it in the parent process, too, where no model is needed."""
+    environment = {**os.environ, "HALLMARK_BUNDLE": "nowhere", "PYTHONPATH": str(ROOT)}
+    code = "import sys, bentos.service; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_example_of_the_readme_is_answered(service: Service) -> None:

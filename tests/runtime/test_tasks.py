@@ -61,8 +61,12 @@ def test_a_preset_becomes_a_service_that_answers(name: str, tmp_path: Path) -> N
     service = Service(bundle, tmp_path / "log")
     try:
         assert service.predict(read_json(request)) == (200, answer)
-        streamed = service.call("POST", "/stream", request.read_bytes())
-        assert streamed == (200, answer["text"].encode()) if "text" in answer else streamed[0] == 404
+        status, streamed = service.call("POST", "/v1/stream", request.read_bytes())
+        if "text" in answer:
+            events = [json.loads(line[6:]) for line in streamed.decode().splitlines() if line.startswith("data: ")]
+            assert "".join(piece["text"] for piece in events[:-1]) == answer["text"]
+            assert events[-1]["answer"] == answer
+        assert status == (200 if "text" in answer else 404)
         status, refused = service.predict({"surely_no_field": "CANARY"})
         assert status == 422
         assert "CANARY" not in json.dumps(refused)

@@ -27,10 +27,17 @@ _NUMBERS = [f.name for f in fields(History)][3:]
 
 @dataclass(frozen=True)
 class SubjectHistory:
-    """Rows of one subject in a history."""
+    """Rows of one subject in a history.
+
+    Attributes:
+        history: of several subjects.
+        number: position of the subject among them.
+        sha256: digest of its numbers as they lie in memory while they are held; empty where nobody asks for it.
+    """
 
     history: History
     number: int
+    sha256: str = ""
 
     def rows(self, day: Integers) -> Integers:
         """Look up the row of each day, (B,)."""
@@ -100,6 +107,14 @@ class HistoryBank:
             rows[:] = block[:, start : start + size].reshape(rows.shape)
             start += size
 
+    def take(self, slot: int, count: int = 1) -> Floats:
+        """Read neighbouring slots as rows, (P, F), as `flatten` makes them."""
+        rows = slice(MIDNIGHTS * slot, MIDNIGHTS * (slot + count))
+        blocks = [self.history.first_day[slot : slot + count, None].astype(np.float32)]
+        blocks += [getattr(self.history, name)[rows].reshape(count, -1) for name in _NUMBERS]
+        taken: Floats = np.concatenate(blocks, axis=1)
+        return taken
+
 
 def flatten(newest: History) -> Floats:
     """Concatenate one subject's two newest midnights, (F,): the first day, then array after array."""
@@ -120,7 +135,7 @@ class CachedHistory(SlotCache[HistoryBank]):
     def of(self, subject_id: str) -> Iterator[tuple[SubjectHistory | None, str]]:
         """Look up one subject; see `HistoryLookup.of`."""
         with self.hold([subject_id]) as ([slot], [why]):
-            yield (SubjectHistory(self.bank.history, slot) if slot else None), why
+            yield (SubjectHistory(self.bank.history, slot, self.digests([slot])[0]) if slot else None), why
 
 
 @dataclass(frozen=True)

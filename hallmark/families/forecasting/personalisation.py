@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,22 @@ from hallmark.files import as_bundle_error, directory_of, read_json, write_json
 Method = Literal["none", "online_ridge", "lora"]
 METHODS: tuple[Method, ...] = get_args(Method)
 CACHE_SLOTS = 256  # adapters that stay in memory while serving
+
+
+class Batch(NamedTuple):
+    """Answers to the rows of a batch.
+
+    Attributes:
+        mean: (B, H), in the value's unit.
+        quantiles: (B, H, Q), in the value's unit.
+        reasons: for every subject why its LoRA adapter is not used although its gate chose it, else empty.
+        digests: for every subject the sha256 of the LoRA factors that were multiplied, empty if none were.
+    """
+
+    mean: Floats
+    quantiles: Floats
+    reasons: list[str]
+    digests: list[str]
 
 
 @dataclass(frozen=True)
@@ -59,26 +75,21 @@ class Personalisation:
         return AdapterCache(bank, PeftStore(directories, self.digests, self.spec))
 
     @torch.no_grad()
-    def answer(self, subjects: Sequence[str | None], batch: dict[str, Any]) -> tuple[Floats, Floats, list[str]]:
-        """Answer an assembled batch, row i by the method of subjects[i], or all rows by that of a single subject.
-
-        Returns:
-            Mean (B, H) and quantiles (B, H, Q) in the value's unit, and for every subject why its LoRA adapter is
-            not used although its gate chose it, else empty.
-        """
+    def answer(self, subjects: Sequence[str | None], batch: dict[str, Any]) -> "Batch":
+        """Answer an assembled batch, row i by the method of subjects[i], or all rows by that of a single subject."""
         methods = [self.methods.get(subject_id or "", "none") for subject_id in subjects]
         wanted = [
             subject_id if method == "lora" else None for subject_id, method in zip(subjects, methods, strict=True)
         ]
         adapted = batch["adapted"] * np.asarray([method != "none" for method in methods], dtype=np.float32)
         inputs = as_tensors({**batch, "adapted": adapted})
-        reasons = [""] * len(subjects)
+        reasons, digests = [""] * len(subjects), [""] * len(subjects)
         if any(wanted):
-            out, why = self.cache.forward(wanted, **inputs)
+            out, why, digests = self.cache.forward_witnessed(wanted, **inputs)
             reasons = ["" if adapter is None else reason for adapter, reason in zip(wanted, why, strict=True)]
         else:
             out = self.base.network(**inputs)
-        return out["mean"].numpy(), out["quantiles"].numpy(), reasons
+        return Batch(out["mean"].numpy(), out["quantiles"].numpy(), reasons, digests)
 
     def forecast(
         self, subject_id: str, context: Floats, minute: Any, history: History | None, rows: Integers | None
@@ -91,10 +102,10 @@ class Personalisation:
         if not len(context):
             return self.base.forecast(context, minute, history, rows)
         batch = self.base.assembler.batch(context, minute, history, rows)
-        mean, quantiles, [why] = self.answer([subject_id], batch)
-        if why:
+        answered = self.answer([subject_id], batch)
+        if why := answered.reasons[0]:
             raise BundleError(f"subject {subject_id!r}: {why}; run `dvc repro train`")
-        return mean, quantiles
+        return answered.mean, answered.quantiles
 
 
 def lora_directory(directory: Path, subject_id: str) -> Path:

@@ -12,11 +12,12 @@ import pandas as pd
 from pydantic import BaseModel
 
 from hallmark.arrays import Floats, Integers
+from hallmark.evidence import Evidence
 from hallmark.families.forecasting.base_model import Base
 from hallmark.families.forecasting.intervals import Calibration, widen
 from hallmark.families.forecasting.linear_bank import HistoryLookup, SubjectHistory
 from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, build_panel, means_of_runs, nearest_slots
-from hallmark.families.forecasting.personalisation import Personalisation
+from hallmark.families.forecasting.personalisation import Batch, Personalisation
 from hallmark.families.forecasting.task import Answer, ForecastTask, Used
 
 BLOCK = 16  # rows of every forward pass that answers requests
@@ -31,12 +32,14 @@ class _Draft:
         day: (1,) of the last reading.
         batch: one row, assembled.
         fallback: why a named subject's past is not used, else empty.
+        history_sha256: digest of the past that was read, else empty.
     """
 
     subject_id: str | None
     day: Integers
     batch: dict[str, Any]
     fallback: str
+    history_sha256: str
 
 
 @dataclass(frozen=True)
@@ -94,36 +97,52 @@ class ForecastPredictor:
         return self._calibrated(mean, quantiles, subject_id if past else None, day)
 
     def predict(self, requests: Sequence[Any]) -> list[BaseModel]:
-        """Answer every request in order.
+        """Answer every request in order; see `predict_with_evidence`."""
+        return [answer for answer, _ in self.predict_with_evidence(requests)]
+
+    def predict_with_evidence(self, requests: Sequence[Any]) -> list[tuple[BaseModel, Evidence]]:
+        """Answer every request in order, with the digests of what was multiplied for it.
 
         Requests share forward passes of `BLOCK` rows, filled up, so that an answer's bits depend on its own request
         alone: not on the other requests, nor on their number.
         """
-        answers: list[BaseModel | None] = [None] * len(requests)
+        answers: list[tuple[BaseModel, Evidence]] = [(None, Evidence(""))] * len(requests)  # type: ignore[list-item]
         drafts: list[tuple[int, _Draft, Callable[..., BaseModel]]] = []
         for i, request in enumerate(requests):
             read = self._read(request)
             if isinstance(read, tuple):
                 drafts.append((i, *read))
             else:
-                answers[i] = read
+                answers[i] = read, Evidence(self.base.digest)
         for start in range(0, len(drafts), BLOCK):
             block = drafts[start : start + BLOCK]
             filled = [draft for _, draft, _ in block] + [block[0][1]] * (BLOCK - len(block))
             batch = {name: np.concatenate([draft.batch[name] for draft in filled]) for name in filled[0].batch}
-            means, quantiles, reasons = self.personalisation.answer([draft.subject_id for draft in filled], batch)
+            answered = self.personalisation.answer([draft.subject_id for draft in filled], batch)
             for row, (i, draft, respond) in enumerate(block):
-                one_row = slice(row, row + 1)
-                mean, spread = self._calibrated(means[one_row], quantiles[one_row], draft.subject_id, draft.day)
-                adapted = self.personalisation.methods.get(draft.subject_id or "", "none") != "none"
-                answers[i] = respond(
-                    "forecast",
-                    served_by="adapter" if adapted else "base",
-                    mean=mean[0],
-                    quantiles=spread[0],
-                    fallback=f"the linear adapter answered alone: {reasons[row]}" if reasons[row] else draft.fallback,
-                )
-        return [answer for answer in answers if answer is not None]
+                answers[i] = self._finish(answered, row, draft, respond)
+        return answers
+
+    def _finish(
+        self, answered: Batch, row: int, draft: _Draft, respond: Callable[..., BaseModel]
+    ) -> tuple[BaseModel, Evidence]:
+        """Make the response and the evidence of one row of a batch."""
+        one_row = slice(row, row + 1)
+        mean, spread = self._calibrated(
+            answered.mean[one_row], answered.quantiles[one_row], draft.subject_id, draft.day
+        )
+        adapted = self.personalisation.methods.get(draft.subject_id or "", "none") != "none"
+        reason = answered.reasons[row]
+        response = respond(
+            "forecast",
+            served_by="adapter" if adapted else "base",
+            mean=mean[0],
+            quantiles=spread[0],
+            fallback=f"the linear adapter answered alone: {reason}" if reason else draft.fallback,
+        )
+        linear_adapter = draft.history_sha256 if adapted else ""  # a subject's history holds its linear adapter
+        adapter = answered.digests[row] or linear_adapter
+        return response, Evidence(self.base.digest, adapter, draft.history_sha256)
 
     @contextmanager
     def _past(self, subject_id: str | None, day: Integers) -> Iterator[tuple[SubjectHistory | None, str]]:
@@ -165,7 +184,8 @@ class ForecastPredictor:
         with self._past(readings.subject_id, day) as (past, why):
             rows = None if past is None else past.rows(day)
             batch = self.base.assembler.batch(context, minute, None if past is None else past.history, rows)
-        return _Draft(readings.subject_id if past else None, day, batch, why), respond
+        digest = "" if past is None else past.sha256
+        return _Draft(readings.subject_id if past else None, day, batch, why, digest), respond
 
     def _refusal(self, age: float, panel: Panel) -> str:
         if age < -1:

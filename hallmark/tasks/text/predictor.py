@@ -1,7 +1,7 @@
 """Generate a text from a prompt, whole or streamed."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,27 +35,31 @@ class TextPredictor:
         """Answer every request in order."""
         return [self._answer(request) for request in requests]
 
-    def stream(self, request: TextRequest) -> Iterator[str]:
-        """Yield the text of `predict` word by word while it is generated; nothing where `predict` abstains.
+    def stream(self, request: TextRequest) -> Generator[str, None, TextResponse]:
+        """Yield the text of `predict` word by word while it is generated, nothing where `predict` abstains.
 
         A word is yielded only after the text up to its end has passed the screens; otherwise the stream ends.
+
+        Returns:
+            The response that `predict` gives.
         """
-        if self._unreadable(request):
-            return
-        sent = ""
+        if reason := self._unreadable(request):
+            return self._respond(request, [], reason)
+        sent, withheld = "", False
         tokens: list[int] = []
         for token in self._tokens(request):
             tokens.append(token)
             text = self.model.text.text(tokens)
             complete_words = text[: max(text.rfind(" "), text.rfind("\n")) + 1]  # the last word may still grow
-            if len(complete_words) > len(sent):
-                if harms(self.screens, complete_words):
-                    return
+            if len(complete_words) > len(sent) and not withheld:
+                if withheld := bool(harms(self.screens, complete_words)):
+                    continue
                 yield complete_words[len(sent) :]
                 sent = complete_words
         text = self.model.text.text(tokens)
-        if len(text) > len(sent) and not harms(self.screens, text):
+        if len(text) > len(sent) and not withheld and not harms(self.screens, text):
             yield text[len(sent) :]
+        return self._respond(request, tokens, "")
 
     def continuation(self, request: TextRequest) -> str:
         """Generate a text without screening it: for evaluation."""
@@ -84,7 +88,10 @@ class TextPredictor:
 
     def _answer(self, request: TextRequest) -> TextResponse:
         reason = self._unreadable(request)
-        tokens = [] if reason else list(self._tokens(request))
+        return self._respond(request, [] if reason else list(self._tokens(request)), reason)
+
+    def _respond(self, request: TextRequest, tokens: list[int], reason: str) -> TextResponse:
+        """Make the response of generated tokens, or of a reason why there are none."""
         text = self.model.text.text(tokens)
         harm_kinds = harms(self.screens, text)
         if harm_kinds:

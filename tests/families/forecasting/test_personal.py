@@ -92,7 +92,7 @@ def test_a_lora_adapter_speaks_as_peft_loads_it(task: Any, prepared: Any, everyo
     origins = split_panel.origins("train")[:64]
     minute = split_panel.panel.minute[origins].astype(np.int64)
     batch = base.assembler.batch(split_panel.panel.context(origins), minute, None, None)
-    _, quantiles, [why] = people.answer([subject_id], batch)
+    _, quantiles, [why], _ = people.answer([subject_id], batch)
     assert why == ""
     with torch.no_grad():
         theirs = oracle(**as_tensors(batch))["quantiles"].numpy()
@@ -109,7 +109,7 @@ def test_people_of_one_batch_each_get_their_own_adapter(task: Any, prepared: Any
     batch = base.assembler.batch(
         split_panel.panel.context(origins), split_panel.panel.minute[origins].astype(np.int64), None, None
     )
-    means, _, reasons = people.answer(subjects, batch)
+    means, _, reasons, _ = people.answer(subjects, batch)
     assert not any(reasons)
     for i, subject_id in enumerate(subjects):
         alone = people.answer([subject_id], {name: array[i : i + 1] for name, array in batch.items()})[0]

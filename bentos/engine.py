@@ -1,0 +1,167 @@
+"""The model that the service answers with: opened from a bundle, tried, and replaced when the bundle changes."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from hallmark.contracts import AnyPredictor, JsonObject
+from hallmark.errors import BundleError, HallmarkError
+from hallmark.evidence import Evidence, answers_with_evidence
+from hallmark.model import Model, explain
+from hallmark.prove.bundle import MANIFEST, Hallmark
+from hallmark.prove.provenance import describe_machine
+
+log = logging.getLogger("bentoml.hallmark")
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that answers.
+
+    Attributes:
+        model: the opened bundle.
+        example: a request that it was tried with; None if the task has no `examples/TASK.json`.
+    """
+
+    model: Model
+    example: BaseModel | None
+
+    @property
+    def hallmark(self) -> Hallmark:
+        """Its manifest."""
+        return self.model.hallmark
+
+    @property
+    def digest(self) -> str:
+        """sha256 of its manifest."""
+        return self.model.digest
+
+    @property
+    def base_sha256(self) -> str:
+        """Digest of all weights."""
+        return str(self.hallmark.digests["weights"])
+
+    @cached_property
+    def request_type(self) -> type[BaseModel]:
+        """Type of a request."""
+        return self.model.task.request_type()
+
+    def answer(self, requests: Sequence[Any]) -> Sequence[tuple[Any, Evidence]]:
+        """Answer requests, each with its evidence."""
+        return answers_with_evidence(self.model.predictor, requests, self.base_sha256)
+
+    def evidence(self) -> Evidence:
+        """Return the evidence of an answer without an adapter."""
+        return Evidence(self.base_sha256)
+
+    def open_again(self) -> AnyPredictor:
+        """Open the bundle's files anew: a predictor that shares no memory with the one that answers."""
+        model = self.model
+        return model.learner.open(model.task, model.directory, model.version, model.digest)
+
+    def try_out(self) -> None:
+        """Answer the example.
+
+        Raises:
+            BundleError: there was no answer.
+        """
+        if self.example is None:
+            return
+        try:
+            [_] = self.answer([self.example])
+        except Exception as error:
+            raise BundleError(f"{self.model.directory} cannot answer its example ({type(error).__name__})") from error
+
+
+def load(directory: Path) -> Served:
+    """Open a bundle and try it.
+
+    Raises:
+        BundleError: a file is missing, changed or unknown, a gate refused it, or it cannot answer.
+    """
+    from hallmark.learn.trainer import quiet, seed_everything
+
+    quiet()
+    seed_everything(0, 1)
+    model = Model(directory)
+    served = Served(model, read_example(model))
+    served.try_out()
+    return served
+
+
+def read_example(model: Model) -> BaseModel | None:
+    """Read the example request of a model's task."""
+    file = EXAMPLES / f"{model.hallmark.task}.json"
+    if not file.is_file():
+        return None
+    try:
+        return model.task.request_type().model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise BundleError(f"{file} is no request for {model.hallmark.task}: {explain(error)}") from None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, what it was computed with, and the model that gave it."""
+
+    response: BaseModel
+    evidence: Evidence
+    served: Served
+
+
+class Engine:
+    """Holds the model that answers now.
+
+    Args:
+        directory: of the bundle; another one in the same place replaces the model.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.served = load(directory)
+        self._refused = ""
+
+    def answer(self, requests: Sequence[Any]) -> Sequence[Answer]:
+        """Answer a batch with the model of this moment."""
+        served = self.served
+        return [Answer(response, evidence, served) for response, evidence in served.answer(requests)]
+
+    def reload(self) -> bool:
+        """Take the bundle that is now in the directory, if it is another one; returns whether it was taken.
+
+        A bundle that cannot be opened, or has other types of request and response, is not taken: the model that
+        answers stays, and the reason is logged once.
+        """
+        manifest = self.directory / MANIFEST
+        try:
+            found = manifest.read_bytes()
+        except OSError:
+            return False  # it is being replaced
+        digest = hashlib.sha256(found).hexdigest()
+        if digest in (self.served.digest, self._refused):
+            return False
+        try:
+            served = load(self.directory)
+            if served.hallmark.schema != self.served.hallmark.schema:
+                raise BundleError(f"{self.directory} has other types of request and response: restart the service")
+        except HallmarkError as error:
+            self._refused = digest
+            log.error("a new bundle is not served: %s", error)
+            return False
+        self.served = served
+        log.info("now serving %s %s", served.hallmark.task, served.hallmark.version)
+        return True
+
+
+def machine() -> JsonObject:
+    """Describe this machine, for records."""
+    return json.loads(json.dumps(describe_machine()))  # type: ignore[no-any-return]

@@ -1,0 +1,192 @@
+"""Who calls: API keys and JSON Web Tokens become a `Principal`. Subject, role and scopes come from there alone."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jwt
+
+from bentos.problems import ProblemError
+from bentos.settings import AuthSettings, JwtSettings
+from hallmark.errors import ConfigError
+from hallmark.files import read_json
+
+Role = Literal["person", "clinician", "service", "admin"]
+ROLES: tuple[Role, ...] = get_args(Role)
+Scope = Literal["predict", "read", "outcomes", "export", "models", "metrics"]
+SCOPES: Mapping[Role, frozenset[Scope]] = {
+    "person": frozenset({"predict", "read", "outcomes", "export", "models"}),
+    "clinician": frozenset({"predict", "read", "outcomes", "models"}),
+    "service": frozenset({"predict", "read", "outcomes", "models", "metrics"}),
+    "admin": frozenset(get_args(Scope)),
+}
+KEY_CLIENT = "key:"  # client ids of API keys begin with it, so that no subject can have the same id
+LONGEST_ID = 200
+
+
+@dataclass(frozen=True)
+class Principal:
+    """An identified caller.
+
+    Attributes:
+        client_id: of the token's subject, or of the key.
+        role: what it may do at all.
+        subjects: whose data it may use; None stands for everybody's.
+        scopes: what this token may do.
+    """
+
+    client_id: str
+    role: Role
+    subjects: frozenset[str] | None
+    scopes: frozenset[Scope]
+
+
+def hash_key(key: str) -> str:
+    """Return what is stored of an API key; keys are random and long, so that a plain digest cannot be guessed."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class Identity:
+    """Identifies callers.
+
+    Args:
+        settings: accepted keys and tokens.
+
+    Raises:
+        ConfigError: a file of keys cannot be read.
+    """
+
+    def __init__(self, settings: AuthSettings) -> None:
+        self.keys = {} if settings.keys_file is None else read_keys(settings.keys_file)
+        self.tokens = None if settings.jwt is None else Tokens(settings.jwt)
+
+    @property
+    def configured(self) -> bool:
+        """Whether anybody can be identified."""
+        return bool(self.keys) or self.tokens is not None
+
+    def identify(self, authorization: str | None, api_key: str | None) -> Principal:
+        """Identify the caller from the headers `Authorization: Bearer …` or `X-API-Key: …`.
+
+        Raises:
+            ProblemError: 401; the reason names no part of the token.
+        """
+        scheme, _, credential = (authorization or "").partition(" ")
+        if api_key is None and scheme.lower() == "bearer":
+            api_key = credential.strip()
+        if not api_key:
+            raise unauthorised("Send a key or a token: Authorization: Bearer … (see /docs).")
+        if (principal := self.keys.get(hash_key(api_key))) is not None:
+            return principal
+        if self.tokens is None or api_key.count(".") != 2:
+            raise unauthorised("The key is unknown.")
+        return self.tokens.principal(api_key)
+
+
+class Tokens:
+    """Verifies JSON Web Tokens, and reads the claims of the Supabase layout.
+
+    `sub` is the caller. `role` must be absent or `authenticated`. `app_metadata`, which the issuer sets and the user
+    cannot, may hold `hallmark_role` and `subjects`; a token without them belongs to a person.
+    """
+
+    def __init__(self, settings: JwtSettings) -> None:
+        self.settings = settings
+        self._keys: dict[str | None, Any] = {}
+        try:
+            if settings.secret is not None:
+                self._keys[None] = settings.secret.get_secret_value()
+            elif settings.public_key_file is not None:
+                self._keys[None] = settings.public_key_file.read_text(encoding="utf-8")
+            elif settings.jwks_file is not None:
+                keys = jwt.PyJWKSet.from_dict(read_json(settings.jwks_file))
+                self._keys = {key.key_id: key.key for key in keys.keys}
+        except (OSError, ValueError, jwt.PyJWTError) as error:
+            raise ConfigError(f"HALLMARK_AUTH__JWT: the key cannot be read ({type(error).__name__})") from None
+
+    def principal(self, token: str) -> Principal:
+        """Verify a token.
+
+        Raises:
+            ProblemError: 401.
+        """
+        try:
+            key = self._keys[jwt.get_unverified_header(token).get("kid") if None not in self._keys else None]
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=list(self.settings.algorithms),
+                audience=self.settings.audience,
+                issuer=self.settings.issuer,
+                leeway=self.settings.leeway_s,
+                options={"require": ["exp", "iss", "aud", "sub"], "strict_aud": True},
+            )
+        except jwt.ExpiredSignatureError:
+            raise unauthorised("The token has expired: get a new one.") from None
+        except (jwt.PyJWTError, KeyError, ValueError, TypeError):
+            raise unauthorised("The token is not valid.") from None
+        return principal_of(claims)
+
+
+def principal_of(claims: Mapping[str, Any]) -> Principal:
+    """Read the claims of a verified token.
+
+    Raises:
+        ProblemError: 401; the claims name no person, or a role that no token may have.
+    """
+    client, metadata = claims.get("sub"), claims.get("app_metadata") or {}
+    role = metadata.get("hallmark_role", "person") if isinstance(metadata, Mapping) else None
+    listed = metadata.get("subjects", []) if isinstance(metadata, Mapping) else None
+    if not _is_id(client) or str(client).startswith(KEY_CLIENT):
+        raise unauthorised("The token names no subject.")
+    if claims.get("role", "authenticated") != "authenticated" or role not in ROLES:
+        raise unauthorised("The token has a role that may not call: send the token of a signed-in user.")
+    if not isinstance(listed, list) or not all(map(_is_id, listed)):
+        raise unauthorised("The token's list of subjects cannot be read.")
+    return make_principal(str(client), role, listed, claims.get("scope"))
+
+
+def make_principal(client: str, role: Role, listed: list[str], scope: str | None = None) -> Principal:
+    """Make a principal: a person sees itself, a clinician the listed people, a service and an admin everybody."""
+    scopes = SCOPES[role]
+    if scope is not None:
+        scopes = scopes & frozenset(str(scope).split())
+    subjects = {"person": frozenset({client}), "clinician": frozenset(listed)}.get(role)
+    return Principal(client, role, subjects, scopes)
+
+
+def read_keys(file: Path) -> dict[str, Principal]:
+    """Read API keys: sha256 of the key → who it belongs to.
+
+    Raises:
+        ConfigError: the file cannot be read, or an entry is incomplete.
+    """
+    try:
+        entries = read_json(file)
+        keys = {}
+        for entry in entries:
+            if entry["role"] not in ROLES or len(entry["sha256"]) != 64:
+                raise ValueError("role or sha256 is wrong")
+            client, role = str(entry["client_id"]), entry["role"]
+            if not _is_id(client) or client.startswith(KEY_CLIENT):
+                raise ValueError("client_id is empty, too long or begins with 'key:'")
+            name = client if role == "person" else KEY_CLIENT + client  # a person's key stands for that subject
+            keys[entry["sha256"]] = make_principal(name, role, list(entry.get("subjects", ())), entry.get("scope"))
+        return keys
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ConfigError(
+            f"HALLMARK_AUTH__KEYS_FILE={file} cannot be read ({reason}): make it with `python -m bentos.keys add`"
+        ) from None
+
+
+def unauthorised(detail: str) -> ProblemError:
+    """Make the error of a caller that cannot be identified."""
+    return ProblemError(401, "unauthorised", detail, headers={"www-authenticate": "Bearer"})
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value.strip()) == len(value) <= LONGEST_ID

@@ -1,0 +1,135 @@
+"""Bodies of the service, typed by the task of the bundle; they document what `routes/` writes."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, create_model
+
+from bentos.problems import Problem
+
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PredictionId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+
+
+class ModelName(BaseModel):
+    """The model that answered."""
+
+    task: str
+    version: str
+    hallmark_sha256: Sha256
+
+
+class EvidenceOut(BaseModel):
+    """Digests of what an answer was computed with, taken from memory while it was computed."""
+
+    hallmark_sha256: Annotated[Sha256, Field(description="of the manifest of the bundle")]
+    base_sha256: Annotated[Sha256, Field(description="of the base model's weights")]
+    adapter_sha256: Annotated[str, Field(description="of the adapter that was multiplied; empty if none was")]
+    history_sha256: Annotated[str, Field(description="of the summary of the subject's past; empty if none was read")]
+
+
+class RowProblem(BaseModel):
+    """A row that was not answered."""
+
+    status: Literal["problem"]
+    problem: Problem
+
+
+class OutcomeIn(BaseModel):
+    """What really happened after a prediction. The first outcome of a prediction and horizon counts."""
+
+    model_config = STRICT
+    prediction_id: PredictionId
+    horizon: Annotated[str, Field(max_length=32, description="of a forecast, such as 60; empty for other tasks")] = ""
+    value: Annotated[StrictFloat | StrictInt | StrictStr, Field(description="in the task's unit, or a label")]
+    observed_at: Annotated[AwareDatetime, Field(description="with an offset, such as Z")]
+
+
+class OutcomesIn(BaseModel):
+    """Outcomes of several predictions."""
+
+    model_config = STRICT
+    outcomes: Annotated[list[OutcomeIn], Field(min_length=1, max_length=1000)]
+
+
+class OutcomesOut(BaseModel):
+    """How many outcomes were kept, and which predictions are not known."""
+
+    recorded: int
+    unknown: Annotated[list[str], Field(description="ids that are none of this caller's predictions")]
+
+
+class OutcomeOut(BaseModel):
+    """A recorded outcome."""
+
+    horizon: str
+    value: float | str
+    observed_at: datetime
+    recorded_at: datetime
+
+
+class ModelOut(BaseModel):
+    """The model that answers: its manifest without the list of files, and its card."""
+
+    task: str
+    version: str
+    reason: Annotated[str, Field(description="why it has this version")]
+    hallmark_sha256: Sha256
+    provenance: dict[str, Any]
+    digests: dict[str, str]
+    metrics: dict[str, Any]
+    verdicts: Annotated[list[dict[str, Any]], Field(description="of every gate: passed, failed or skipped")]
+    card: Annotated[str, Field(description="Markdown")]
+
+
+class Health(BaseModel):
+    """State of the service."""
+
+    status: Literal["ready", "not_ready"]
+    task: str
+    version: str
+    records_pending: Annotated[int, Field(description="answers that are not in the database yet; none is lost")]
+    warnings: list[str]
+
+
+class Bodies:
+    """Types that depend on the task.
+
+    Args:
+        request: of the task.
+        response: of the task.
+        max_rows: of one request.
+    """
+
+    def __init__(self, request: type[BaseModel], response: type[BaseModel], max_rows: int) -> None:
+        rows = Annotated[list[request], Field(min_length=1, max_length=max_rows)]  # type: ignore[valid-type]
+        self.predict_in: type[BaseModel] = create_model(
+            "PredictRequest", __doc__="Requests; each row has its own subject and its own error.", rows=(rows, ...)
+        )
+        answered = create_model(
+            "AnsweredRow",
+            __doc__="A row that was answered.",
+            status=(Literal["answered"], ...),
+            prediction_id=(PredictionId, ...),
+            evidence=(EvidenceOut, ...),
+            answer=(response, ...),
+        )
+        row = Annotated[answered | RowProblem, Field(discriminator="status")]  # type: ignore[valid-type]
+        self.predict_out: type[BaseModel] = create_model(
+            "PredictResponse",
+            __doc__="One row per request, in order.",
+            model=(ModelName, ...),
+            rows=(list[row], ...),
+        )
+        self.prediction: type[BaseModel] = create_model(
+            "RecordedPrediction",
+            __doc__="What was answered, from which inputs, by which version.",
+            prediction_id=(PredictionId, ...),
+            asked_at=(datetime, ...),
+            model=(ModelName, ...),
+            evidence=(EvidenceOut, ...),
+            request=(request | None, Field(description="null if it was not kept, or its retention has passed")),
+            answer=(response, ...),
+            outcomes=(list[OutcomeOut], ...),
+        )

@@ -1,0 +1,129 @@
+"""Routes of what was recorded: one prediction, outcomes of predictions, everything about a subject."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from bentos.identity import Principal
+from bentos.messages import OutcomesIn, OutcomesOut, PredictionId
+from bentos.policy import forbidden, may_export, require, viewer
+from bentos.problems import ProblemError
+from bentos.routes.predict import evidence_of
+from bentos.state import Caller, Service, State
+from hallmark.errors import RecordsError
+from hallmark.records import audit, reader
+from hallmark.records.rows import outcome_row
+
+UNAVAILABLE_S = "10"
+
+
+async def find(service: State, caller: Principal, key: str) -> dict[str, Any] | None:
+    """Return a prediction that the caller may see; None if there is none, or it is somebody else's.
+
+    Raises:
+        ProblemError: 503; the database does not answer, and this process did not give the answer itself.
+    """
+    seen = viewer(caller)
+    if (recent := service.records.recent("predictions", key)) is not None:
+        mine = seen.subjects is None or recent["owner_id"] in seen.subjects or recent["client_id"] == seen.client_id
+        return dict(recent) if mine else None
+    row = await read(lambda: reader.prediction(service.records.database, seen, key))
+    return None if row is None else dict(row)
+
+
+async def read(query: Any) -> Any:
+    """Run a query outside the event loop.
+
+    Raises:
+        ProblemError: 503; the database does not answer.
+    """
+    try:
+        return await run_in_threadpool(query)
+    except RecordsError:
+        detail = "The records cannot be read now; answers are given and kept meanwhile."
+        raise ProblemError(503, "records_unavailable", detail, headers={"retry-after": UNAVAILABLE_S}) from None
+
+
+async def prediction(prediction_id: Annotated[PredictionId, Path()], caller: Caller, service: Service) -> Response:
+    """Return what was answered, from which inputs, by which version, and what really happened."""
+    require(caller, "read")
+    row = await find(service, caller, prediction_id)
+    if row is None:
+        raise ProblemError(404, "not_found", "No prediction of this caller has this id.")
+    happened = await read(lambda: reader.outcomes_of(service.records.database, viewer(caller), prediction_id))
+    model = {"task": row["task"], "version": row["model_version"], "hallmark_sha256": row["hallmark_sha256"]}
+    head = {
+        "prediction_id": row["id"],
+        "asked_at": _iso(row["asked_at"]),
+        "model": model,
+        "evidence": evidence_of(row),
+        "outcomes": [
+            {
+                "horizon": outcome["horizon"],
+                "value": json.loads(outcome["value"]),
+                "observed_at": _iso(outcome["observed_at"]),
+                "recorded_at": _iso(outcome["recorded_at"]),
+            }
+            for outcome in happened
+        ],
+    }
+    content = f'{json.dumps(head)[:-1]},"request":{row["request"] or "null"},"answer":{row["response"]}}}'
+    return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
+
+
+async def outcomes(body: OutcomesIn, caller: Caller, service: Service) -> OutcomesOut:
+    """Record what really happened after predictions that the caller may see."""
+    require(caller, "outcomes")
+    service.rates.count_rows(caller.client_id, len(body.outcomes))
+    rows, unknown = [], []
+    for outcome in body.outcomes:
+        row = await find(service, caller, outcome.prediction_id)
+        if row is None:
+            unknown.append(outcome.prediction_id)
+            continue
+        made = outcome_row(row, caller.client_id, outcome.horizon, outcome.value, outcome.observed_at)
+        rows.append(("outcomes", made))
+    try:
+        service.records.append(rows)
+    except RecordsError:
+        detail = "The outcomes could not be recorded: send them again later."
+        raise ProblemError(503, "records_full", detail, headers={"retry-after": "30"}) from None
+    return OutcomesOut(recorded=len(rows), unknown=unknown)
+
+
+async def export(
+    subject_id: Annotated[str, Path(max_length=200)], caller: Caller, service: Service
+) -> StreamingResponse:
+    """Return everything that is recorded about a subject, one JSON object a line: `{"table": …, "row": {…}}`."""
+    require(caller, "export")
+    if not may_export(caller, subject_id):
+        raise forbidden("This token may not export this subject.")
+    database = service.records.database
+    await run_in_threadpool(service.records.flush, 5.0)
+    await read(lambda: audit.append(database, caller.client_id, "subject_exported", subject_id))
+
+    def lines() -> Iterator[str]:
+        for table, row in reader.export(database, viewer(caller), subject_id):
+            yield json.dumps({"table": table, "row": row}, default=_iso, ensure_ascii=False) + "\n"
+
+    headers = {"cache-control": "no-store", "content-disposition": 'attachment; filename="export.ndjson"'}
+    return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
+
+
+def router(service: State) -> APIRouter:
+    """Make the routes, typed by the task."""
+    routes = APIRouter(tags=["records"])
+    routes.get("/predictions/{prediction_id}", response_model=service.bodies.prediction)(prediction)
+    routes.post("/outcomes")(outcomes)
+    routes.get("/subjects/{subject_id}", response_class=StreamingResponse)(export)
+    return routes
+
+
+def _iso(time: Any) -> str:
+    moment = time if isinstance(time, datetime) else datetime.fromisoformat(str(time))
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).isoformat()

@@ -1,0 +1,88 @@
+"""What the routes of one service share, and how they find the caller."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPBearer
+
+from bentos.engine import Answer, Engine
+from bentos.identity import Identity, Principal
+from bentos.messages import Bodies
+from bentos.metrics import Metrics
+from bentos.problems import ProblemError
+from bentos.queue import PredictionQueue
+from bentos.rates import Rates
+from bentos.settings import Settings
+from hallmark.records.writer import RecordWriter
+
+
+@dataclass
+class State:
+    """Parts of a running service.
+
+    Attributes:
+        settings: of the service.
+        engine: holds the model that answers.
+        queue: rows that wait for it.
+        records: keeps what is answered.
+        identity: identifies callers.
+        rates: counts their rows.
+        metrics: of this process.
+        bodies: types of requests and responses.
+        names: property names of a request, which an error may repeat.
+        machine_sha256: digest of this machine's description.
+        background: work that goes on after its response; the service waits for it before it stops.
+    """
+
+    settings: Settings
+    engine: Engine
+    queue: PredictionQueue[Answer]
+    records: RecordWriter
+    identity: Identity
+    rates: Rates
+    metrics: Metrics
+    bodies: Bodies
+    names: frozenset[str]
+    machine_sha256: str
+    background: "set[asyncio.Task[None]]" = field(default_factory=set)
+
+    def warnings(self) -> list[str]:
+        """List what the operator of the service should know."""
+        found = []
+        if not self.identity.configured:
+            found.append("nobody can call: set HALLMARK_AUTH__KEYS_FILE or HALLMARK_AUTH__JWT__…")
+        if self.records.failures:
+            found.append("the records database does not answer: answers are kept in the spool")
+        if not self.settings.records.keep_requests:
+            found.append("requests are not kept: answers cannot be replayed")
+        return found
+
+
+def state_of(request: Request) -> State:
+    """Return the service of a request."""
+    return cast(State, request.app.state.service)
+
+
+def identify(request: Request) -> Principal:
+    """Identify the caller.
+
+    Raises:
+        ProblemError: 401, or 429 for an address that has failed too often.
+    """
+    state = state_of(request)
+    address = request.client.host if request.client else ""
+    state.rates.check_failures(address)
+    try:
+        return state.identity.identify(request.headers.get("authorization"), request.headers.get("x-api-key"))
+    except ProblemError:
+        state.rates.count_failure(address)
+        raise
+
+
+DOCUMENTED = [Depends(HTTPBearer(auto_error=False)), Depends(APIKeyHeader(name="x-api-key", auto_error=False))]
+"""Dependencies that describe the headers in the OpenAPI document; `identify` reads them."""
+
+Service = Annotated[State, Depends(state_of)]
+Caller = Annotated[Principal, Depends(identify)]

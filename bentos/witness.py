@@ -1,0 +1,81 @@
+"""Witness: compute some answers again from the bundle's files, in the background, and count what differs."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from bentos.engine import Engine
+from bentos.metrics import Metrics
+from hallmark.prove.replay import Replayed, replay
+from hallmark.records.writer import RecordWriter
+
+log = logging.getLogger("bentoml.hallmark")
+
+
+class Witness:
+    """Replays answers of this process.
+
+    The predictor is opened anew for every answer: it shares no memory with the one that answered, so that an adapter in
+    the wrong slot, a stale slot or a flipped bit cannot be in both.
+
+    Args:
+        engine: whose answers are replayed.
+        records: the answers that this process gave lately.
+        metrics: where the results are counted.
+        per_hour: answers in an hour; 0 for none.
+        machine: sha256 and description of this machine.
+    """
+
+    def __init__(
+        self, engine: Engine, records: RecordWriter, metrics: Metrics, per_hour: int, machine: Mapping[str, str]
+    ) -> None:
+        self.engine, self.records, self.metrics, self.per_hour = engine, records, metrics, per_hour
+        self.machine = machine
+        self.checked = self.wrong = 0
+        self._random = random.Random()
+
+    async def run(self) -> None:
+        """Replay at the configured rate, for ever."""
+        while self.per_hour:
+            await asyncio.sleep(3600 / self.per_hour)
+            try:
+                await asyncio.to_thread(self.check_one)
+            except Exception as error:  # the witness must outlive a bundle that is being replaced
+                log.error("a recorded answer could not be computed again: %s", type(error).__name__)
+
+    def check_one(self) -> Replayed | None:
+        """Replay one recent answer of the model that answers now; None if there is none."""
+        served = self.engine.served
+        wanted = {"hallmark_sha256": served.digest}
+        rows = [row for row in self.records.recent_rows("predictions", wanted) if row["request"] is not None]
+        if not rows:
+            return None
+        row = self._random.choice(rows)
+        [replayed] = replay([row], served.open_again(), served.request_type, served.base_sha256, self.machine)
+        self.count(replayed, row)
+        return replayed
+
+    def count(self, replayed: Replayed, row: Mapping[str, Any]) -> None:
+        """Count the result of a replay; a difference is logged with the id of the prediction."""
+        self.checked += 1
+        self.metrics.replays.inc()
+        if replayed.wrong_weights:
+            self.wrong += 1
+            self.metrics.wrong_adapters.inc()
+            log.error("prediction %s: wrong weights (%s)", row["id"], ", ".join(replayed.wrong_weights))
+        if replayed.difference:
+            self.metrics.replay_mismatches.inc()
+            log.error("prediction %s: the replayed answer differs in %s", row["id"], replayed.difference)
+        self.metrics.wrong_adapter_rate.set(upper_95(self.wrong, self.checked))
+
+
+def upper_95(wrong: int, checked: int) -> float:
+    """Return the upper bound of a share, 95% confidence (Clopper and Pearson 1934); near 3 / checked if none was wrong.
+
+    Source: Hanley and Lippman-Hand 1983, the rule of three.
+    """
+    from scipy.stats import beta
+
+    return 1.0 if wrong >= checked else float(beta.ppf(0.95, wrong + 1, checked - wrong))

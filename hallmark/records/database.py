@@ -1,0 +1,138 @@
+"""Connect to the database of the records and bring its tables up to date."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from hallmark.errors import ConfigError, RecordsError
+
+SERVICE = "hallmark_service"  # the PostgreSQL role that writes for everybody
+BATCH = 500  # rows of one insert
+MIGRATING = 1_919_247_215  # key of the lock that keeps two services from migrating at once
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Who reads: rows of others are invisible.
+
+    Attributes:
+        client_id: who asks and sees what it asked for itself; None sees no rows for this reason.
+        subjects: whose rows it may see; None sees everything.
+    """
+
+    client_id: str | None
+    subjects: frozenset[str] | None
+
+
+class Database:
+    """The records in SQLite or PostgreSQL.
+
+    Args:
+        url: such as `sqlite:///.records/records.sqlite` or `postgresql+psycopg://user@host/name`.
+        timeout_s: seconds within which a connection must be made and a statement must end.
+
+    Raises:
+        ConfigError: the URL is of neither kind.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 5.0) -> None:
+        try:
+            self.url = sa.make_url(url)
+        except sa.exc.ArgumentError:
+            raise ConfigError("records url cannot be read: write sqlite:///PATH or postgresql+psycopg://…") from None
+        self.is_postgresql = self.url.get_backend_name() == "postgresql"
+        if self.is_postgresql:
+            ms = int(timeout_s * 1000)
+            settings = f"-c statement_timeout={ms} -c lock_timeout={ms} -c tcp_user_timeout={ms}"
+            arguments: dict[str, Any] = {"connect_timeout": max(2, int(timeout_s)), "options": settings}
+        elif self.url.get_backend_name() == "sqlite":
+            arguments = {"timeout": timeout_s}
+        else:
+            raise ConfigError(f"records url: {self.url.drivername!r} is not sqlite or postgresql+psycopg")
+        self.engine = sa.create_engine(self.url, connect_args=arguments, pool_pre_ping=True, pool_timeout=timeout_s)
+        if not self.is_postgresql:
+            sa.event.listen(self.engine, "connect", _sqlite_pragmas)
+
+    def migrate(self) -> None:
+        """Create the tables, or bring them up to date."""
+        from alembic import command
+        from alembic.config import Config
+
+        with self.failing("bring the tables up to date"), self.engine.begin() as connection:
+            if self.is_postgresql:
+                connection.exec_driver_sql(f"select pg_advisory_xact_lock({MIGRATING})")
+                prelude = resources.files("hallmark.records.migrations").joinpath("prelude.sql")
+                connection.exec_driver_sql(prelude.read_text(encoding="utf-8"))
+            config = Config()
+            config.set_main_option("script_location", "hallmark.records:migrations")
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Open a transaction that may write rows of every owner."""
+        with self.failing("write"), self.engine.begin() as connection:
+            if self.is_postgresql:
+                connection.execute(sa.text(f"set local role {SERVICE}"))
+            yield connection
+
+    @contextmanager
+    def reading(self, viewer: Viewer) -> Iterator[sa.Connection]:
+        """Open a transaction that sees the rows of a viewer; in PostgreSQL by row-level security, too."""
+        with self.failing("read"), self.engine.begin() as connection:
+            if self.is_postgresql:
+                role = SERVICE if viewer.subjects is None else "authenticated"
+                claims = {"client_id": viewer.client_id, "app_metadata": {"subjects": sorted(viewer.subjects or ())}}
+                connection.execute(
+                    sa.text("select set_config('request.jwt.claims', :claims, true)"), {"claims": json.dumps(claims)}
+                )
+                connection.execute(sa.text(f"set local role {role}"))
+            yield connection
+
+    def insert(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows; a row whose key is there already is left as it is."""
+        make = postgresql.insert if self.is_postgresql else sqlite.insert
+        for start in range(0, len(rows), BATCH):
+            connection.execute(make(table).on_conflict_do_nothing(), list(rows[start : start + BATCH]))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def failing(self, what: str) -> Iterator[None]:
+        """Convert errors of the database into `RecordsError`, without the values of a statement."""
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise RecordsError(f"the records database cannot {what} ({type(cause).__name__})") from error
+
+
+def visible(table: sa.Table, viewer: Viewer) -> "sa.ColumnElement[bool]":
+    """Return the condition under which a viewer sees a row; PostgreSQL checks the same again."""
+    if viewer.subjects is None:
+        return sa.true()
+    own = sa.false() if viewer.client_id is None else table.c.client_id == viewer.client_id
+    return sa.or_(table.c.owner_id.in_(sorted(viewer.subjects)), own)
+
+
+def _sqlite_pragmas(connection: Any, _: Any) -> None:
+    """Write ahead, so that readers and the writer do not wait for each other."""
+    for pragma in ("journal_mode=wal", "synchronous=normal"):
+        connection.execute(f"pragma {pragma}")
+
+
+@lru_cache(maxsize=8)
+def open_database(url: str) -> Database:
+    """Open a database whose tables are up to date."""
+    database = Database(url)
+    database.migrate()
+    return database

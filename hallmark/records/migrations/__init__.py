@@ -1,0 +1,1 @@
+"""Alembic migrations of the records; `hallmark.records.database.migrate` runs them."""

@@ -1,0 +1,132 @@
+"""Tables of the records, for SQLite and PostgreSQL; `migrations/` creates them.
+
+`owner_id` is the subject that a row is about, or the client that asked where a request is about nobody. In PostgreSQL,
+row-level security compares it with the subject of the token (the convention of Supabase: `auth.uid()`).
+"""
+
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"}
+)
+
+ID = String(36)
+SHA256 = String(64)
+WHO = String(200)
+TIME = DateTime(timezone=True)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("owner_id", WHO, nullable=False),
+    Column("client_id", WHO, nullable=False),
+    Column("task", String(100), nullable=False),
+    Column("model_version", String(32), nullable=False),
+    Column("hallmark_sha256", SHA256, nullable=False),
+    Column("base_sha256", SHA256, nullable=False),
+    Column("adapter_sha256", String(64), nullable=False),  # empty if no adapter was multiplied
+    Column("history_sha256", String(64), nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("served_by", String(16), nullable=False),
+    Column("reason", Text, nullable=False),  # why there is no answer, or why a simpler model gave it
+    Column("asked_at", TIME, nullable=False),
+    Column("latency_ms", Float, nullable=False),
+    Column("batch_rows", Integer, nullable=False),
+    Column("machine_sha256", SHA256, nullable=False),
+    Column("request", Text, nullable=True),  # JSON; null after its retention has passed, or if it is not kept
+    Column("response", Text, nullable=False),  # JSON, byte for byte as it was sent
+    Index(None, "owner_id", "asked_at"),
+    Index("ix_predictions_client", "client_id", "asked_at"),
+    Index("ix_predictions_time", "asked_at"),
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("owner_id", WHO, nullable=False),
+    Column("client_id", WHO, nullable=False),
+    Column("prediction_id", ID, nullable=False),
+    Column("horizon", String(32), nullable=False),  # of a forecast; empty for other tasks
+    Column("value", Text, nullable=False),  # JSON: a number in the task's unit, or a label
+    Column("observed_at", TIME, nullable=False),
+    Column("recorded_at", TIME, nullable=False),
+    UniqueConstraint("prediction_id", "horizon"),
+    Index(None, "owner_id"),
+    Index("ix_outcomes_client", "client_id"),
+)
+
+machines = Table(
+    "machines",
+    metadata,
+    Column("sha256", SHA256, primary_key=True),
+    Column("description", Text, nullable=False),  # JSON: torch build, kernels, CPU
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("hallmark_sha256", SHA256, primary_key=True),
+    Column("task", String(100), nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("metrics", Text, nullable=False),
+    Column("verdicts", Text, nullable=False),
+    Column("first_served_at", TIME, nullable=False),
+)
+
+training_jobs = Table(
+    "training_jobs",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("owner_id", WHO, nullable=False),
+    Column("client_id", WHO, nullable=False),
+    Column("task", String(100), nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", TIME, nullable=False),
+    Column("finished_at", TIME, nullable=True),
+    Index(None, "owner_id"),
+    Index("ix_training_jobs_client", "client_id"),
+)
+
+user_datasets = Table(
+    "user_datasets",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("owner_id", WHO, nullable=False),
+    Column("client_id", WHO, nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("sha256", SHA256, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("created_at", TIME, nullable=False),
+    Index(None, "owner_id"),
+    Index("ix_user_datasets_client", "client_id"),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", TIME, nullable=False),
+    Column("actor", WHO, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("object", String(200), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("previous_sha256", SHA256, nullable=False),
+    Column("sha256", SHA256, nullable=False),
+)
+
+OWNED = (predictions, outcomes, training_jobs, user_datasets)
+"""Tables under row-level security: each row belongs to a subject or a client."""

@@ -1,0 +1,197 @@
+"""Nobody sees or uses what belongs to somebody else: every endpoint, every role, and inside one mixed batch."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bentos.server import Server, as_json, running
+from tests.tasks.glucose.test_predictor import request_of
+
+CANARY = "CANARY-77182"
+
+
+@pytest.fixture(scope="module")
+def subjects(task: Any, prepared: Any) -> list[str]:
+    """People that the model knows."""
+    return list(task.split_panel(prepared).panel.subjects)
+
+
+@pytest.fixture(scope="module")
+def asking(task: Any, prepared: Any, subjects: list[str]) -> dict[str, dict[str, Any]]:
+    """A request of every person."""
+    panel = task.split_panel(prepared).panel
+    requests = {}
+    for code, subject in enumerate(subjects):
+        origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
+        requests[subject] = {**as_json(request_of(panel, origin)), "subject_id": subject}
+    return requests
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path, subjects: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    people = {
+        "ada": (subjects[0], "person", ()),
+        "ben": (subjects[1], "person", ()),
+        "stranger": ("nobody-knows", "person", ()),
+        "doctor": ("doctor", "clinician", subjects[:2]),
+        "rival": ("rival", "service", ()),
+    }
+    with running(bundle, tmp_path_factory.mktemp("isolation"), people) as found:
+        yield found
+
+
+def rows(response: Any) -> list[dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    return list(response.json()["rows"])
+
+
+def test_a_person_is_the_tokens_own_subject_even_if_the_request_names_nobody(
+    server: Server, asking: dict[str, Any], subjects: list[str]
+) -> None:
+    named = rows(server.predict(asking[subjects[0]], "ada"))[0]
+    unnamed = rows(server.predict({**asking[subjects[0]], "subject_id": None}, "ada"))[0]
+    assert named["answer"] == unnamed["answer"]
+    assert named["evidence"]["history_sha256"] != ""
+
+
+def test_a_person_cannot_be_answered_as_somebody_else(
+    server: Server, asking: dict[str, Any], subjects: list[str]
+) -> None:
+    response = server.predict(asking[subjects[1]], "ada")
+    assert response.status_code == 403
+    assert subjects[1] not in response.text
+
+
+def test_in_one_mixed_batch_each_row_is_decided_for_itself(
+    server: Server, asking: dict[str, Any], subjects: list[str]
+) -> None:
+    batch = {"rows": [asking[subjects[0]], asking[subjects[1]], asking[subjects[2]], {"readings": CANARY}]}
+    for who, wanted in {
+        "ada": ["answered", 403, 403, 422],
+        "ben": [403, "answered", 403, 422],
+        "doctor": ["answered", "answered", 403, 422],
+        "service": ["answered", "answered", "answered", 422],
+        "stranger": [403, 403, 403, 422],
+    }.items():
+        response = server.predict(batch, who)
+        found = [r["status"] if r["status"] == "answered" else r["problem"]["status"] for r in rows(response)]
+        assert found == wanted, who
+        assert CANARY not in response.text
+
+
+def test_a_row_of_a_mixed_batch_is_byte_for_byte_the_row_alone(
+    server: Server, asking: dict[str, Any], subjects: list[str]
+) -> None:
+    together = server.predict({"rows": [asking[s] for s in subjects]}).text
+    for subject in subjects:
+        alone = server.predict(asking[subject]).text
+        answer = alone[alone.index('"answer":') : -len("}]}")]
+        assert answer in together, subject
+
+
+ROLES = ("ada", "ben", "stranger", "doctor", "service", "rival", "admin")
+
+
+@pytest.fixture(scope="module")
+def of_ada(server: Server, asking: dict[str, Any], subjects: list[str]) -> str:
+    """A prediction about the first person, which her own token asked for."""
+    key = str(rows(server.predict(asking[subjects[0]], "ada"))[0]["prediction_id"])
+    server.flush()
+    return key
+
+
+@pytest.mark.parametrize("who", ROLES)
+@pytest.mark.parametrize("in_database", [False, True])
+def test_a_prediction_is_found_by_its_subject_and_those_who_may_see_the_subject(
+    server: Server, of_ada: str, who: str, in_database: bool
+) -> None:
+    if in_database:
+        server.state.records._recent.clear()
+    response = server.call("GET", f"/v1/predictions/{of_ada}", who)
+    assert response.status_code == (200 if who in ("ada", "doctor", "admin") else 404)
+    if response.status_code == 404:
+        unknown = server.call("GET", "/v1/predictions/00000000-0000-4000-8000-000000000000", who)
+        assert response.text == unknown.text, "the answer must not tell that the id exists"
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_outcomes_are_taken_only_for_predictions_that_the_caller_may_see(server: Server, of_ada: str, who: str) -> None:
+    outcome = {"prediction_id": of_ada, "horizon": who, "value": 120.0, "observed_at": "2024-01-01T00:00:00Z"}
+    response = server.call("POST", "/v1/outcomes", who, json={"outcomes": [outcome]})
+    assert response.status_code == 200
+    allowed = who in ("ada", "doctor", "admin")
+    assert response.json() == {"recorded": int(allowed), "unknown": [] if allowed else [of_ada]}
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_everything_about_a_subject_is_exported_to_that_subject_and_the_admin_alone(
+    server: Server, of_ada: str, subjects: list[str], who: str
+) -> None:
+    response = server.call("GET", f"/v1/subjects/{subjects[0]}", who)
+    assert response.status_code == (200 if who in ("ada", "admin") else 403)
+    if response.status_code == 200:
+        lines = [json.loads(line) for line in response.text.splitlines()]
+        assert of_ada in {line["row"]["id"] for line in lines}
+        assert {line["row"]["owner_id"] for line in lines} == {subjects[0]}
+
+
+def test_a_service_sees_what_it_asked_for_and_not_what_another_one_did(
+    server: Server, asking: dict[str, Any], subjects: list[str]
+) -> None:
+    key = rows(server.predict(asking[subjects[2]], "rival"))[0]["prediction_id"]
+    assert server.call("GET", f"/v1/predictions/{key}", "rival").status_code == 200
+    assert server.call("GET", f"/v1/predictions/{key}", "service").status_code == 404
+
+
+def test_an_idempotency_key_belongs_to_one_client(server: Server, asking: dict[str, Any], subjects: list[str]) -> None:
+    header = {"idempotency-key": "the-same"}
+    first, again, other = (
+        rows(server.predict(asking[subjects[2]], who, **header))[0] for who in ("rival", "rival", "service")
+    )
+    assert first == again
+    assert first["prediction_id"] != other["prediction_id"]
+    reused = server.predict(asking[subjects[1]], "rival", **header)
+    assert (reused.status_code, reused.json()["type"]) == (422, "urn:hallmark:idempotency_key_reused")
+
+
+def test_nothing_is_answered_without_a_key_except_what_holds_nothing_about_anybody(server: Server) -> None:
+    document = server.call("GET", "/openapi.json", None).json()
+    public = {"/livez", "/readyz"}
+    for path, operations in document["paths"].items():
+        concrete = path.replace("{prediction_id}", "00000000-0000-4000-8000-000000000000").replace("{subject_id}", "x")
+        for method in operations:
+            body = {"json": {}} if method == "post" else {}
+            status = server.call(method.upper(), concrete, None, **body).status_code
+            assert status == (200 if path in public else 401), path
+
+
+@pytest.mark.parametrize("who", ROLES)
+def test_metrics_are_for_services_and_admins(server: Server, who: str) -> None:
+    response = server.call("GET", "/metrics", who)
+    assert response.status_code == (200 if who in ("service", "rival", "admin") else 403)
+
+
+def test_metrics_name_no_subject_and_no_id(server: Server, of_ada: str, subjects: list[str]) -> None:
+    text = server.call("GET", "/metrics", "admin").text
+    assert "hallmark_predictions_total" in text
+    assert of_ada not in text
+    assert not any(subject in text for subject in subjects)
+
+
+OUTSIDE = (
+    "/v1/predictions/../../etc/passwd",
+    "/v1/subjects/..%2f..%2fetc%2fpasswd",
+    "/v1/subjects/" + "x" * 300,
+    "/v1/predictions/'%20or%201=1--",
+    "/assets/..%2fkeys.json",
+)
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_no_id_leads_out_of_its_place(server: Server, path: str) -> None:
+    response = server.call("GET", path, "ada")
+    assert response.status_code in (403, 404, 422)
+    assert "root:" not in response.text
