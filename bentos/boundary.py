@@ -38,16 +38,20 @@ class Boundary:
         app: the application.
         max_body_bytes: largest body.
         read_timeout_s: seconds within which a body must arrive.
+        streamed: paths whose bodies are files: their routes read them piece by piece and limit them.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, read_timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, read_timeout_s: float, streamed: frozenset[str]) -> None:
         self.app, self.max_body_bytes, self.read_timeout_s = app, max_body_bytes, read_timeout_s
+        self.streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":  # a websocket: close it before it opens
             return await send({"type": "websocket.close", "code": 1008})
+        if scope["path"] in self.streamed and scope["method"] == "POST":
+            return await self._guarded(scope, receive, send)
         body = await self._read(scope, receive)
         if isinstance(body, Response):
             return await body(scope, receive, send)
@@ -61,6 +65,10 @@ class Boundary:
         async def replayed() -> Message:
             return replay.pop() if replay else await receive()
 
+        return await self._guarded(scope, replayed, send)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application; a crash is answered and logged."""
         started = False
 
         async def sending(message: Message) -> None:
@@ -71,7 +79,7 @@ class Boundary:
             await send(message)
 
         try:
-            await self.app(scope, replayed, sending)
+            await self.app(scope, receive, sending)
         except Exception as exc:
             log_failure(exc)
             if not started:

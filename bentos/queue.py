@@ -17,6 +17,8 @@ from typing import Any, Generic, TypeVar
 from bentos.boundary import log_failure
 from bentos.problems import ProblemError
 
+BULK_BATCH = 16  # rows of a job that are computed together: whoever asks meanwhile waits for no more
+
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -64,6 +66,7 @@ class PredictionQueue(Generic[A]):
     ) -> None:
         self.answer, self.max_rows, self.max_batch, self.watch = answer, max_rows, max_batch, watch
         self._items: deque[_Item[A]] = deque()
+        self._bulk: deque[_Item[A]] = deque()
         self._functions = 0
         self._waiting = asyncio.Event()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="predict")
@@ -75,7 +78,7 @@ class PredictionQueue(Generic[A]):
     @property
     def rows(self) -> int:
         """Rows that wait now, and functions that wait for the model's thread."""
-        return len(self._items) + self._functions
+        return len(self._items) + len(self._bulk) + self._functions
 
     def start(self) -> None:
         """Begin to answer."""
@@ -83,15 +86,15 @@ class PredictionQueue(Generic[A]):
 
     async def close(self) -> None:
         """Answer what waits, then stop."""
-        while self._items:
+        while self._items or self._bulk:
             await asyncio.sleep(0.01)
         await self._idle.wait()
         if self._worker is not None:
             self._worker.cancel()
         self._executor.shutdown(wait=True)
 
-    async def submit(self, requests: Sequence[Any], timeout_s: float) -> list[Result[A]]:
-        """Answer rows, in order.
+    async def submit(self, requests: Sequence[Any], timeout_s: float, bulk: bool = False) -> list[Result[A]]:
+        """Answer rows, in order; those of a job (`bulk`) come after all others.
 
         Raises:
             ProblemError: 503 if the queue is full, 504 if the time is up.
@@ -100,7 +103,7 @@ class PredictionQueue(Generic[A]):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         items = [_Item(request, deadline, loop.create_future()) for request in requests]
-        self._items.extend(items)
+        (self._bulk if bulk else self._items).extend(items)
         self._waiting.set()
         futures = [item.future for item in items]
         try:
@@ -160,8 +163,9 @@ class PredictionQueue(Generic[A]):
     def _take(self) -> list[_Item[A]]:
         now = asyncio.get_running_loop().time()
         batch: list[_Item[A]] = []
-        while self._items and len(batch) < self.max_batch:
-            item = self._items.popleft()
+        waiting, most = (self._items, self.max_batch) if self._items else (self._bulk, min(self.max_batch, BULK_BATCH))
+        while waiting and len(batch) < most:
+            item = waiting.popleft()
             if not item.future.done() and item.deadline > now:
                 batch.append(item)
         return batch

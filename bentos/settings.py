@@ -117,6 +117,23 @@ class RecordsSettings(BaseModel):
     request_days: Count = 30
 
 
+class JobSettings(BaseModel):
+    """Files of requests that are answered in the background.
+
+    Attributes:
+        directory: inputs and results of jobs.
+        max_waiting: jobs that may wait or run.
+        max_bytes: largest file.
+        timeout_s: seconds within which some rows of a job must be answered.
+    """
+
+    model_config = STRICT
+    directory: Path = Path(".records/jobs")
+    max_waiting: Count = 100
+    max_bytes: Count = 4_000_000_000
+    timeout_s: Seconds = 600.0
+
+
 class WitnessSettings(BaseModel):
     """Background replay of answers.
 
@@ -155,6 +172,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     rate: RateSettings = RateSettings()
     records: RecordsSettings = RecordsSettings()
+    jobs: JobSettings = JobSettings()
     witness: WitnessSettings = WitnessSettings()
 
     @cached_property

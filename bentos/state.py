@@ -9,6 +9,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from bentos.engine import Answer, Engine
 from bentos.identity import Identity, Principal
+from bentos.jobs import JobStore
 from bentos.messages import Bodies
 from bentos.metrics import Metrics
 from bentos.problems import ProblemError
@@ -27,6 +28,7 @@ class State:
         engine: holds the model that answers.
         queue: rows that wait for it.
         records: keeps what is answered.
+        jobs: files of requests.
         identity: identifies callers.
         rates: counts their rows.
         metrics: of this process.
@@ -40,6 +42,7 @@ class State:
     engine: Engine
     queue: PredictionQueue[Answer]
     records: RecordWriter
+    jobs: JobStore
     identity: Identity
     rates: Rates
     metrics: Metrics

@@ -114,6 +114,29 @@ def refresh(
 
 
 @app.command()
+def predict_batch(
+    source: Annotated[Path, typer.Argument(help="requests: a Parquet, CSV or NDJSON file, a row each")],
+    target: Annotated[Path, typer.Argument(help="gets the answers, in order; its suffix names the format")],
+    bundle: Bundle = BUNDLE,
+) -> None:
+    """Answer a file of requests, of any size, in constant memory."""
+    import time
+
+    from hallmark.batch import predict_file
+    from hallmark.learn.trainer import quiet
+    from hallmark.model import Model
+    from hallmark.progress import bars
+
+    quiet()
+    model = Model(bundle)
+    start = time.monotonic()
+    counts = predict_file(model, source, target, bars())
+    seconds, rows = time.monotonic() - start, sum(counts.values())
+    listed = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
+    typer.echo(f"{target}: {rows:,} rows in {seconds:.1f} s ({rows / max(seconds, 1e-9):,.0f} a second): {listed}")
+
+
+@app.command()
 def replay(
     prediction: Annotated[str | None, typer.Argument(help="id of a recorded answer")] = None,
     sample: Annotated[int, typer.Option(min=1, help="without an id: so many of the newest answers")] = 100,

@@ -94,7 +94,7 @@ class Model:
         if isinstance(row, kind):
             return row
         try:
-            return kind.model_validate_json(json.dumps(row, default=_plain))
+            return kind.model_validate_json(json.dumps(row, default=plain))
         except ValidationError as error:
             raise RequestError(f"request {place} is none for {self.hallmark.task}: {explain(error)}") from None
 
@@ -116,7 +116,7 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Convert values that JSON does not have: times, and numbers of NumPy."""
     if hasattr(value, "isoformat"):
         return value.isoformat()

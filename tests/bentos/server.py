@@ -14,6 +14,7 @@ import httpx
 import uvicorn
 
 from bentos.app import create_app
+from bentos.identity import hash_key
 from bentos.keys import make_key, write_keys
 from bentos.settings import Settings
 from bentos.state import State
@@ -51,15 +52,18 @@ class Server:
 @contextmanager
 def running(bundle: Path, home: Path, people: dict[str, tuple[str, str, Any]], **settings: Any) -> Iterator[Server]:
     """Run a service; `people` are further clients: name → (client_id, role, subjects)."""
-    keys, entries = {}, []
+    keys: dict[str, str] = settings.pop("keys", {})
+    entries = []
     for name, (client, role, subjects) in {**KEYS, **people}.items():
-        keys[name], entry = make_key(client, role, subjects)
-        entries.append(entry)
+        key, entry = make_key(client, role, subjects)
+        keys.setdefault(name, key)
+        entries.append({**entry, "sha256": hash_key(keys[name])})
     home.mkdir(parents=True, exist_ok=True)
     write_keys(home / "keys.json", entries)
     auth = {"keys_file": home / "keys.json", **settings.pop("auth", {})}
     records = {"url": f"sqlite:///{home}/records.sqlite", "spool": home / "spool", **settings.pop("records", {})}
-    known = {"bundle": bundle, "auth": auth, "records": records, "witness": {"per_hour": 0}, **settings}
+    jobs = {"directory": home / "jobs", **settings.pop("jobs", {})}
+    known = {"bundle": bundle, "auth": auth, "records": records, "jobs": jobs, "witness": {"per_hour": 0}, **settings}
     app = create_app(Settings(**known))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=_free_port(), log_config=None, lifespan="on"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)

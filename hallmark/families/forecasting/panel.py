@@ -6,6 +6,7 @@ windows × context. Legend of shapes: N grid points, S subjects, B windows, C co
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any
 
 import numpy as np
@@ -196,14 +197,29 @@ def build_panel(frame: pd.DataFrame, value: str, grid: TimeGrid) -> Panel:
     frame = frame.sort_values(["subject_id", "timestamp"], kind="stable")
     names, codes = np.unique(frame["subject_id"].to_numpy(dtype=str), return_inverse=True)
     slot = nearest_slots(frame["timestamp"].to_numpy(), grid.step_minutes)
-    jump = np.diff(slot)
     same = codes[1:] == codes[:-1]
-    if bool(np.any(same & (jump == 0))):
-        first = int(np.flatnonzero(same & (jump == 0))[0])
+    if bool(np.any(twice := same & (np.diff(slot) == 0))):
+        first = int(np.flatnonzero(twice)[0])
         raise DataError(
             f"subject {str(names[codes[first]])!r} has two readings within {grid.step_minutes} minutes: validate first"
         )
-    cut = np.flatnonzero(~same | (jump > grid.context_length)) + 1
+    return panel_of(tuple(str(n) for n in names), codes, slot, frame[value].to_numpy(dtype=np.float32), grid)
+
+
+def panel_of(
+    subjects: tuple[str, ...], codes: npt.NDArray[Any], slot: Integers, readings: Floats, grid: TimeGrid
+) -> Panel:
+    """Put readings on the grid whose grid points are known.
+
+    Args:
+        subjects: names.
+        codes: (N,) position of each reading's subject in `subjects`, ascending.
+        slot: (N,) grid point of each reading, see `nearest_slots`; ascending within a subject.
+        readings: (N,) in the value's unit.
+        grid: the grid.
+    """
+    jump = np.diff(slot)
+    cut = np.flatnonzero((codes[1:] != codes[:-1]) | (jump > grid.context_length)) + 1
     starts = np.concatenate([[0], cut])
     stops = np.concatenate([cut, [len(slot)]])
     lengths = slot[stops - 1] - slot[starts] + 1
@@ -214,14 +230,15 @@ def build_panel(frame: pd.DataFrame, value: str, grid: TimeGrid) -> Panel:
     minutes = np.zeros(total, dtype=np.int32)
     subject = np.full(total, -1, dtype=np.int32)
     segment = np.repeat(np.arange(len(starts)), stops - starts)
-    values[offsets[segment] + slot - slot[starts][segment]] = frame[value].to_numpy(dtype=np.float32)
+    values[offsets[segment] + slot - slot[starts][segment]] = readings
     for offset, length, start in zip(offsets, lengths, starts, strict=True):
         minutes[offset : offset + length] = (slot[start] + np.arange(length)) * grid.step_minutes
         subject[offset : offset + length] = codes[start]
     interval = sensor_interval(codes, slot)
     filled = _interpolate(values, bridged_steps(interval, grid))
-    usual = pd.Series(interval).groupby(codes).median().to_numpy() * grid.step_minutes
-    return Panel(grid, tuple(str(n) for n in names), values, filled, minutes, subject, usual.astype(np.float32))
+    first = np.searchsorted(codes, np.arange(len(subjects) + 1))
+    usual = [float(np.median(interval[a:b])) * grid.step_minutes for a, b in pairwise(first)]
+    return Panel(grid, subjects, values, filled, minutes, subject, np.asarray(usual, dtype=np.float32))
 
 
 def sensor_interval(codes: npt.NDArray[Any], slot: Integers) -> Floats:
@@ -237,10 +254,14 @@ def sensor_interval(codes: npt.NDArray[Any], slot: Integers) -> Floats:
     Returns:
         (N,); the first readings of a subject share the first estimate, and one grid step where there are too few.
     """
-    distance = pd.Series(np.diff(slot, prepend=slot[0]).astype(np.float64))
+    distance = np.diff(slot, prepend=slot[0]).astype(np.float64)
     distance[np.diff(codes, prepend=-1) != 0] = np.nan
-    median = distance.groupby(codes).rolling(USUAL, min_periods=FEWEST).median().reset_index(drop=True)
-    return median.groupby(codes).bfill().fillna(1.0).to_numpy(dtype=np.float32)
+    interval = np.empty(len(distance), dtype=np.float32)
+    for start, stop in pairwise([*np.flatnonzero(np.isnan(distance)), len(distance)]):
+        own = pd.Series(distance[start:stop]).rolling(USUAL, min_periods=FEWEST).median().to_numpy()
+        known = own[~np.isnan(own)][:1]
+        interval[start:stop] = np.where(np.isnan(own), known[0] if len(known) else 1.0, own)
+    return interval
 
 
 def bridged_steps(interval: Floats, grid: TimeGrid) -> Integers:

@@ -4,11 +4,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel
 
 from hallmark.arrays import Floats, Integers
@@ -16,11 +15,14 @@ from hallmark.evidence import Evidence
 from hallmark.families.forecasting.base_model import Base
 from hallmark.families.forecasting.intervals import Calibration, widen
 from hallmark.families.forecasting.linear_bank import HistoryLookup, SubjectHistory
-from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, build_panel, means_of_runs, nearest_slots
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, means_of_runs, nearest_slots, panel_of
 from hallmark.families.forecasting.personalisation import Batch, Personalisation
 from hallmark.families.forecasting.task import Answer, ForecastTask, Used
 
-BLOCK = 16  # rows of every forward pass that answers requests
+BLOCK = 16  # rows of a forward pass whose bits depend on their number
+LARGEST = 64  # rows of a forward pass whose bits do not
+PROBED = (4, 5, 6, 7, 8, 9, 12, 15, 17, 24, 31, 32, 33, 48, 63, 64)
+SMALLEST = 4  # fewer rows take other kernels, whatever is pinned
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ class ForecastPredictor:
     def predict_with_evidence(self, requests: Sequence[Any]) -> list[tuple[BaseModel, Evidence]]:
         """Answer every request in order, with the digests of what was multiplied for it.
 
-        Requests share forward passes of `BLOCK` rows, filled up, so that an answer's bits depend on its own request
-        alone: not on the other requests, nor on their number.
+        Requests share forward passes. An answer's bits depend on its own request alone, not on the other requests, nor
+        on their number: see `pass_sizes`.
         """
         answers: list[tuple[BaseModel, Evidence]] = [(None, Evidence(""))] * len(requests)  # type: ignore[list-item]
         drafts: list[tuple[int, _Draft, Callable[..., BaseModel]]] = []
@@ -114,14 +116,52 @@ class ForecastPredictor:
                 drafts.append((i, *read))
             else:
                 answers[i] = read, Evidence(self.base.digest)
-        for start in range(0, len(drafts), BLOCK):
-            block = drafts[start : start + BLOCK]
-            filled = [draft for _, draft, _ in block] + [block[0][1]] * (BLOCK - len(block))
-            batch = {name: np.concatenate([draft.batch[name] for draft in filled]) for name in filled[0].batch}
-            answered = self.personalisation.answer([draft.subject_id for draft in filled], batch)
+        fewest, most = self.pass_sizes if drafts else (0, 1)
+        for start in range(0, len(drafts), most):
+            block = drafts[start : start + most]
+            answered = self._pass([draft for _, draft, _ in block], fewest)
             for row, (i, draft, respond) in enumerate(block):
                 answers[i] = self._finish(answered, row, draft, respond)
         return answers
+
+    def _pass(self, drafts: Sequence[_Draft], fewest: int) -> Batch:
+        """Run a forward pass, filled up to a number of rows with copies of the first."""
+        filled = [*drafts, *[drafts[0]] * (fewest - len(drafts))]
+        batch = {name: np.concatenate([draft.batch[name] for draft in filled]) for name in filled[0].batch}
+        return self.personalisation.answer([draft.subject_id for draft in filled], batch)
+
+    @cached_property
+    def pass_sizes(self) -> tuple[int, int]:
+        """Smallest and largest number of rows of a forward pass, tried once on this machine.
+
+        Where the bits of a row are the same in passes of every size from `SMALLEST` on, passes have as many rows as
+        there are requests; otherwise all have `BLOCK`.
+        """
+        drafts = self._probes(LARGEST)
+        expected = self._pass(drafts[:BLOCK], BLOCK)
+        for rows in PROBED:
+            answered = self._pass(drafts[:rows], rows)
+            shared = min(rows, BLOCK)
+            if not (
+                np.array_equal(answered.mean[:shared], expected.mean[:shared])
+                and np.array_equal(answered.quantiles[:shared], expected.quantiles[:shared])
+            ):
+                return BLOCK, BLOCK
+        return SMALLEST, LARGEST
+
+    def _probes(self, count: int) -> list[_Draft]:
+        """Make contexts that no person has: a random walk each, some with adapters."""
+        grid, generator = self.base.assembler.grid, np.random.default_rng(0)
+        scale = self.base.assembler.scale
+        subjects = sorted(s for s, method in self.personalisation.methods.items() if method == "lora")[:2]
+        minute = np.zeros(1, dtype=np.int64)
+        drafts = []
+        for number in range(count):
+            steps = generator.normal(0, 0.05 * scale.spread, (1, grid.context_length))
+            context = (scale.center + np.cumsum(steps, axis=1)).astype(np.float32)
+            subject = subjects[number % len(subjects)] if subjects and number % 2 else None
+            drafts.append(_Draft(subject, minute, self.base.assembler.batch(context, minute, None, None), "", ""))
+        return drafts
 
     def _finish(
         self, answered: Batch, row: int, draft: _Draft, respond: Callable[..., BaseModel]
@@ -174,7 +214,8 @@ class ForecastPredictor:
         # As in cleaning: readings of one grid step become their mean, at the time of the first.
         again = np.diff(slot, prepend=slot[0] - 1) == 0
         times, values = times[~again], means_of_runs(values, again)
-        panel = build_panel(pd.DataFrame({"subject_id": "", "timestamp": times, "value": values}), "value", grid)
+        slot = slot[~again]
+        panel = panel_of(("",), np.zeros(len(slot), dtype=np.int64), slot, values, grid)
         respond = partial(self._respond, age_minutes=age, used=_used(times, values, panel))
         if reason := self._refusal(age, panel):
             return respond("abstained", reason=reason)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -89,6 +90,7 @@ class Answer:
     digest: str
 
 
+@cache
 def pairs(levels: tuple[float, ...]) -> list[tuple[int, int, float]]:
     """Pair the quantiles symmetric about the median: (low index, high index, nominal coverage), widest first."""
     paired = []

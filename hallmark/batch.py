@@ -1,0 +1,247 @@
+"""Answer a file of requests, CSV, Parquet or NDJSON, in constant memory; `hallmark predict-batch` and jobs."""
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from hallmark.contracts import Progress, no_progress
+from hallmark.errors import RequestError
+from hallmark.model import Model, explain, plain
+
+ROWS = 256  # requests that are answered together
+FORMATS = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
+LONGEST_LINE = 4_000_000  # bytes of a line of NDJSON, characters of a cell of a CSV
+
+
+class Writer(Protocol):
+    """Appends rows to a file."""
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows, whose keys are the columns."""
+
+
+def predict_file(model: Model, source: Path, target: Path, progress: Progress = no_progress) -> dict[str, int]:
+    """Answer every row of a file.
+
+    Args:
+        model: an opened bundle.
+        source: a row per request, a column per field; lists as JSON in a CSV, as lists in Parquet.
+        target: gets a row per request, in order: `row`, `problem` and the fields of the response. It is written
+            completely or not at all.
+        progress: called with the rows that are done.
+
+    Returns:
+        Number of rows by status; rows that are no request count as `problem`.
+
+    Raises:
+        RequestError: the file cannot be read, or has another format.
+    """
+    kind, counts, done = model.task.request_type(), dict[str, int](), 0
+    total = count_rows(source)
+    with writing(target, ["row", "problem", *model.task.response_type().model_fields]) as writer:
+        for rows in read_rows(source, ROWS):
+            parsed = [parse(kind, row) for row in rows]
+            answers = iter(model.predictor.predict([p for p in parsed if isinstance(p, BaseModel)]))
+            out = [
+                {"row": done + i, "problem": p}
+                if isinstance(p, str)
+                else {"row": done + i, "problem": "", **next(answers).model_dump(mode="json")}
+                for i, p in enumerate(parsed)
+            ]
+            for row in out:
+                status = "problem" if row["problem"] else str(row.get("status", "answered"))
+                counts[status] = counts.get(status, 0) + 1
+            writer.write(out)
+            done += len(out)
+            progress("predict", done, max(total, done), "")
+    return counts
+
+
+def parse(kind: type[BaseModel], row: Mapping[str, Any]) -> BaseModel | str:
+    """Make a request of a row, or say in one line why it is none."""
+    try:
+        return kind.model_validate_json(json.dumps(fields_of(kind, row), default=plain))
+    except ValidationError as error:
+        return explain(error)
+    except TypeError as error:
+        return str(error)
+
+
+def fields_of(kind: type[BaseModel], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a request from the cells of a row, in which a list may be written as JSON."""
+    return {name: _nested(kind, name, value) for name, value in row.items()}
+
+
+def _nested(kind: type[BaseModel], name: str, value: Any) -> Any:
+    """Read a list or an object that is written as JSON, unless the field is a text."""
+    field = kind.model_fields.get(name)
+    if isinstance(value, str) and value[:1] in ("[", "{") and field is not None:
+        if str in (field.annotation, *get_args(field.annotation)):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def read_rows(source: Path, count: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows of a file, `count` at a time; a cell without a value is left out.
+
+    Raises:
+        RequestError: the file cannot be read, or has another format.
+    """
+    read = {"parquet": _read_parquet, "csv": _read_csv, "ndjson": _read_ndjson}[format_of(source)]
+    try:
+        yield from read(source, count)
+    except (OSError, ValueError, csv.Error) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(f"{source} cannot be read ({reason[:200]})") from None
+
+
+def format_of(path: Path) -> str:
+    """Return the format of a file by its suffix.
+
+    Raises:
+        RequestError: the suffix is of no known format.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise RequestError(f"{path}: name a {', '.join(FORMATS)} file")
+    return FORMATS[path.suffix.lower()]
+
+
+def count_rows(source: Path) -> int:
+    """Count the rows of a file where that is cheap; 0 where it is not."""
+    if format_of(source) == "parquet" and source.is_file():
+        import pyarrow.parquet as parquet
+
+        try:
+            return int(parquet.read_metadata(source).num_rows)
+        except (OSError, ValueError):
+            return 0
+    return 0
+
+
+def _read_parquet(source: Path, count: int) -> Iterator[list[dict[str, Any]]]:
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(source) as file:
+        for batch in file.iter_batches(batch_size=count):
+            yield [{k: v for k, v in row.items() if v is not None} for row in batch.to_pylist()]
+
+
+def _read_csv(source: Path, count: int) -> Iterator[list[dict[str, Any]]]:
+    csv.field_size_limit(LONGEST_LINE)
+    with source.open(encoding="utf-8-sig", newline="") as file:
+        rows: list[dict[str, Any]] = []
+        for row in csv.DictReader(file):
+            rows.append({str(k): v for k, v in row.items() if v not in (None, "")})
+            if len(rows) == count:
+                yield rows
+                rows = []
+        if rows:
+            yield rows
+
+
+def _read_ndjson(source: Path, count: int) -> Iterator[list[dict[str, Any]]]:
+    with source.open("rb") as file:
+        rows: list[dict[str, Any]] = []
+        for line in iter(lambda: file.readline(LONGEST_LINE + 1), b""):
+            if len(line) > LONGEST_LINE:
+                raise ValueError(f"a line is over {LONGEST_LINE} bytes")
+            if line.strip():
+                rows.append(_line(line))
+            if len(rows) == count:
+                yield rows
+                rows = []
+        if rows:
+            yield rows
+
+
+def _line(line: bytes) -> dict[str, Any]:
+    """Read a line; one that is no JSON object becomes a row that no request type accepts."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {"no JSON": True}
+    return value if isinstance(value, dict) else {"no object": True}
+
+
+@contextmanager
+def writing(target: Path, columns: Sequence[str]) -> Iterator[Writer]:
+    """Open a file that appears when the block ends without an error."""
+    make: dict[str, Any] = {"parquet": _ParquetWriter, "csv": _CsvWriter, "ndjson": _NdjsonWriter}
+    kind = format_of(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    try:
+        opened: AbstractContextManager[Writer] = make[kind](Path(name), columns)
+        with opened as writer:
+            yield writer
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+class _ParquetWriter(AbstractContextManager["_ParquetWriter"]):
+    """Columns are texts, but for `row`: nested values are JSON, as in a CSV."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        self.schema = pa.schema([(c, pa.int64() if c == "row" else pa.string()) for c in columns])
+        self.file = parquet.ParquetWriter(path, self.schema)
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        import pyarrow as pa
+
+        columns = {
+            name: [row.get(name) if name == "row" else _text(row.get(name)) for row in rows]
+            for name in self.schema.names
+        }
+        self.file.write_table(pa.table(columns, schema=self.schema))
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+class _CsvWriter(AbstractContextManager["_CsvWriter"]):
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.columns = columns
+        self.file = path.open("w", encoding="utf-8", newline="")
+        self.writer = csv.writer(self.file)
+        self.writer.writerow(columns)
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.writer.writerows([_text(row.get(name)) for name in self.columns] for row in rows)
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+class _NdjsonWriter(AbstractContextManager["_NdjsonWriter"]):
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.file = path.open("w", encoding="utf-8")
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
