@@ -19,6 +19,11 @@ from bentos.queue import PredictionQueue
 from hallmark import kernels
 
 
+async def ready() -> dict[str, str]:
+    """Tell that the model is loaded."""
+    return {}
+
+
 def fastapi() -> FastAPI:
     """Make the bare application."""
     served = load(Path(os.environ["HALLMARK_BUNDLE"]))
@@ -38,7 +43,7 @@ def fastapi() -> FastAPI:
 
     predict.__annotations__ = {"request": served.request_type, "return": Response}
     app.post("/predict")(predict)
-    app.get("/readyz")(dict)
+    app.get("/readyz")(ready)
     return app
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import math
-import re
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from bentos.problems import problem_response
 log = logging.getLogger("bentoml.hallmark")  # a child of "bentoml": BentoML configures no other logger
 
 MAX_DEPTH = 64  # levels of nested lists and objects; a valid request has fewer than ten
+TOO_DEEP = f"The body nests deeper than {MAX_DEPTH} levels."
 CRASHED = "The service failed; the failure is logged."
 SECURITY = (
     (b"x-content-type-options", b"nosniff"),
@@ -126,14 +126,15 @@ def parse_json(headers: Mapping[bytes, bytes], body: bytes) -> tuple[Any] | Resp
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         return problem_response(400, "invalid_utf8", f"The body is not UTF-8 (byte {error.start}).")
-    if _depth(text) > MAX_DEPTH:
-        return problem_response(400, "too_deep", f"The body nests deeper than {MAX_DEPTH} levels.")
     try:
-        return (json.loads(text, parse_float=_finite, parse_int=_integer, parse_constant=_finite),)
+        parsed = json.loads(text, parse_float=_finite, parse_int=_integer, parse_constant=_finite)
     except _TooLarge:
         return problem_response(400, "number_too_large", "A number of the body is not finite, or has too many digits.")
+    except RecursionError:
+        return problem_response(400, "too_deep", TOO_DEEP)
     except ValueError:
         return problem_response(400, "invalid_json", "The body is not valid JSON.")
+    return problem_response(400, "too_deep", TOO_DEEP) if nests_deeper(parsed, MAX_DEPTH) else (parsed,)
 
 
 class _TooLarge(Exception):
@@ -152,11 +153,17 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _depth(text: str) -> int:
-    """Return how deep brackets nest, without those inside strings."""
-    bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", text, flags=re.DOTALL)
-    depth = deepest = 0
-    for sign in re.findall(r"[\[\]{}]", bare):
-        depth += 1 if sign in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+def nests_deeper(value: Any, most: int) -> bool:
+    """Tell whether lists and objects nest deeper than `most`."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True

@@ -17,6 +17,7 @@ from hallmark.evidence import Evidence, answers_with_evidence
 from hallmark.model import Model, explain
 from hallmark.prove.bundle import MANIFEST, Hallmark
 from hallmark.prove.provenance import describe_machine
+from hallmark.prove.signature import signature_of, verify
 
 log = logging.getLogger("bentoml.hallmark")
 
@@ -82,16 +83,19 @@ class Served:
             raise BundleError(f"{self.model.directory} cannot answer its example ({type(error).__name__})") from error
 
 
-def load(directory: Path) -> Served:
+def load(directory: Path, public_key: Path | None = None) -> Served:
     """Open a bundle and try it.
 
     Raises:
-        BundleError: a file is missing, changed or unknown, a gate refused it, or it cannot answer.
+        BundleError: a file is missing, changed or unknown, a gate refused it, it is not signed by the owner of the key
+            that is given, or it cannot answer.
     """
     from hallmark.learn.trainer import quiet, seed_everything
 
     quiet()
     seed_everything(0, 1)
+    if public_key is not None:
+        verify(directory, public_key)
     model = Model(directory)
     served = Served(model, read_example(model))
     served.try_out()
@@ -123,11 +127,12 @@ class Engine:
 
     Args:
         directory: of the bundle; another one in the same place replaces the model.
+        public_key: of the owner who must have signed it; None asks for no signature.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.served = load(directory)
+    def __init__(self, directory: Path, public_key: Path | None = None) -> None:
+        self.directory, self.public_key = directory, public_key
+        self.served = load(directory, public_key)
         self._refused = ""
 
     def answer(self, requests: Sequence[Any]) -> Sequence[Answer]:
@@ -142,19 +147,20 @@ class Engine:
         answers stays, and the reason is logged once.
         """
         manifest = self.directory / MANIFEST
+        signature = signature_of(self.directory)
         try:
-            found = manifest.read_bytes()
+            digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+            signed = hashlib.sha256(signature.read_bytes()).hexdigest() if signature.is_file() else ""
         except OSError:
             return False  # it is being replaced
-        digest = hashlib.sha256(found).hexdigest()
-        if digest in (self.served.digest, self._refused):
+        if digest == self.served.digest or digest + signed == self._refused:
             return False
         try:
-            served = load(self.directory)
+            served = load(self.directory, self.public_key)
             if served.hallmark.schema != self.served.hallmark.schema:
                 raise BundleError(f"{self.directory} has other types of request and response: restart the service")
         except HallmarkError as error:
-            self._refused = digest
+            self._refused = digest + signed
             log.error("a new bundle is not served: %s", error)
             return False
         self.served = served

@@ -17,7 +17,7 @@ from hallmark.errors import ConfigError
 
 PREFIX = "HALLMARK_"
 PACKAGED = Path(__file__).resolve().parents[1] / "hallmark-bundle"
-OF_OTHERS = ("HALLMARK_KERNELS", "HALLMARK_CACHE", "HALLMARK_DEBUG", "HALLMARK_KEY")
+OF_OTHERS = ("HALLMARK_KERNELS", "HALLMARK_CACHE", "HALLMARK_DEBUG", "HALLMARK_KEY", "HALLMARK_SIGNING_PASSWORD")
 """Variables with this prefix that other parts of the project read."""
 
 STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -150,6 +150,7 @@ class Settings(BaseSettings):
 
     Attributes:
         bundle: directory of the served bundle; the bundle inside a Bento has precedence.
+        public_key: PEM file; a bundle that its owner has not signed is not served.
         predict_timeout_s: seconds after which a request is no longer answered, waiting included.
         read_timeout_s: seconds within which a whole request must arrive.
         max_body_bytes: largest body of a request.
@@ -162,6 +163,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", frozen=True, hide_input_in_errors=True
     )
     bundle: Path = Path("bundle")
+    public_key: Path | None = None
     predict_timeout_s: Seconds = 30.0
     read_timeout_s: Seconds = 10.0
     max_body_bytes: Count = 4_000_000

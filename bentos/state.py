@@ -54,6 +54,8 @@ class State:
     def warnings(self) -> list[str]:
         """List what the operator of the service should know."""
         found = []
+        if self.settings.public_key is None:
+            found.append("no signature is asked for: set HALLMARK_PUBLIC_KEY")
         if not self.identity.configured:
             found.append("nobody can call: set HALLMARK_AUTH__KEYS_FILE or HALLMARK_AUTH__JWT__…")
         if self.records.failures:

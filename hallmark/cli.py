@@ -35,14 +35,34 @@ def summary(bundle: Bundle = BUNDLE, evaluation: Path = EVALUATION) -> None:
 
 
 @app.command()
-def verify(bundle: Annotated[Path, typer.Argument(envvar="HALLMARK_BUNDLE")] = BUNDLE) -> None:
-    """Check the sha256 of every file of a bundle."""
+def verify(
+    bundle: Annotated[Path, typer.Argument(envvar="HALLMARK_BUNDLE")] = BUNDLE,
+    key: Annotated[Path | None, typer.Option(help="public key: the bundle must be signed by its owner")] = None,
+) -> None:
+    """Check the sha256 of every file of a bundle, and with --key its signature."""
     from hallmark.prove.bundle import open_bundle
+    from hallmark.prove.signature import verify as verify_signature
 
     hallmark, digest = open_bundle(bundle)
-    typer.echo(
-        f"{bundle}: {hallmark.task} {hallmark.version}, {len(hallmark.files)} files verified, hallmark {digest[:12]}"
-    )
+    if key is not None:
+        verify_signature(bundle, key)
+    signed = f", signed by the owner of {key}" if key is not None else ""
+    files = f"{len(hallmark.files)} files verified"
+    typer.echo(f"{bundle}: {hallmark.task} {hallmark.version}, {files}, hallmark {digest[:12]}{signed}")
+
+
+@app.command()
+def sign(
+    key: Annotated[Path, typer.Option(help="private key, PEM, on P-256, P-384 or P-521")],
+    bundle: Annotated[Path, typer.Argument(envvar="HALLMARK_BUNDLE")] = BUNDLE,
+    password: Annotated[str | None, typer.Option(envvar="HALLMARK_SIGNING_PASSWORD", help="of the key")] = None,
+) -> None:
+    """Sign a bundle that no gate refused, in the format of OpenSSF Model Signing."""
+    from hallmark.prove.bundle import open_accepted
+    from hallmark.prove.signature import sign as sign_bundle
+
+    open_accepted(bundle)
+    typer.echo(f"{sign_bundle(bundle, key, password)}: the signature of {bundle}; `hallmark verify --key` checks it")
 
 
 @app.command()
