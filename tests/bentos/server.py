@@ -65,7 +65,9 @@ def running(bundle: Path, home: Path, people: dict[str, tuple[str, str, Any]], *
     jobs = {"directory": home / "jobs", **settings.pop("jobs", {})}
     known = {"bundle": bundle, "auth": auth, "records": records, "jobs": jobs, "witness": {"per_hour": 0}, **settings}
     app = create_app(Settings(**known))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=_free_port(), log_config=None, lifespan="on"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=free_port(), log_config=None, access_log=False, lifespan="on")
+    )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     while not server.started:
@@ -82,7 +84,8 @@ def as_json(model: Any) -> dict[str, Any]:
     return dict(json.loads(model.model_dump_json()))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
