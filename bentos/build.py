@@ -17,6 +17,7 @@ from pathlib import Path
 from hallmark.errors import BundleError
 from hallmark.files import sha256
 from hallmark.prove.bundle import open_bundle
+from hallmark.prove.signature import signature_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("hallmark", "bentos")
@@ -60,6 +61,8 @@ def build_bento(bundle: Path, lock: Path, home: Path = ROOT / ".bentoml") -> tup
         if (example := ROOT / "examples" / f"{hallmark.task}.json").is_file():  # readiness answers it
             Path(stage, "examples").mkdir()
             shutil.copyfile(example, Path(stage, "examples", example.name))
+        if (signature := signature_of(bundle)).is_file():
+            shutil.copyfile(signature, signature_of(Path(stage, INSIDE)))
         shutil.copytree(bundle, Path(stage, INSIDE), ignore=skip)  # follows DVC's links: BentoML would copy the link
         options = {
             "name": name,

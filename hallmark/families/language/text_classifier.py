@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hallmark.arrays import Array
 from hallmark.contracts import Follow, TrainResult
@@ -14,6 +14,10 @@ from hallmark.families.language.encoder import Encoder, EncoderConfig, TextClass
 from hallmark.families.language.fine_tuned import open_fine_tuned, save_fine_tuned
 from hallmark.learn.export import NETWORK, ExportedEncoder
 from hallmark.learn.trainer import TrainConfig, fit
+
+LARGEST = 64  # texts of a pass
+SHORTEST = 8  # tokens of a text that shares a pass
+FEWEST = 4  # rows of the head; products of fewer take other kernels
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,22 @@ class Classifier:
 
     @torch.no_grad()
     def logits(self, ids: Sequence[Sequence[int]]) -> Array:
-        """Return the logits of texts, (B, L); one pass per text, so that no text affects the bits of another."""
-        logits = [self.model(**self.tokens.batch([text]))["logits"] for text in ids]
-        return torch.cat(logits).double().numpy() if logits else np.empty((0, len(self.labels)))
+        """Return the logits of texts, (B, L).
+
+        Texts of the same number of tokens share a pass. Nothing is padded, and the head always has several rows, so
+        that no text affects the bits of another. A network in another form has a pass per text.
+        """
+        embeddings = torch.zeros((max(len(ids), FEWEST), self.model.head.in_features))
+        lengths: dict[int, list[int]] = {}
+        for place, text in enumerate(ids):
+            lengths.setdefault(min(len(text), self.tokens.max_tokens), []).append(place)
+        for length, places in lengths.items():
+            most = 1 if length < SHORTEST or isinstance(self.model.encoder, ExportedEncoder) else LARGEST
+            for start in range(0, len(places), most):
+                rows = places[start : start + most]
+                embeddings[rows] = self.model.encoder(**self.tokens.batch([ids[row] for row in rows])).float()
+        logits: Array = self.model.head(nn.functional.normalize(embeddings, dim=1))[: len(ids)].double().numpy()
+        return logits
 
 
 def fit_classifier(

@@ -100,7 +100,7 @@ class GlucoseTask(ForecastTask):
             "reason": answer.reason,
             "served_by": answer.served_by,
             "fallback": answer.fallback,
-            "forecast": [_step(answer, i) for i in range(len(answer.minutes))],
+            "forecast": _steps(answer),
             "data_age_minutes": round(answer.age_minutes, 2),
             "provenance": {
                 "rows_used": used.rows,
@@ -118,15 +118,21 @@ class GlucoseTask(ForecastTask):
         return GlucoseResponse.model_validate(fields)
 
 
-def _step(answer: Answer, i: int) -> JsonObject:
-    """Return the forecast at one horizon, rounded to a tenth of a mg/dL."""
-    q = [round(value, 1) for value in answer.quantiles[i].tolist()]
-    return {
-        "minutes": answer.minutes[i],
-        "mean_mg_dl": round(float(answer.mean[i]), 1),
-        "median_mg_dl": q[answer.levels.index(0.5)],
-        "intervals": [
-            {"nominal_coverage": round(coverage, 4), "low_mg_dl": q[low], "high_mg_dl": q[high]}
-            for low, high, coverage in pairs(answer.levels)
-        ],
-    }
+def _steps(answer: Answer) -> list[JsonObject]:
+    """Return the forecast at every horizon, rounded to a tenth of a mg/dL."""
+    median = answer.levels.index(0.5) if answer.minutes else 0
+    coverages = [(low, high, round(coverage, 4)) for low, high, coverage in pairs(answer.levels)]
+    means = np.round(answer.mean.astype(np.float64), 1).tolist()
+    quantiles = np.round(answer.quantiles.astype(np.float64), 1).tolist()
+    return [
+        {
+            "minutes": minutes,
+            "mean_mg_dl": mean,
+            "median_mg_dl": q[median],
+            "intervals": [
+                {"nominal_coverage": coverage, "low_mg_dl": q[low], "high_mg_dl": q[high]}
+                for low, high, coverage in coverages
+            ],
+        }
+        for minutes, mean, q in zip(answer.minutes, means, quantiles, strict=True)
+    ]

@@ -42,21 +42,32 @@ class SentimentPredictor:
         return self.calibration.probabilities(self.classifier.logits(ids))
 
     def predict(self, requests: Sequence[SentimentRequest]) -> list[SentimentResponse]:
-        """Answer every request in order."""
-        return [self._answer(normalise_line(request.text)) for request in requests]
+        """Answer every request in order; texts of the same length share a pass."""
+        texts = [normalise_line(request.text) for request in requests]
+        refusals = [rejection_reason(text, LONGEST) for text in texts]
+        readable = [text for text, why in zip(texts, refusals, strict=True) if not why]
+        tokens = iter(self.classifier.tokens.ids(readable) if readable else [])
+        ids = [[] if why else next(tokens) for why in refusals]
+        most = self.classifier.tokens.max_tokens
+        for place, text_ids in enumerate(ids):
+            if len(text_ids) > most:
+                refusals[place] = (
+                    f"the text has {len(text_ids):,} tokens, the model reads {most} at once: cut it into parts"
+                )
+                ids[place] = []
+        read = [place for place, text_ids in enumerate(ids) if text_ids]
+        logits = self.classifier.logits([ids[place] for place in read])
+        of_text = dict(zip(read, self.calibration.probabilities(logits), strict=True)) if read else {}
+        return [
+            self._respond(text, why, ids[place], of_text.get(place, np.empty(0)))
+            for place, (text, why) in enumerate(zip(texts, refusals, strict=True))
+        ]
 
-    def _answer(self, text: str) -> SentimentResponse:
-        reason, ids, probabilities = rejection_reason(text, LONGEST), [], np.empty(0)
-        if not reason:
-            [ids] = self.classifier.tokens.ids([text])
-            max_tokens = self.classifier.tokens.max_tokens
-            if len(ids) > max_tokens:
-                reason = f"the text has {len(ids):,} tokens, the model reads {max_tokens} at once: cut it into parts"
-                ids = []
-            else:
-                probabilities = self.calibration.probabilities(self.classifier.logits([ids]))[0]
-                if probabilities.max() < self.calibration.threshold:
-                    reason = f"no label reaches the probability {self.calibration.threshold:.2f}"
+    def _respond(
+        self, text: str, reason: str, ids: Sequence[int], probabilities: npt.NDArray[Any]
+    ) -> SentimentResponse:
+        if len(probabilities) and probabilities.max() < self.calibration.threshold:
+            reason = f"no label reaches the probability {self.calibration.threshold:.2f}"
         labels = self.classifier.labels
         return SentimentResponse(
             status="abstained" if reason else "classified",

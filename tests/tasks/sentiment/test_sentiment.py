@@ -2,12 +2,14 @@
 
 import dataclasses
 import hashlib
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pydantic import ValidationError
 
 from hallmark.build import build
@@ -71,6 +73,21 @@ def test_the_bits_of_an_answer_do_not_depend_on_its_neighbours(task: Any, predic
     together = ask(task, predictor, *texts)
     assert together == [ask(task, predictor, text)[0] for text in texts]
     assert ask(task, predictor, *texts[::-1]) == together[::-1]
+
+
+@pytest.mark.parametrize("words", [1, 2, 5, 6, 7, 20, 60])
+def test_texts_of_one_length_share_a_pass_and_keep_their_bits(task: Any, predictor: Any, words: int) -> None:
+    known = ["good", "bad", "food", "film", "was", "not", "the", "long", "great", "slow"]
+    generator = random.Random(words)
+    texts = [" ".join(generator.choices(known, k=words)) for _ in range(70)]
+    lengths = set(map(len, predictor.classifier.tokens.ids(texts)))
+    assert lengths == {words + 2}
+    assert ask(task, predictor, *texts) == [ask(task, predictor, text)[0] for text in texts]
+    classifier = predictor.classifier
+    ids = classifier.tokens.ids(texts[:1])
+    with torch.no_grad():
+        expected = classifier.model(**classifier.tokens.batch(ids))["logits"].numpy()
+    np.testing.assert_allclose(classifier.logits(ids), expected, atol=1e-5)
 
 
 def test_below_the_threshold_nothing_is_said(task: Any, predictor: Any) -> None:
