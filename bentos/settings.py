@@ -204,7 +204,7 @@ def read_settings() -> Settings:
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    known = {*OF_OTHERS, *_variables(Settings, PREFIX)}
+    known = {*OF_OTHERS, *variables(Settings, PREFIX)}
     for name in sorted(environment):
         if name.startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, 1)
@@ -212,11 +212,11 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
             raise ConfigError(f"{name} is not a setting: {hint}")
 
 
-def _variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
+def variables(model: type[BaseModel], prefix: str) -> Iterator[str]:
     """Yield the environment variable of every setting."""
     for name, field in model.model_fields.items():
         variable = f"{prefix}{name.upper()}"
         yield variable
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _variables(kind, f"{variable}__")
+                yield from variables(kind, f"{variable}__")

@@ -1,0 +1,243 @@
+"""A client of the service: typed rows, retries with jitter, idempotency keys. Needs httpx (extra `repo`).
+
+Example:
+    >>> from hallmark.client import Client
+    >>> client = Client("http://localhost:3000", key)            # doctest: +SKIP
+    >>> [row] = client.predict([{"asked_at": …}])                # doctest: +SKIP
+    >>> row.answer["forecast"][11]["median_mg_dl"], row.prediction_id  # doctest: +SKIP
+"""
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hallmark.errors import HallmarkError
+
+if TYPE_CHECKING:
+    import httpx
+
+RETRIED = (408, 429, 500, 502, 503, 504)
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 20.0
+KINDS = {".parquet": "application/vnd.apache.parquet", ".csv": "text/csv", ".ndjson": "application/x-ndjson"}
+
+
+class ServiceError(HallmarkError):
+    """A call that the service refused.
+
+    Attributes:
+        status: HTTP status; 0 if the service could not be reached.
+        name: kind of the problem, such as `queue_full`.
+        fields: rejected fields and their problems.
+    """
+
+    def __init__(self, status: int, name: str, detail: str, fields: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(f"{name}: {detail}" + "".join(f" {f['name']}: {f['problem']}." for f in fields))
+        self.status, self.name, self.fields = status, name, fields
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Digests of what an answer was computed with; empty where nothing of the kind was."""
+
+    hallmark_sha256: str
+    base_sha256: str
+    adapter_sha256: str
+    history_sha256: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of an answer.
+
+    Attributes:
+        prediction_id: by which it can be looked up and replayed; empty if there is no answer.
+        answer: fields of the task's response.
+        evidence: what it was computed with.
+        problem: why there is no answer; None if there is one.
+    """
+
+    prediction_id: str
+    answer: Mapping[str, Any]
+    evidence: Evidence | None
+    problem: ServiceError | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """State of a job, see `Client.job`."""
+
+    id: str
+    status: str
+    created_at: str
+    total: int
+    done: int
+    problems: int
+    detail: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self.status in ("done", "cancelled", "failed")
+
+
+class Client:
+    """Calls a service. One client may be shared by threads.
+
+    Args:
+        address: such as `https://forecasts.example`.
+        key: API key or token.
+        timeout_s: seconds of one attempt.
+        attempts: how often a call is tried that found no service, or one that has too much to do.
+    """
+
+    def __init__(self, address: str, key: str, timeout_s: float = 60.0, attempts: int = 5) -> None:
+        import httpx
+
+        headers = {"authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout_s)
+        self.attempts = attempts
+        self._random = random.Random()
+
+    def __enter__(self) -> "Client":
+        """Return the client, which is closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def predict(self, rows: Sequence[Mapping[str, Any]], idempotency_key: str | None = None) -> list[Row]:
+        """Ask for answers, one per row and in order.
+
+        Args:
+            rows: requests of the task; `datetime` values are written as ISO 8601.
+            idempotency_key: of the call; a new one by default. The same key gives the recorded answers again, so that
+                a retry records nothing twice.
+
+        Raises:
+            ServiceError: the call as a whole was refused, or the service could not be reached.
+        """
+        headers = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
+        response = self._call("POST", "/v1/predict", headers=headers, content=_json({"rows": list(rows)}))
+        return [_row(row) for row in response.json()["rows"]]
+
+    def prediction(self, prediction_id: str) -> Mapping[str, Any]:
+        """Return what was answered, from which inputs, by which version, and what really happened."""
+        return dict(self._call("GET", f"/v1/predictions/{prediction_id}").json())
+
+    def outcome(self, prediction_id: str, value: float | str, observed_at: datetime, horizon: str = "") -> bool:
+        """Tell what really happened after a prediction; returns whether the service knows the prediction."""
+        happened = {"prediction_id": prediction_id, "value": value, "observed_at": observed_at, "horizon": horizon}
+        response = self._call("POST", "/v1/outcomes", content=_json({"outcomes": [happened]}))
+        return bool(response.json()["recorded"])
+
+    def models(self) -> list[Mapping[str, Any]]:
+        """Describe the models that answer."""
+        return list(self._call("GET", "/v1/models").json())
+
+    def stream(self, request: Mapping[str, Any]) -> Iterator[str]:
+        """Yield a generated text piece by piece.
+
+        Raises:
+            ServiceError: the request was refused, or generating failed.
+        """
+        with self._http.stream("POST", "/v1/stream", content=_json(request), headers=_TYPE) as response:
+            if response.status_code != 200:
+                response.read()
+                raise _error(response)
+            for name, data in _events(response.iter_lines()):
+                if name == "text":
+                    yield data["text"]
+                elif name == "problem":
+                    raise ServiceError(data["status"], _name(data), data["detail"])
+
+    def job(self, file: Path) -> Job:
+        """Send a file of requests, CSV, Parquet or NDJSON, that is answered in the background."""
+        headers = {"content-type": KINDS[file.suffix]}
+        with file.open("rb") as body:  # it is not sent again by itself: each attempt would be a job of its own
+            return Job(**self._call("POST", "/v1/jobs", attempts=1, headers=headers, content=body).json())
+
+    def job_state(self, job_id: str) -> Job:
+        """Return the state of a job."""
+        return Job(**self._call("GET", f"/v1/jobs/{job_id}").json())
+
+    def job_rows(self, job_id: str) -> Iterator[Row]:
+        """Yield the answers of a job, without holding them in memory."""
+        with self._http.stream("GET", f"/v1/jobs/{job_id}/result") as response:
+            if response.status_code != 200:
+                response.read()
+                raise _error(response)
+            for line in response.iter_lines():
+                yield _row(json.loads(line))
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job, or delete one that has ended."""
+        return Job(**self._call("DELETE", f"/v1/jobs/{job_id}").json())
+
+    def _call(self, method: str, path: str, attempts: int | None = None, **options: Any) -> "httpx.Response":
+        import httpx
+
+        options["headers"] = {**_TYPE, **options.get("headers", {})}
+        attempts = attempts or self.attempts
+        for attempt in range(1, attempts + 1):
+            failure: ServiceError
+            pause = 0.0
+            try:
+                response = self._http.request(method, path, **options)
+            except httpx.HTTPError as error:
+                failure = ServiceError(0, "unreachable", f"{type(error).__name__} at {self._http.base_url}")
+            else:
+                if response.is_success:
+                    return response
+                failure = _error(response)
+                if response.status_code not in RETRIED:
+                    raise failure
+                pause = float(response.headers.get("retry-after", 0))
+            if attempt == attempts:
+                raise failure
+            longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
+            time.sleep(max(pause, self._random.uniform(0, longest)))
+        raise AssertionError("a loop of at least one attempt has ended")
+
+
+_TYPE = {"content-type": "application/json"}
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, default=datetime.isoformat).encode()
+
+
+def _row(row: Mapping[str, Any]) -> Row:
+    if row["status"] == "problem":
+        problem = row["problem"]
+        refused = ServiceError(problem["status"], _name(problem), problem["detail"], problem.get("fields", ()))
+        return Row("", {}, None, refused)
+    return Row(row["prediction_id"], row["answer"], Evidence(**row["evidence"]), None)
+
+
+def _name(problem: Mapping[str, Any]) -> str:
+    return str(problem["type"]).rpartition(":")[2]
+
+
+def _error(response: "httpx.Response") -> ServiceError:
+    try:
+        problem = response.json()
+        return ServiceError(response.status_code, _name(problem), problem["detail"], problem.get("fields", ()))
+    except (ValueError, KeyError, TypeError):  # somebody between us and the service has answered
+        return ServiceError(response.status_code, "http_error", response.reason_phrase)
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
+    """Parse server-sent events."""
+    name = ""
+    for line in lines:
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            yield name, json.loads(line[6:])
