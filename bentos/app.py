@@ -30,6 +30,7 @@ from bentos.rates import Rates
 from bentos.routes import jobs, operation, page, predict, records, stream
 from bentos.settings import Settings, read_settings
 from bentos.state import DOCUMENTED, State, identify
+from bentos.traces import Traces, make_traces
 from bentos.witness import Witness
 from hallmark.errors import RecordsError
 from hallmark.records import reader
@@ -60,10 +61,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     engine = Engine(settings.served, settings.public_key)
     task = engine.served.model.task
     digest, described = machine_entry(machine())
+    hallmark = engine.served.hallmark
+    resource = {"service.name": f"hallmark-{hallmark.task}", "service.version": hallmark.version}
+    traces = make_traces(settings.traces, resource)
+
+    def watch(rows: int, seconds: float) -> None:
+        metrics.batch(rows, seconds)
+        now = time.time_ns()
+        traces.span("batch", now - int(seconds * 1e9), now, {"rows": rows})
+
     state = State(
         settings=settings,
         engine=engine,
-        queue=PredictionQueue(engine.answer, settings.queue.max_rows, settings.queue.max_batch, metrics.batch),
+        queue=PredictionQueue(engine.answer, settings.queue.max_rows, settings.queue.max_batch, watch),
         records=RecordWriter(database, settings.records.spool),
         jobs=JobStore(
             settings.jobs.directory, settings.jobs.max_waiting, settings.jobs.max_bytes, settings.read_timeout_s
@@ -98,9 +108,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await asyncio.wait(state.background)
         await state.queue.close()
         await asyncio.to_thread(state.records.close)
+        await asyncio.to_thread(traces.close)
         database.close()
 
-    hallmark = engine.served.hallmark
     app = FastAPI(
         title=f"hallmark {hallmark.task}",
         version=hallmark.version,
@@ -119,7 +129,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for routes in (predict, stream, jobs, records):
         app.include_router(routes.router(state), prefix="/v1", dependencies=protected, responses=PROBLEMS)
     app.openapi = lambda: _openapi(app, state)  # type: ignore[method-assign]
-    app.add_middleware(Measured, metrics=metrics)
+    app.add_middleware(Measured, metrics=metrics, traces=traces)
     app.add_middleware(
         Boundary,
         max_body_bytes=settings.max_body_bytes,
@@ -168,8 +178,8 @@ def tune_garbage_collector() -> None:
 class Measured:
     """Count requests and their time by route; the path of a request is no label, for it may hold an id."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: Traces) -> None:
+        self.app, self.metrics, self.traces = app, metrics, traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -187,7 +197,14 @@ class Measured:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.latency.labels(route).observe(time.perf_counter() - start)
+            seconds, now = time.perf_counter() - start, time.time_ns()
+            self.metrics.latency.labels(route).observe(seconds)
+            attributes = {
+                "http.route": route,
+                "http.request.method": scope["method"],
+                "http.response.status_code": status,
+            }
+            self.traces.span(f"{scope['method']} {route}", now - int(seconds * 1e9), now, attributes)
 
 
 def _openapi(app: FastAPI, state: State) -> dict[str, Any]:

@@ -145,6 +145,17 @@ class WitnessSettings(BaseModel):
     per_hour: Annotated[int, Field(ge=0, le=3600)] = 60
 
 
+class TraceSettings(BaseModel):
+    """OpenTelemetry traces.
+
+    Attributes:
+        endpoint: of a collector, OTLP over HTTP, such as `http://collector:4318/v1/traces`; None sends nothing.
+    """
+
+    model_config = STRICT
+    endpoint: str | None = None
+
+
 class Settings(BaseSettings):
     """Settings of one service.
 
@@ -176,6 +187,7 @@ class Settings(BaseSettings):
     records: RecordsSettings = RecordsSettings()
     jobs: JobSettings = JobSettings()
     witness: WitnessSettings = WitnessSettings()
+    traces: TraceSettings = TraceSettings()
 
     @cached_property
     def served(self) -> Path:

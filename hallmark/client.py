@@ -152,7 +152,7 @@ class Client:
                 response.read()
                 raise _error(response)
             for name, data in _events(response.iter_lines()):
-                if name == "text":
+                if name == "piece":
                     yield data["text"]
                 elif name == "problem":
                     raise ServiceError(data["status"], _name(data), data["detail"])

@@ -21,7 +21,7 @@ from hallmark.contracts import Streaming
 
 
 async def stream(request: Request, caller: Caller, service: Service) -> StreamingResponse:
-    """Generate a text: events `text` with a piece each, then `done` with the recorded answer, or `problem`.
+    """Generate a text: events `piece`, then `done` with the recorded answer, or `problem`.
 
     A text is generated to its end, and recorded, although its client leaves.
     """
@@ -41,7 +41,7 @@ async def stream(request: Request, caller: Caller, service: Service) -> Streamin
         generator = predictor.stream(asked.request)
         while True:
             try:
-                loop.call_soon_threadsafe(pieces.put_nowait, event("text", {"text": next(generator)}))
+                loop.call_soon_threadsafe(pieces.put_nowait, event("piece", {"text": next(generator)}))
             except StopIteration as end:
                 return end.value
 
