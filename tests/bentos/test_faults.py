@@ -134,6 +134,12 @@ def load(service: Process, questions: list[dict[str, Any]], seconds: float) -> t
     return told, failed
 
 
+def report(fault: str, told: list[str], failed: list[int], known: list[str]) -> None:
+    """Print what happened, for docs/reliability.md (`pytest -s`)."""
+    lost, doubled = len(set(told) - set(known)), len(known) - len(set(known))
+    print(f"\n{fault}: {len(told) + 2 * len(failed)} rows sent, {len(told)} answered, {lost} lost, {doubled} doubled")
+
+
 def test_a_worker_that_is_killed_under_load_loses_and_doubles_no_answer(
     bundle: Path, questions: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -146,6 +152,7 @@ def test_a_worker_that_is_killed_under_load_loses_and_doubles_no_answer(
         service.wait()  # BentoML has started another worker
         assert service.predict(questions[0]).status_code == 200
     known = service.recorded() + service.spooled()
+    report("worker killed", told, failed, known)
     assert set(told) <= set(known)
     assert len(service.recorded()) == len(set(service.recorded()))
 
@@ -158,6 +165,7 @@ def test_a_service_that_is_stopped_during_batches_answers_what_it_has_taken(
     stopper.start()
     told, failed = load(service, questions, 4.0)
     service.process.wait(60)
+    report("service stopped", told, failed, service.recorded())
     assert told
     assert set(failed) <= {0}, "whoever was let in was answered; the others found nobody there"
     assert not service.spooled(), "what was answered is in the database before the service ends"
@@ -181,6 +189,7 @@ def test_a_database_that_is_away_holds_up_no_answer_and_gets_them_all(
         assert server.call("GET", f"/v1/predictions/{told[0]}", "admin").status_code == 200
         with server.state.records.database.reading(reader.EVERYTHING) as connection:
             found = list(connection.execute(sa.select(predictions.c.id)).scalars())
+        report("database away", told, [], found)
         assert sorted(found) == sorted(told)
 
 
