@@ -157,11 +157,12 @@ async def keep_current(state: State) -> None:
 
 
 async def forget_requests(state: State) -> None:
-    """Remove requests whose retention has passed, once a day."""
+    """Remove requests, and jobs that have ended, whose retention has passed, once a day."""
     while True:
         before = datetime.now(UTC) - timedelta(days=state.settings.records.request_days)
         with suppress(RecordsError):
             await asyncio.to_thread(reader.forget_requests, state.records.database, before)
+            await asyncio.to_thread(state.jobs.remove_before, before)
         await asyncio.sleep(A_DAY_S)
 
 
@@ -195,7 +196,7 @@ class Measured:
         try:
             await self.app(scope, receive, sending)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = _template(scope)
             self.metrics.requests.labels(route, str(status)).inc()
             seconds, now = time.perf_counter() - start, time.time_ns()
             self.metrics.latency.labels(route).observe(seconds)
@@ -205,6 +206,16 @@ class Measured:
                 "http.response.status_code": status,
             }
             self.traces.span(f"{scope['method']} {route}", now - int(seconds * 1e9), now, attributes)
+
+
+def _template(scope: Scope) -> str:
+    """Return the path of a request with the names of its parameters in place of their values."""
+    if scope.get("route") is None:
+        return "none"
+    path = str(scope["path"])
+    for name, value in scope.get("path_params", {}).items():
+        path = path.replace(f"/{value}", f"/{{{name}}}", 1)
+    return path
 
 
 def _openapi(app: FastAPI, state: State) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Who calls: API keys and JSON Web Tokens become a `Principal`. Subject, role and scopes come from there alone."""
 
 import hashlib
-import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from bentos.problems import ProblemError
 from bentos.settings import AuthSettings, JwtSettings
 from hallmark.errors import ConfigError
 from hallmark.files import read_json
+
+log = logging.getLogger("bentoml.hallmark")
 
 Role = Literal["person", "clinician", "service", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -60,7 +62,10 @@ class Identity:
     """
 
     def __init__(self, settings: AuthSettings) -> None:
-        self.keys = {} if settings.keys_file is None else read_keys(settings.keys_file)
+        self.keys_file, self._changed = settings.keys_file, 0
+        self.keys: dict[str, Principal] = {}
+        if self.keys_file is not None:
+            self.keys, self._changed = read_keys(self.keys_file), _time_of(self.keys_file)
         self.tokens = None if settings.jwt is None else Tokens(settings.jwt)
 
     @property
@@ -74,6 +79,7 @@ class Identity:
         Raises:
             ProblemError: 401; the reason names no part of the token.
         """
+        self._read_again()
         scheme, _, credential = (authorization or "").partition(" ")
         if api_key is None and scheme.lower() == "bearer":
             api_key = credential.strip()
@@ -84,6 +90,23 @@ class Identity:
         if self.tokens is None or api_key.count(".") != 2:
             raise unauthorised("The key is unknown.")
         return self.tokens.principal(api_key)
+
+    def _read_again(self) -> None:
+        """Read the keys that were added or removed since; a file that cannot be read leaves the keys as they are."""
+        if self.keys_file is None or (changed := _time_of(self.keys_file)) == self._changed:
+            return
+        self._changed = changed
+        try:
+            self.keys = read_keys(self.keys_file)
+        except ConfigError as error:
+            log.error("the keys stay as they were: %s", error)
+
+
+def _time_of(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 class Tokens:
@@ -140,11 +163,11 @@ def principal_of(claims: Mapping[str, Any]) -> Principal:
     client, metadata = claims.get("sub"), claims.get("app_metadata") or {}
     role = metadata.get("hallmark_role", "person") if isinstance(metadata, Mapping) else None
     listed = metadata.get("subjects", []) if isinstance(metadata, Mapping) else None
-    if not _is_id(client) or str(client).startswith(KEY_CLIENT):
+    if not is_id(client) or str(client).startswith(KEY_CLIENT):
         raise unauthorised("The token names no subject.")
     if claims.get("role", "authenticated") != "authenticated" or role not in ROLES:
         raise unauthorised("The token has a role that may not call: send the token of a signed-in user.")
-    if not isinstance(listed, list) or not all(map(_is_id, listed)):
+    if not isinstance(listed, list) or not all(map(is_id, listed)):
         raise unauthorised("The token's list of subjects cannot be read.")
     return make_principal(str(client), role, listed, claims.get("scope"))
 
@@ -164,23 +187,44 @@ def read_keys(file: Path) -> dict[str, Principal]:
     Raises:
         ConfigError: the file cannot be read, or an entry is incomplete.
     """
+    keys = {}
+    for number, entry in enumerate(read_entries(file), 1):
+        try:
+            client, role, digest = str(entry["client_id"]), entry["role"], entry["sha256"]
+            if role not in ROLES or len(digest) != 64:
+                raise ValueError("role or sha256 is wrong")
+            check_client(client)
+            name = client if role == "person" else KEY_CLIENT + client  # a person's key stands for that subject
+            keys[digest] = make_principal(name, role, list(entry.get("subjects", ())), entry.get("scope"))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{file}: entry {number} cannot be used ({error}): remove it") from None
+    return keys
+
+
+def read_entries(file: Path) -> list[dict[str, Any]]:
+    """Read the entries of a file of keys.
+
+    Raises:
+        ConfigError: it cannot be read, or is no list.
+    """
     try:
         entries = read_json(file)
-        keys = {}
-        for entry in entries:
-            if entry["role"] not in ROLES or len(entry["sha256"]) != 64:
-                raise ValueError("role or sha256 is wrong")
-            client, role = str(entry["client_id"]), entry["role"]
-            if not _is_id(client) or client.startswith(KEY_CLIENT):
-                raise ValueError("client_id is empty, too long or begins with 'key:'")
-            name = client if role == "person" else KEY_CLIENT + client  # a person's key stands for that subject
-            keys[entry["sha256"]] = make_principal(name, role, list(entry.get("subjects", ())), entry.get("scope"))
-        return keys
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ConfigError(
-            f"HALLMARK_AUTH__KEYS_FILE={file} cannot be read ({reason}): make it with `python -m bentos.keys add`"
-        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no JSON"
+        raise ConfigError(f"{file} cannot be read ({reason}): make it with `python -m bentos.keys add`") from None
+    if not isinstance(entries, list):
+        raise ConfigError(f"{file} is no list of keys: make it with `python -m bentos.keys add`")
+    return entries
+
+
+def check_client(client: str) -> None:
+    """Check the name of a client.
+
+    Raises:
+        ValueError: it is blank or too long, or could be mistaken for another one.
+    """
+    if not is_id(client) or client.startswith(KEY_CLIENT):
+        raise ValueError(f"client_id {client!r} is blank, too long, not printable, or begins with {KEY_CLIENT!r}")
 
 
 def unauthorised(detail: str) -> ProblemError:
@@ -188,5 +232,6 @@ def unauthorised(detail: str) -> ProblemError:
     return ProblemError(401, "unauthorised", detail, headers={"www-authenticate": "Bearer"})
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value.strip()) == len(value) <= LONGEST_ID
+def is_id(value: Any) -> bool:
+    """Tell whether a value is a printable id without space around it."""
+    return isinstance(value, str) and 0 < len(value.strip()) == len(value) <= LONGEST_ID and value.isprintable()

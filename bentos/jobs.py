@@ -6,15 +6,18 @@ recorded once.
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from bentos.boundary import log_failure
 from bentos.identity import Principal
 from bentos.problems import ProblemError
 from hallmark.batch import FORMATS, count_rows, read_rows
@@ -26,6 +29,7 @@ ENDED: tuple[Status, ...] = ("done", "cancelled", "failed")
 CHUNK = 64  # rows that are answered, and written, together
 KINDS = {"application/vnd.apache.parquet": ".parquet", "text/csv": ".csv", "application/x-ndjson": ".ndjson"}
 RESULT = "result.ndjson"
+LOOK_AGAIN_S = 5.0  # jobs that a process left behind, which has died, are found after so many seconds
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,11 @@ class JobStore:
 
     def all(self) -> list[Job]:
         """Return every job, the oldest first."""
-        names = [path.parent.name for path in self.directory.glob("*/job.json")]
-        return sorted((self.load(name) for name in names), key=lambda job: job.created_at)
+        jobs = []
+        for path in self.directory.glob("*/job.json"):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                jobs.append(self.load(path.parent.name))
+        return sorted(jobs, key=lambda job: job.created_at)
 
     def find(self, principal: Principal, name: str) -> Job:
         """Return a job of a client.
@@ -120,10 +127,11 @@ class JobStore:
         Raises:
             ProblemError: 404; there is none, or it is somebody else's.
         """
-        if name.isalnum() and (self.directory / name / "job.json").is_file():
-            job = self.load(name)
-            if principal.role == "admin" or job.client_id == principal.client_id:
-                return job
+        with suppress(FileNotFoundError):
+            if name.isalnum():
+                job = self.load(name)
+                if principal.role == "admin" or job.client_id == principal.client_id:
+                    return job
         raise ProblemError(404, "not_found", "No job of this caller has this id.")
 
     def load(self, name: str) -> Job:
@@ -131,8 +139,26 @@ class JobStore:
         return Job(**read_json(self.directory / name / "job.json"))
 
     def save(self, job: Job) -> None:
-        """Write a job's state, atomically."""
+        """Write a job's state, atomically; the input of a job that has ended is deleted."""
+        if not self.path(job).is_dir():
+            return  # its client has deleted it
         write_json(self.path(job) / "job.json", asdict(job))
+        if job.status in ENDED:
+            for source in self.path(job).glob("input.*"):
+                source.unlink(missing_ok=True)
+
+    def is_wanted(self, job: Job) -> bool:
+        """Tell whether a job was neither cancelled nor deleted."""
+        try:
+            return self.load(job.id).status not in ENDED
+        except FileNotFoundError:
+            return False
+
+    def remove_before(self, time: datetime) -> None:
+        """Delete jobs that have ended and were created before some time."""
+        for job in self.all():
+            if job.status in ENDED and datetime.fromisoformat(job.created_at) < time:
+                self.remove(job)
 
     def cancel(self, job: Job) -> Job:
         """Cancel a job that has not ended; a running one stops after its present rows."""
@@ -215,41 +241,64 @@ async def run_jobs(store: JobStore, answer: Any) -> None:
     """Run jobs one after the other, the oldest first, for ever.
 
     Args:
-        store: of the jobs.
+        store: of the jobs; other processes may run jobs of the same directory.
         answer: coroutine `(job, first, rows) → (lines, problems)` that answers some rows of a job.
     """
     while True:
-        waiting = [job for job in await asyncio.to_thread(store.all) if job.status in ("running", "queued")]
-        if not waiting:
-            store.changed.clear()
-            await store.changed.wait()
-            continue
-        await run_job(store, waiting[0], answer)
+        store.changed.clear()
+        for job in await asyncio.to_thread(store.all):
+            if job.status not in ENDED:
+                with held(store.path(job)) as mine:
+                    if mine:
+                        await run_job(store, job, answer)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AGAIN_S):
+                await store.changed.wait()
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[bool]:
+    """Lock a job for this process while the block runs; yields whether nobody else has it."""
+    try:
+        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:  # deleted
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(handle)
 
 
 async def run_job(store: JobStore, job: Job, answer: Any) -> None:
-    """Run a job to its end, from where an earlier run of it stopped."""
+    """Run a job to its end, from where an earlier run of it stopped; whatever goes wrong fails this job alone."""
     result = store.result(job)
-    done = await asyncio.to_thread(whole_lines, result)
-    job = replace(job, status="running", done=done)
-    store.save(job)
     try:
+        done = await asyncio.to_thread(whole_lines, result)
+        job = replace(job, status="running", done=done)
+        if not store.is_wanted(job):
+            return
+        store.save(job)
         source = iter(chunks(store.source(job), done))
         while (chunk := await asyncio.to_thread(next, source, None)) is not None:
-            if store.load(job.id).status == "cancelled":
-                return
             lines, problems = await _until_it_fits(answer, job, *chunk)
+            if not store.is_wanted(job):
+                return
             await asyncio.to_thread(append, result, lines)
             job = replace(job, done=job.done + len(lines), problems=job.problems + problems)
-            if store.load(job.id).status == "cancelled":
-                store.save(replace(job, status="cancelled"))
-                return
             store.save(job)
-        result.touch()
-        store.save(replace(job, status="done", total=job.done))
-    except (RequestError, ProblemError, OSError) as error:
-        detail = error.problem.detail if isinstance(error, ProblemError) else _reason(error)
-        store.save(replace(job, status="failed", detail=detail))
+        if store.is_wanted(job):
+            result.touch()
+            store.save(replace(job, status="done", total=job.done))
+    except Exception as error:
+        if store.is_wanted(job):
+            if not isinstance(error, RequestError | ProblemError):
+                log_failure(error)
+            detail = error.problem.detail if isinstance(error, ProblemError) else _reason(error)
+            store.save(replace(job, status="failed", detail=detail))
 
 
 async def _until_it_fits(answer: Any, job: Job, first: int, rows: list[dict[str, Any]]) -> Any:

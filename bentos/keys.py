@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bentos.identity import ROLES, hash_key
+from bentos.identity import ROLES, check_client, hash_key, read_entries
 from hallmark.errors import ConfigError, HallmarkError
-from hallmark.files import read_json, write_json
+from hallmark.files import write_json
 
 DEFAULT = Path(".records/keys.json")
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     remove.add_argument("client")
     options = parser.parse_args(arguments)
     try:
-        entries = read_json(options.file) if options.file.is_file() else []
+        entries = read_entries(options.file) if options.file.is_file() else []
         if options.command == "add":
             key, entry = make_key(options.client, options.role, [s for s in options.subjects.split(",") if s])
             write_keys(options.file, [*entries, entry])
@@ -51,14 +51,21 @@ def main(arguments: Sequence[str]) -> int:
 
 def make_key(client: str, role: str, subjects: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
     """Make a random key of 256 bits; returns it, and what is kept of it."""
+    try:
+        check_client(client)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     key = f"hk_{secrets.token_urlsafe(32)}"
     return key, {"client_id": client, "role": role, "subjects": list(subjects), "sha256": hash_key(key)}
 
 
 def write_keys(file: Path, entries: Sequence[dict[str, Any]]) -> None:
     """Write the file of keys; only its owner can read it."""
-    write_json(file, list(entries))
-    file.chmod(0o600)
+    try:
+        write_json(file, list(entries))
+        file.chmod(0o600)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written ({error.strerror}): name another with --file") from None
 
 
 if __name__ == "__main__":

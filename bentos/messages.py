@@ -1,6 +1,6 @@
 """Bodies of the service, typed by the task of the bundle; they document what `routes/` writes."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, create_model
@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictFloat, S
 from bentos.problems import Problem
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PredictionId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 
@@ -41,9 +42,12 @@ class OutcomeIn(BaseModel):
 
     model_config = STRICT
     prediction_id: PredictionId
-    horizon: Annotated[str, Field(max_length=32, description="of a forecast, such as 60; empty for other tasks")] = ""
+    horizon: Annotated[
+        str,
+        Field(pattern=r"^[\w.:-]{0,32}$", description="of a forecast in minutes, such as 60; empty for other tasks"),
+    ] = ""
     value: Annotated[StrictFloat | StrictInt | StrictStr, Field(description="in the task's unit, or a label")]
-    observed_at: Annotated[AwareDatetime, Field(description="with an offset, such as Z")]
+    observed_at: Annotated[AwareDatetime, Field(ge=EARLIEST, lt=LATEST, description="with an offset, such as Z")]
 
 
 class OutcomesIn(BaseModel):

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from bentos.identity import Principal, Scope
+from bentos.identity import Principal, Scope, is_id
 from bentos.problems import ProblemError
 from hallmark.records.database import Viewer
 
@@ -33,6 +33,8 @@ def with_subject(principal: Principal, request: BaseModel) -> tuple[BaseModel, s
     if SUBJECT not in type(request).model_fields:
         return request, principal.client_id
     named = getattr(request, SUBJECT)
+    if named is not None and not is_id(named):
+        raise ProblemError(422, "invalid_request", "subject_id is blank, or holds characters that cannot be printed.")
     if principal.role == "person":
         if named not in (None, principal.client_id):
             raise forbidden("A person's token answers for that person alone: leave subject_id out.")

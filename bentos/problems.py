@@ -19,7 +19,7 @@ MAX_FIELDS = 20
 # uuid_parsing ...) can quote the input. Our own validators raise PydanticCustomError("hallmark_...", text).
 _SAFE = re.compile(
     r"missing|extra_forbidden|finite_number|literal_error|enum|hallmark_\w+|\w+_type|too_short|too_long"
-    r"|string_too_short|string_too_long|timezone_naive|greater_than(_equal)?|less_than(_equal)?|multiple_of|int_from_float"
+    r"|string_too_short|string_too_long|timezone_naive|timezone_aware|string_pattern_mismatch|greater_than(_equal)?|less_than(_equal)?|multiple_of|int_from_float"
 )
 _NAMES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 422: "invalid_request"}
 

@@ -24,7 +24,9 @@ from bentos.settings import AuthSettings, read_settings
 from hallmark import kernels
 from hallmark.errors import ConfigError, HallmarkError
 from hallmark.prove.bundle import Hallmark, open_accepted
+from hallmark.prove.signature import verify
 from hallmark.records.database import Database
+from hallmark.records.spool import Spool
 
 HOST = "127.0.0.1"
 LOCAL_KEYS = Path(".records/local-keys.json")
@@ -38,10 +40,14 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         port, settings = port_of(options.port), read_settings()
+        os.umask(0o077)
+        if settings.public_key is not None:
+            verify(settings.served, settings.public_key)
         hallmark, _ = open_accepted(settings.served)
         Identity(settings.auth)
         Database(settings.records.url.get_secret_value())
         Rates(settings.rate)
+        Spool(settings.records.spool).close()
         environment = {**os.environ, **kernels.environment()}
         key = None if settings.auth != AuthSettings() else local_key(LOCAL_KEYS)
     except HallmarkError as error:

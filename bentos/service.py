@@ -3,6 +3,7 @@
 A Bento serves the bundle inside it; in the source tree, `HALLMARK_BUNDLE` (default `bundle`) names the bundle.
 """
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -24,6 +25,7 @@ async def lifespan(outer: Starlette) -> AsyncIterator[None]:
     from bentos.app import create_app
     from bentos.settings import read_settings
 
+    os.umask(0o077)  # records and jobs are readable by this user alone
     settings = read_settings()
     app = create_app(settings)
     connection.Connection.read_timeout_s = settings.read_timeout_s

@@ -114,7 +114,7 @@ class RecordsSettings(BaseModel):
     url: SecretStr = SecretStr("sqlite:///.records/records.sqlite")
     spool: Path = Path(".records/spool")
     keep_requests: bool = True
-    request_days: Count = 30
+    request_days: Annotated[int, Field(ge=1, le=36_500)] = 30
 
 
 class JobSettings(BaseModel):

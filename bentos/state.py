@@ -1,6 +1,8 @@
 """What the routes of one service share, and how they find the caller."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
@@ -19,6 +21,32 @@ from bentos.settings import Settings
 from hallmark.records.writer import RecordWriter
 
 
+class Turns:
+    """Lets calls with the same idempotency key of one client pass one after the other."""
+
+    def __init__(self) -> None:
+        self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, client_id: str, key: str | None) -> AsyncIterator[None]:
+        """Wait for the turn of a call; one without a key does not wait."""
+        if key is None:
+            yield
+            return
+        name = (client_id, key)
+        lock, waiting = self._locks.get(name, (asyncio.Lock(), 0))
+        self._locks[name] = lock, waiting + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._locks[name]
+            if waiting == 1:
+                del self._locks[name]
+            else:
+                self._locks[name] = lock, waiting - 1
+
+
 @dataclass
 class State:
     """Parts of a running service.
@@ -35,6 +63,7 @@ class State:
         bodies: types of requests and responses.
         names: property names of a request, which an error may repeat.
         machine_sha256: digest of this machine's description.
+        turns: of calls with an idempotency key.
         background: work that goes on after its response; the service waits for it before it stops.
     """
 
@@ -49,6 +78,7 @@ class State:
     bodies: Bodies
     names: frozenset[str]
     machine_sha256: str
+    turns: Turns = field(default_factory=Turns)
     background: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     def warnings(self) -> list[str]:

@@ -87,7 +87,7 @@ def _nested(kind: type[BaseModel], name: str, value: Any) -> Any:
             return value
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
 
@@ -101,7 +101,7 @@ def read_rows(source: Path, count: int) -> Iterator[list[dict[str, Any]]]:
     read = {"parquet": _read_parquet, "csv": _read_csv, "ndjson": _read_ndjson}[format_of(source)]
     try:
         yield from read(source, count)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error, ArithmeticError, RecursionError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(f"{source} cannot be read ({reason[:200]})") from None
 
@@ -169,7 +169,7 @@ def _line(line: bytes) -> dict[str, Any]:
     """Read a line; one that is no JSON object becomes a row that no request type accepts."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"no JSON": True}
     return value if isinstance(value, dict) else {"no object": True}
 

@@ -12,10 +12,12 @@ import random
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from hallmark.errors import HallmarkError
 
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
 RETRIED = (408, 429, 500, 502, 503, 504)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 20.0
-KINDS = {".parquet": "application/vnd.apache.parquet", ".csv": "text/csv", ".ndjson": "application/x-ndjson"}
+KINDS = {".parquet": "application/vnd.apache.parquet", ".csv": "text/csv", ".ndjson": "application/x-ndjson",
+         ".jsonl": "application/x-ndjson"}  # fmt: skip
 
 
 class ServiceError(HallmarkError):
@@ -129,11 +132,23 @@ class Client:
 
     def prediction(self, prediction_id: str) -> Mapping[str, Any]:
         """Return what was answered, from which inputs, by which version, and what really happened."""
-        return dict(self._call("GET", f"/v1/predictions/{prediction_id}").json())
+        return dict(self._call("GET", f"/v1/predictions/{quote(prediction_id, safe='')}").json())
 
     def outcome(self, prediction_id: str, value: float | str, observed_at: datetime, horizon: str = "") -> bool:
-        """Tell what really happened after a prediction; returns whether the service knows the prediction."""
-        happened = {"prediction_id": prediction_id, "value": value, "observed_at": observed_at, "horizon": horizon}
+        """Tell what really happened after a prediction; returns whether the service knows the prediction.
+
+        Args:
+            prediction_id: of the prediction.
+            value: a number in the task's unit, or a label.
+            observed_at: when; a time without a zone is this machine's.
+            horizon: of a forecast, in minutes.
+        """
+        happened = {
+            "prediction_id": prediction_id,
+            "value": value,
+            "observed_at": observed_at.astimezone(),
+            "horizon": horizon,
+        }
         response = self._call("POST", "/v1/outcomes", content=_json({"outcomes": [happened]}))
         return bool(response.json()["recorded"])
 
@@ -147,10 +162,7 @@ class Client:
         Raises:
             ServiceError: the request was refused, or generating failed.
         """
-        with self._http.stream("POST", "/v1/stream", content=_json(request), headers=_TYPE) as response:
-            if response.status_code != 200:
-                response.read()
-                raise _error(response)
+        with self._open("POST", "/v1/stream", content=_json(request), headers=_TYPE) as response:
             for name, data in _events(response.iter_lines()):
                 if name == "piece":
                     yield data["text"]
@@ -165,20 +177,31 @@ class Client:
 
     def job_state(self, job_id: str) -> Job:
         """Return the state of a job."""
-        return Job(**self._call("GET", f"/v1/jobs/{job_id}").json())
+        return Job(**self._call("GET", f"/v1/jobs/{quote(job_id, safe='')}").json())
 
     def job_rows(self, job_id: str) -> Iterator[Row]:
         """Yield the answers of a job, without holding them in memory."""
-        with self._http.stream("GET", f"/v1/jobs/{job_id}/result") as response:
-            if response.status_code != 200:
-                response.read()
-                raise _error(response)
+        with self._open("GET", f"/v1/jobs/{quote(job_id, safe='')}/result") as response:
             for line in response.iter_lines():
                 yield _row(json.loads(line))
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job, or delete one that has ended."""
-        return Job(**self._call("DELETE", f"/v1/jobs/{job_id}").json())
+        return Job(**self._call("DELETE", f"/v1/jobs/{quote(job_id, safe='')}").json())
+
+    @contextmanager
+    def _open(self, method: str, path: str, **options: Any) -> Iterator["httpx.Response"]:
+        """Open a response that is read piece by piece; it is not tried again."""
+        import httpx
+
+        try:
+            with self._http.stream(method, path, **options) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise _error(response)
+                yield response
+        except httpx.HTTPError as error:
+            raise ServiceError(0, "unreachable", f"{type(error).__name__} at {self._http.base_url}") from error
 
     def _call(self, method: str, path: str, attempts: int | None = None, **options: Any) -> "httpx.Response":
         import httpx

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Annotated, Any, Literal
@@ -46,11 +47,13 @@ async def create(request: Request, response: Response, caller: Caller, service: 
 
 async def state(job_id: JobId, caller: Caller, service: Service) -> JobOut:
     """Return the state of a job."""
+    require(caller, "predict")
     return JobOut.model_validate(service.jobs.find(caller, job_id).shown())
 
 
 async def result(job_id: JobId, caller: Caller, service: Service) -> FileResponse:
     """Return the answers so far, a line each, as rows of `predict`."""
+    require(caller, "predict")
     job = service.jobs.find(caller, job_id)
     path = service.jobs.result(job)
     if not path.is_file():
@@ -60,12 +63,16 @@ async def result(job_id: JobId, caller: Caller, service: Service) -> FileRespons
 
 async def progress(job_id: JobId, caller: Caller, service: Service) -> StreamingResponse:
     """Follow a job by server-sent events: `progress` when it has moved, `end` with its last state."""
+    require(caller, "predict")
     job = service.jobs.find(caller, job_id)
 
     async def events() -> AsyncIterator[str]:
         seen: Job | None = None
         while seen is None or seen.status not in ENDED:
-            now = await asyncio.to_thread(service.jobs.load, job.id)
+            try:
+                now = await asyncio.to_thread(service.jobs.load, job.id)
+            except FileNotFoundError:  # deleted meanwhile
+                now = replace(seen or job, status="cancelled")
             if now != seen:
                 seen = now
                 yield event(now)
@@ -77,6 +84,7 @@ async def progress(job_id: JobId, caller: Caller, service: Service) -> Streaming
 
 async def cancel(job_id: JobId, caller: Caller, service: Service) -> JobOut:
     """Cancel a job; one that has ended is deleted, with its input and its answers."""
+    require(caller, "predict")
     job = service.jobs.find(caller, job_id)
     if job.status in ENDED:
         service.jobs.remove(job)

@@ -43,11 +43,12 @@ async def predict(
     if alone and isinstance(asked[0], Problem):
         raise ProblemError.of(asked[0])
     wanted = [item for item in asked if isinstance(item, Asked)]
-    known = await recorded(service, caller, wanted) if idempotency_key else {}
-    fresh = [item for item in wanted if item.id not in known]
-    timeout_s = service.settings.predict_timeout_s
-    results = await service.queue.submit([item.request for item in fresh], timeout_s) if fresh else []
-    written = {**known, **keep(service, fresh, results, clock)}
+    async with service.turns.of(caller.client_id, idempotency_key):
+        known = await recorded(service, caller, wanted) if idempotency_key else {}
+        fresh = [item for item in wanted if item.id not in known]
+        timeout_s = service.settings.predict_timeout_s
+        results = await service.queue.submit([item.request for item in fresh], timeout_s) if fresh else []
+        written = {**known, **keep(service, fresh, results, clock)}
     out = [item if isinstance(item, Problem) else written[item.id] for item in asked]
     if alone and isinstance(out[0], Problem):
         raise ProblemError.of(out[0])

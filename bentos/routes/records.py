@@ -86,7 +86,7 @@ async def outcomes(body: OutcomesIn, caller: Caller, service: Service) -> Outcom
         if row is None:
             unknown.append(outcome.prediction_id)
             continue
-        made = outcome_row(row, caller.client_id, outcome.horizon, outcome.value, outcome.observed_at)
+        made = outcome_row(row, caller.client_id, outcome.horizon, outcome.value, outcome.observed_at.astimezone(UTC))
         rows.append(("outcomes", made))
     try:
         service.records.append(rows)

@@ -57,7 +57,9 @@ def verify(bundle: Path, public_key: Path) -> None:
 
     key, signature = _key(public_key), signature_of(bundle)
     if not signature.is_file():
-        raise BundleError(f"{bundle} is not signed: there is no {signature}; sign it by `hallmark sign {bundle}`")
+        raise BundleError(
+            f"{bundle} is not signed: there is no {signature}; sign it by `hallmark sign --key private.pem {bundle}`"
+        )
     try:
         config = verifying.Config().use_elliptic_key_verifier(public_key=key)
     except (ValueError, TypeError, AttributeError) as error:

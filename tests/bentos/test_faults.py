@@ -305,6 +305,7 @@ def test_no_input_is_in_anything_that_was_written_but_the_records(
         assert service.predict(questions[0]).status_code == 200
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written
+    assert not [p for p in (tmp_path / "home").glob("records.sqlite*") if p.stat().st_mode & 0o077]
     assert not [path for path in written if CANARY.encode() in path.read_bytes()]
     reading = json.dumps(questions[0]["readings"][0])[1:-1].encode()
     assert not [path for path in written if reading in path.read_bytes()], "inputs are not kept"

@@ -208,3 +208,39 @@ def test_a_person_key_stands_for_that_subject_and_no_other_key_can_be_mistaken_f
     file.write_text(json.dumps([{"client_id": "key:app", "role": "person", "sha256": "a" * 64}]))
     with pytest.raises(ConfigError, match="begins with 'key:'"):
         Identity(AuthSettings(keys_file=file))
+
+
+def test_keys_that_are_added_or_removed_count_at_the_next_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "keys.json"
+    keys(["--file", str(file), "add", "first", "--role", "service"])
+    first = capsys.readouterr().out.strip()
+    identity = Identity(AuthSettings(keys_file=file))
+    keys(["--file", str(file), "add", "second", "--role", "service"])
+    second = capsys.readouterr().out.strip()
+    assert identity.identify(None, second).client_id == "key:second"
+    keys(["--file", str(file), "remove", "first"])
+    with pytest.raises(ProblemError):
+        identity.identify(None, first)
+    file.write_text("{broken")
+    assert identity.identify(None, second).client_id == "key:second"
+
+
+@pytest.mark.parametrize("client", ["", " ", " a ", "key:x", "a\0b", "x" * 201])
+def test_a_client_that_the_service_would_refuse_gets_no_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], client: str
+) -> None:
+    assert keys(["--file", str(tmp_path / "keys.json"), "add", client, "--role", "service"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["{broken", '{"a": 1}', "[1]"])
+def test_a_broken_file_of_keys_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    (tmp_path / "keys.json").write_text(text)
+    with pytest.raises(ConfigError):
+        Identity(AuthSettings(keys_file=tmp_path / "keys.json"))
+    if text != "[1]":
+        assert keys(["--file", str(tmp_path / "keys.json"), "list"]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1

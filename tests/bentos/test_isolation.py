@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,44 @@ def test_an_idempotency_key_belongs_to_one_client(server: Server, asking: dict[s
     assert first["prediction_id"] != other["prediction_id"]
     reused = server.predict(asking[subjects[1]], "rival", **header)
     assert (reused.status_code, reused.json()["type"]) == (422, "urn:hallmark:idempotency_key_reused")
+
+
+def test_calls_at_the_same_time_with_one_key_have_one_answer(
+    server: Server, asking: dict[str, Any], subjects: list[str]
+) -> None:
+    bodies = [asking[subjects[0]], asking[subjects[1]]] * 4
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda body: server.predict(body, **{"idempotency-key": "at-once"}), bodies))
+    answered = [response.text for response in found if response.status_code == 200]
+    assert len(answered) == 4
+    assert len(set(answered)) == 1
+    assert {response.status_code for response in found} == {200, 422}
+
+
+def test_an_outcome_is_kept_in_utc(server: Server, asking: dict[str, Any], subjects: list[str]) -> None:
+    key = rows(server.predict(asking[subjects[0]], "ada"))[0]["prediction_id"]
+    outcome = {"prediction_id": key, "horizon": "60", "value": 1.0, "observed_at": "2024-02-12T02:58:00+02:00"}
+    assert server.call("POST", "/v1/outcomes", "ada", json={"outcomes": [outcome]}).json()["recorded"] == 1
+    server.flush()
+    [found] = server.call("GET", f"/v1/predictions/{key}", "ada").json()["outcomes"]
+    assert found["observed_at"] == "2024-02-12T00:58:00+00:00"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"horizon": "a\u0000"}, {"observed_at": "0001-01-01T00:00:00+14:00"}, {"observed_at": "2024-01-01T00:00"}],
+)
+def test_an_outcome_that_no_database_can_hold_is_refused(server: Server, of_ada: str, change: dict[str, str]) -> None:
+    outcome = {"prediction_id": of_ada, "horizon": "60", "value": 1.0, "observed_at": "2024-01-01T00:00:00Z", **change}
+    assert server.call("POST", "/v1/outcomes", "ada", json={"outcomes": [outcome]}).status_code == 422
+
+
+@pytest.mark.parametrize("subject", ["", " ", "a\u0000b", "a\nb"])
+def test_a_subject_that_cannot_be_printed_is_refused(
+    server: Server, asking: dict[str, Any], subjects: list[str], subject: str
+) -> None:
+    response = server.predict({**asking[subjects[0]], "subject_id": subject})
+    assert response.status_code == 422
 
 
 def test_nothing_is_answered_without_a_key_except_what_holds_nothing_about_anybody(server: Server) -> None:

@@ -3,9 +3,12 @@
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import sqlalchemy as sa
 
@@ -172,6 +175,61 @@ def test_a_file_that_cannot_be_read_fails_its_job_and_harms_no_other(
     assert state["detail"].startswith("cannot be read")
     assert str(tmp_path) not in state["detail"]
     assert ended(server, fine)["status"] == "done"
+
+
+def test_no_file_stops_the_jobs_of_others(server: Server, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "deep.ndjson").write_text("[" * 100_000)
+    parquet.write_table(pa.table({"asked_at": pa.array([10**15], pa.timestamp("s"))}), tmp_path / "over.parquet")
+    (tmp_path / "empty.csv").write_text("")
+    sent = [send(server, tmp_path / name) for name in ("deep.ndjson", "over.parquet", "empty.csv")]
+    fine = send(server, write(tmp_path / "in.ndjson", rows[:1]))
+    states = [ended(server, job) for job in sent]
+    assert [(state["status"], state["done"], state["problems"]) for state in states] == [
+        ("done", 1, 1),
+        ("failed", 0, 0),
+        ("done", 0, 0),
+    ]
+    assert ended(server, fine)["status"] == "done"
+
+
+def test_two_services_that_share_a_directory_run_a_job_once(
+    bundle: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    keys: dict[str, str] = {}
+    shared = {"directory": tmp_path / "jobs"}
+    with (
+        running(bundle, tmp_path / "first", {}, keys=keys, jobs=shared) as first,
+        running(bundle, tmp_path / "second", {}, keys=keys, jobs=shared) as second,
+    ):
+        job = send(first, write(tmp_path / "in.ndjson", rows * 60))
+        other = send(second, write(tmp_path / "other.ndjson", rows[:1]))
+        assert ended(first, job)["done"] == 60 * len(rows)
+        assert len(result(first, job)) == 60 * len(rows)
+        assert ended(second, other)["status"] == "done"
+
+
+def test_a_running_job_that_is_deleted_stays_deleted(
+    server: Server, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    job = send(server, write(tmp_path / "in.ndjson", rows * 100))
+    while server.call("GET", f"/v1/jobs/{job['id']}").json()["status"] == "queued":
+        time.sleep(0.01)
+    for _ in range(2):
+        server.call("DELETE", f"/v1/jobs/{job['id']}")
+    time.sleep(2)
+    assert not list(server.state.jobs.directory.iterdir())
+    assert ended(server, send(server, write(tmp_path / "in.ndjson", rows[:1])))["status"] == "done"
+
+
+def test_the_input_of_a_job_is_kept_no_longer_than_it_is_needed(
+    server: Server, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    job = send(server, write(tmp_path / "in.ndjson", rows[:1]))
+    ended(server, job)
+    directory = server.state.jobs.directory
+    assert {path.name for path in (directory / job["id"]).iterdir()} == {"job.json", "result.ndjson", "lock"}
+    server.state.jobs.remove_before(datetime.now(UTC) + timedelta(minutes=1))
+    assert not list(directory.iterdir())
 
 
 def test_a_question_in_between_does_not_wait_for_the_job(

@@ -289,6 +289,9 @@ def test_the_service_says_when_it_is_ready_and_how_to_ask(bundle: Path) -> None:
         ((), {"HALLMARK_AUTH__KEYS_FILE": "nowhere.json"}, "make it with `python -m bentos.keys add`"),
         ((), {"HALLMARK_RECORDS__URL": "mysql://x:hush@y/z"}, "is not sqlite or postgresql+psycopg"),
         ((), {"HALLMARK_BUNDLE": "nowhere"}, "is no bundle"),
+        ((), {"HALLMARK_PUBLIC_KEY": "/nowhere.pem"}, "openssl ecparam"),
+        ((), {"HALLMARK_RECORDS__SPOOL": "/proc/spool"}, "set HALLMARK_RECORDS__SPOOL"),
+        ((), {"HALLMARK_RECORDS__REQUEST_DAYS": "1000000"}, "must be less than or equal to 36500"),
     ],
 )
 def test_a_setting_that_is_wrong_is_one_line(
