@@ -51,6 +51,7 @@ class Front:
 @bentoml.service(
     name="hallmark",
     workers=1,
+    traffic={"timeout": 3600},  # our own deadlines are shorter; the upload of a job may take this long
     logging={"access": {"enabled": False}},  # it would print the paths of requests
     metrics={"enabled": False},  # without authentication, and with the paths of requests as labels
     envs=[{"name": name, "value": value} for name, value in kernels.environment().items()],

@@ -18,6 +18,8 @@ from bentos.problems import ProblemError
 from bentos.queue import PredictionQueue
 from bentos.rates import Rates
 from bentos.settings import Settings
+from bentos.traces import Traces
+from bentos.witness import Witness
 from hallmark.records.writer import RecordWriter
 
 
@@ -56,10 +58,12 @@ class State:
         engine: holds the model that answers.
         queue: rows that wait for it.
         records: keeps what is answered.
+        witness: computes some answers again.
         jobs: files of requests.
         identity: identifies callers.
         rates: counts their rows.
         metrics: of this process.
+        traces: of this process.
         bodies: types of requests and responses.
         names: property names of a request, which an error may repeat.
         machine_sha256: digest of this machine's description.
@@ -71,10 +75,12 @@ class State:
     engine: Engine
     queue: PredictionQueue[Answer]
     records: RecordWriter
+    witness: Witness
     jobs: JobStore
     identity: Identity
     rates: Rates
     metrics: Metrics
+    traces: Traces
     bodies: Bodies
     names: frozenset[str]
     machine_sha256: str

@@ -24,7 +24,7 @@ log = logging.getLogger("bentoml.hallmark.records")
 
 INTERVAL_S = 0.25  # seconds between two inserts
 LONGEST_PAUSE_S = 30.0
-RECENT = 10_000  # rows that can be read before the database has them
+RECENT = 1_000  # rows that can be read before the database has them; a row may hold 40 KB
 CLOSING_S = 10.0  # seconds that the last insert may take when the service stops
 
 

@@ -73,7 +73,7 @@ def running(bundle: Path, home: Path, people: dict[str, tuple[str, str, Any]], *
     while not server.started:
         assert thread.is_alive(), "the service did not start"
     try:
-        yield Server(f"http://127.0.0.1:{server.config.port}", app.state.service, app.state.witness, keys)
+        yield Server(f"http://127.0.0.1:{server.config.port}", app.state.service, app.state.service.witness, keys)
     finally:
         server.should_exit = True
         thread.join(60)

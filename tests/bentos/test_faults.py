@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -71,8 +72,8 @@ class Process:
 
     def worker(self) -> int:
         """The process that answers."""
-        listed = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
-        return int(listed.stdout.split()[-1])
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return next(child.pid for child in children if "worker" in " ".join(child.cmdline()))
 
     def predict(self, body: Any, **headers: str) -> httpx.Response:
         """Ask."""
@@ -144,9 +145,10 @@ def test_a_worker_that_is_killed_under_load_loses_and_doubles_no_answer(
     bundle: Path, questions: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     with serving(bundle, tmp_path / "home") as service:
-        killer = threading.Timer(2.0, lambda: os.kill(service.worker(), signal.SIGKILL))
+        worker = service.worker()
+        killer = threading.Timer(3.0, lambda: os.kill(worker, signal.SIGKILL))
         killer.start()
-        told, failed = load(service, questions, 5.0)
+        told, failed = load(service, questions, 8.0)
         assert told
         assert 0 in failed  # the kill was felt
         service.wait()  # BentoML has started another worker

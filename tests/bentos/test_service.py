@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from bentos.app import create_app
@@ -266,11 +267,14 @@ def test_the_service_says_when_it_is_ready_and_how_to_ask(bundle: Path) -> None:
     said = [process.stderr.readline() for _ in range(5)]
     assert said[0].startswith("loading glucose 1.0.0 from")
     assert said[1].startswith(f"ready: glucose 1.0.0 on http://127.0.0.1:{port}")
-    ask = said[2].split(maxsplit=1)[1]
-    answer = subprocess.run(shlex.split(ask), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    curl, *options, address = shlex.split(said[2].split(maxsplit=1)[1])
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    headers = dict(option.split(": ") for name, option in zip(options[::2], options[1::2], strict=True) if name == "-H")
+    answer = httpx.post(address, headers=headers, content=(ROOT / given["-d"].removeprefix("@")).read_bytes())
     process.send_signal(signal.SIGINT)
     assert process.wait(300) == 0
-    assert json.loads(answer)["rows"][0]["status"] == "answered"
+    assert curl == "curl"
+    assert answer.json()["rows"][0]["status"] == "answered"
 
 
 @pytest.mark.parametrize(

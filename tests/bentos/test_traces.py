@@ -41,7 +41,7 @@ def test_spans_are_named_by_route_and_hold_no_id_and_no_input(bundle: Path, tmp_
             attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
             assert attributes["service.name"] == "hallmark-glucose"
             spans += [span.name for scope in resource.scope_spans for span in scope.spans]
-    assert "POST /predict" in spans
+    assert "POST /v1/predict" in spans
     assert "batch" in spans
     everything = b"".join(received)
     assert CANARY.encode() not in everything

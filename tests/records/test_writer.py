@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -159,9 +160,10 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
     where = tmp_path / "small"
     where.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(where)], capture_output=True, check=False
-    )
+    if (tool := shutil.which("mount")) is None:
+        pytest.skip("no small file system can be mounted here: there is no command `mount`")
+    command = [tool, "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(where)]
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"no small file system can be mounted here: {done.stderr.decode().strip()}")
     yield where

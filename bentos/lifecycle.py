@@ -1,0 +1,144 @@
+"""From settings to a running service, and what it does in the background until it stops."""
+
+import asyncio
+import gc
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from bentos.boundary import log_failure
+from bentos.engine import Engine, machine
+from bentos.identity import Identity
+from bentos.jobs import JobStore, run_jobs
+from bentos.messages import Bodies
+from bentos.metrics import Metrics
+from bentos.problems import property_names
+from bentos.queue import PredictionQueue
+from bentos.rates import Rates
+from bentos.routes import jobs
+from bentos.settings import Settings
+from bentos.state import State
+from bentos.traces import make_traces
+from bentos.witness import Witness
+from hallmark.errors import RecordsError
+from hallmark.records import reader
+from hallmark.records.database import Database
+from hallmark.records.rows import machine_entry, model_version_entry
+from hallmark.records.writer import RecordWriter
+
+A_DAY_S = 86_400.0
+PAUSE_S = 5.0  # before work in the background that failed begins again
+
+
+def make_state(settings: Settings) -> State:
+    """Make the parts of a service; nothing of it runs yet but the writer of records.
+
+    Raises:
+        BundleError: the bundle is missing or corrupt, or a gate refused it.
+        ConfigError: a setting is invalid.
+    """
+    identity, rates, metrics = Identity(settings.auth), Rates(settings.rate), Metrics()
+    database = Database(settings.records.url.get_secret_value())
+    engine = Engine(settings.served, settings.public_key)
+    hallmark, task = engine.served.hallmark, engine.served.model.task
+    resource = {"service.name": f"hallmark-{hallmark.task}", "service.version": hallmark.version}
+    traces = make_traces(settings.traces, resource)
+
+    def watch(rows: int, seconds: float) -> None:
+        metrics.batch(rows, seconds)
+        now = time.time_ns()
+        traces.span("batch", now - int(seconds * 1e9), now, {"rows": rows})
+
+    digest, described = machine_entry(machine())
+    records = RecordWriter(database, settings.records.spool)
+    records.append([described])
+    waiting = settings.jobs
+    return State(
+        settings=settings,
+        engine=engine,
+        queue=PredictionQueue(engine.answer, settings.queue.max_rows, settings.queue.max_batch, watch),
+        records=records,
+        witness=Witness(engine, records, metrics, settings.witness.per_hour, {digest: described[1]["description"]}),
+        jobs=JobStore(waiting.directory, waiting.max_waiting, waiting.max_bytes, settings.read_timeout_s),
+        identity=identity,
+        rates=rates,
+        metrics=metrics,
+        traces=traces,
+        bodies=Bodies(task.request_type(), task.response_type(), settings.max_rows),
+        names=property_names(task.request_type()),
+        machine_sha256=digest,
+    )
+
+
+@asynccontextmanager
+async def running(state: State) -> AsyncIterator[None]:
+    """Run a service; at the end, what was let in is answered and its records are written."""
+    note_version(state)
+    state.queue.start()
+    background: list[Callable[[], Coroutine[Any, Any, None]]] = [
+        state.witness.run,
+        partial(keep_current, state),
+        partial(forget_old, state),
+        partial(run_jobs, state.jobs, partial(jobs.answer, state)),
+    ]
+    tasks = [asyncio.create_task(lasting(work)) for work in background]
+    tune_garbage_collector()
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if state.background:
+        await asyncio.wait(state.background)
+    await state.queue.close()
+    await asyncio.to_thread(state.records.close)
+    await asyncio.to_thread(state.traces.close)
+    state.records.database.close()
+
+
+async def lasting(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do work that has no end; if it fails, log where, and begin again after a pause."""
+    while True:
+        try:
+            await work()
+            return
+        except Exception as error:
+            log_failure(error)
+            await asyncio.sleep(PAUSE_S)
+
+
+async def keep_current(state: State) -> None:
+    """Take a new bundle as soon as it lies in the directory; running and waiting requests are answered."""
+    while True:
+        await asyncio.sleep(state.settings.reload_s)
+        if await asyncio.to_thread(state.engine.reload):
+            note_version(state)
+
+
+def note_version(state: State) -> None:
+    """Record which bundle begins to serve."""
+    served = state.engine.served
+    with suppress(RecordsError):
+        state.records.append([model_version_entry(served.hallmark, served.digest)])
+
+
+async def forget_old(state: State) -> None:
+    """Remove requests, and jobs that have ended, whose retention has passed, once a day."""
+    while True:
+        before = datetime.now(UTC) - timedelta(days=state.settings.records.request_days)
+        with suppress(RecordsError):
+            await asyncio.to_thread(reader.forget_requests, state.records.database, before)
+        await asyncio.to_thread(state.jobs.remove_before, before)
+        await asyncio.sleep(A_DAY_S)
+
+
+def tune_garbage_collector() -> None:
+    """Leave what is loaded out of garbage collection, and collect less often.
+
+    The libraries hold half a million objects; walking them anew after every few answers takes a quarter of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
