@@ -45,7 +45,8 @@ def main() -> None:
 
 def replayed(bundle: Path, count: int) -> None:
     """Answer, record, replay, compare."""
-    from bentos.engine import load, machine
+    from bentos.engine import load
+    from hallmark.prove.provenance import describe_machine
     from hallmark.prove.replay import replay
     from hallmark.records import reader
     from hallmark.records.database import Database
@@ -54,7 +55,7 @@ def replayed(bundle: Path, count: int) -> None:
 
     served = load(bundle)
     asked = [served.request_type.model_validate(row) for row in questions(served, count)]
-    generator, digest = random.Random(0), machine_entry(machine())
+    generator, digest = random.Random(0), machine_entry(describe_machine())
     with tempfile.TemporaryDirectory(prefix="replay-") as scratch:
         database = Database(f"sqlite:///{scratch}/records.sqlite")
         writer = RecordWriter(database, Path(scratch) / "spool")

@@ -87,10 +87,10 @@ class Boundary:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | Response:
         """Read the whole body: a chunked body is limited too, and the response to a too long one has not begun."""
-        too_large = problem_response(413, "too_large", f"The body is over {self.max_body_bytes} bytes.")
+        too_large = f"The body is over {self.max_body_bytes} bytes."
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self.max_body_bytes:
-            return too_large
+            return problem_response(413, "too_large", too_large)
         body, more = bytearray(), True
         try:
             async with asyncio.timeout(self.read_timeout_s):
@@ -101,7 +101,7 @@ class Boundary:
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > self.max_body_bytes:
-                        return too_large
+                        return problem_response(413, "too_large", too_large)
         except TimeoutError:
             slow = f"The body did not arrive within {self.read_timeout_s:g} s."
             return problem_response(408, "too_slow", slow, headers={"connection": "close"})

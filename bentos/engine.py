@@ -1,7 +1,6 @@
 """The model that the service answers with: opened from a bundle, tried, and replaced when the bundle changes."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from hallmark.contracts import AnyPredictor, JsonObject
+from hallmark.contracts import AnyPredictor
 from hallmark.errors import BundleError, HallmarkError
 from hallmark.evidence import Evidence, answers_with_evidence
 from hallmark.model import Model, explain
 from hallmark.prove.bundle import MANIFEST, Hallmark
-from hallmark.prove.provenance import describe_machine
 from hallmark.prove.signature import signature_of, verify
 
 log = logging.getLogger("bentoml.hallmark")
@@ -166,8 +164,3 @@ class Engine:
         self.served = served
         log.info("now serving %s %s", served.hallmark.task, served.hallmark.version)
         return True
-
-
-def machine() -> JsonObject:
-    """Describe this machine, for records."""
-    return json.loads(json.dumps(describe_machine()))  # type: ignore[no-any-return]

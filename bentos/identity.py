@@ -36,7 +36,7 @@ class Principal:
     Attributes:
         client_id: of the token's subject, or of the key.
         role: what it may do at all.
-        subjects: whose data it may use; None stands for everybody's.
+        subjects: whose data it may use; None for no limit.
         scopes: what this token may do.
     """
 
@@ -70,7 +70,7 @@ class Identity:
 
     @property
     def configured(self) -> bool:
-        """Whether anybody can be identified."""
+        """Whether there are keys or tokens that could identify a caller."""
         return bool(self.keys) or self.tokens is not None
 
     def identify(self, authorization: str | None, api_key: str | None) -> Principal:
@@ -173,7 +173,7 @@ def principal_of(claims: Mapping[str, Any]) -> Principal:
 
 
 def make_principal(client: str, role: Role, listed: list[str], scope: str | None = None) -> Principal:
-    """Make a principal: a person sees itself, a clinician the listed people, a service and an admin everybody."""
+    """Make a principal: a person sees itself, a clinician the listed people, a service and an admin every subject."""
     scopes = SCOPES[role]
     if scope is not None:
         scopes = scopes & frozenset(str(scope).split())

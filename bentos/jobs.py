@@ -7,9 +7,9 @@ recorded once.
 
 import asyncio
 import fcntl
-import json
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,14 +20,15 @@ from typing import Any, Literal
 from bentos.boundary import log_failure
 from bentos.identity import Principal
 from bentos.problems import ProblemError
-from hallmark.batch import FORMATS, count_rows, read_rows
+from hallmark.batch import count_rows, read_rows
 from hallmark.errors import RequestError
 from hallmark.files import read_json, write_json
+from hallmark.formats import FORMATS, MEDIA_TYPES
 
 Status = Literal["queued", "running", "done", "cancelled", "failed"]
 ENDED: tuple[Status, ...] = ("done", "cancelled", "failed")
 CHUNK = 64  # rows that are answered, and written, together
-KINDS = {"application/vnd.apache.parquet": ".parquet", "text/csv": ".csv", "application/x-ndjson": ".ndjson"}
+SUFFIXES = {media_type: f".{name}" for name, media_type in MEDIA_TYPES.items()}
 RESULT = "result.ndjson"
 LOOK_AGAIN_S = 5.0  # jobs that a process left behind, which has died, are found after so many seconds
 
@@ -40,7 +41,7 @@ class Job:
         id: of the job.
         client_id: who sent it.
         role: of the client.
-        subjects: whose data the client may use; None stands for everybody's.
+        subjects: whose data the client may use; None for no limit.
         status: see `Status`.
         created_at: ISO 8601, UTC.
         total: rows; 0 if it is not known before they are read.
@@ -92,9 +93,9 @@ class JobStore:
         Raises:
             ProblemError: 415 for another type, 413 for a larger file, 503 if too many jobs wait.
         """
-        suffix = KINDS.get(kind)
+        suffix = SUFFIXES.get(kind)
         if suffix is None:
-            raise ProblemError(415, "unsupported_media_type", f"Send a file of type {', '.join(KINDS)}, as it is.")
+            raise ProblemError(415, "unsupported_media_type", f"Send a file of type {', '.join(SUFFIXES)}, as it is.")
         if sum(job.status not in ENDED for job in self.all()) >= self.max_waiting:
             detail = f"{self.max_waiting} jobs wait already: try again later."
             raise ProblemError(503, "too_many_jobs", detail, headers={"retry-after": "60"})
@@ -108,7 +109,7 @@ class JobStore:
             await self._receive(path / f"input{suffix}", body)
             self.save(replace(job, total=await asyncio.to_thread(count_rows, path / f"input{suffix}")))
         except BaseException:
-            _remove(path)
+            shutil.rmtree(path)
             raise
         self.changed.set()
         return self.load(name)
@@ -125,7 +126,7 @@ class JobStore:
         """Return a job of a client.
 
         Raises:
-            ProblemError: 404; there is none, or it is somebody else's.
+            ProblemError: 404; there is none, or it is another client's.
         """
         with suppress(FileNotFoundError):
             if name.isalnum():
@@ -162,15 +163,15 @@ class JobStore:
 
     def cancel(self, job: Job) -> Job:
         """Cancel a job that has not ended; a running one stops after its present rows."""
-        if job.status in ENDED:
-            return job
-        cancelled = replace(self.load(job.id), status="cancelled")
-        self.save(cancelled)
-        return cancelled
+        job = self.load(job.id)
+        if job.status not in ENDED:
+            job = replace(job, status="cancelled")
+            self.save(job)
+        return job
 
     def remove(self, job: Job) -> None:
         """Delete a job that has ended, with its input and its result."""
-        _remove(self.path(job))
+        shutil.rmtree(self.path(job), ignore_errors=True)
 
     def path(self, job: Job) -> Path:
         """Return a job's directory."""
@@ -258,7 +259,7 @@ async def run_jobs(store: JobStore, answer: Any) -> None:
 
 @contextmanager
 def held(directory: Path) -> Iterator[bool]:
-    """Lock a job for this process while the block runs; yields whether nobody else has it."""
+    """Lock a job for this process while the block runs; yields whether this process has the lock."""
     try:
         handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError:  # deleted
@@ -316,14 +317,3 @@ def _reason(error: Exception) -> str:
     """Return why an input cannot be read, without the path on this machine."""
     text = str(error)
     return text[text.index("cannot be read") :] if "cannot be read" in text else type(error).__name__
-
-
-def _remove(path: Path) -> None:
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def event(job: Job) -> str:
-    """Write the state of a job as a server-sent event."""
-    return f"event: {'end' if job.status in ENDED else 'progress'}\ndata: {json.dumps(job.shown())}\n\n"

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from bentos.boundary import log_failure
-from bentos.engine import Engine, machine
+from bentos.engine import Engine
 from bentos.identity import Identity
 from bentos.jobs import JobStore, run_jobs
 from bentos.messages import Bodies
@@ -24,6 +24,7 @@ from bentos.state import State
 from bentos.traces import make_traces
 from bentos.witness import Witness
 from hallmark.errors import RecordsError
+from hallmark.prove.provenance import describe_machine
 from hallmark.records import reader
 from hallmark.records.database import Database
 from hallmark.records.rows import machine_entry, model_version_entry
@@ -52,7 +53,7 @@ def make_state(settings: Settings) -> State:
         now = time.time_ns()
         traces.span("batch", now - int(seconds * 1e9), now, {"rows": rows})
 
-    digest, described = machine_entry(machine())
+    digest, described = machine_entry(describe_machine())
     records = RecordWriter(database, settings.records.spool)
     records.append([described])
     waiting = settings.jobs

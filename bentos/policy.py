@@ -22,10 +22,10 @@ def require(principal: Principal, scope: Scope) -> None:
 def with_subject(principal: Principal, request: BaseModel) -> tuple[BaseModel, str]:
     """Decide whose model answers a request.
 
-    A person is always the token's own subject. A clinician, a service or an admin names the subject, or nobody.
+    A person is always the token's own subject. A clinician, a service or an admin names the subject, or leaves it out.
 
     Returns:
-        The request with its subject, and the owner of the answer: the subject, or the client if it is about nobody.
+        The request with its subject, and the owner of the answer: the subject, or the client if it is not personal.
 
     Raises:
         ProblemError: 403; the request names a subject that the caller may not see.

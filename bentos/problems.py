@@ -19,7 +19,8 @@ MAX_FIELDS = 20
 # uuid_parsing ...) can quote the input. Our own validators raise PydanticCustomError("hallmark_...", text).
 _SAFE = re.compile(
     r"missing|extra_forbidden|finite_number|literal_error|enum|hallmark_\w+|\w+_type|too_short|too_long"
-    r"|string_too_short|string_too_long|timezone_naive|timezone_aware|string_pattern_mismatch|greater_than(_equal)?|less_than(_equal)?|multiple_of|int_from_float"
+    r"|string_too_short|string_too_long|string_pattern_mismatch|timezone_naive|timezone_aware"
+    r"|greater_than(_equal)?|less_than(_equal)?|multiple_of|int_from_float"
 )
 _NAMES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 422: "invalid_request"}
 
@@ -99,7 +100,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def invalid(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, RequestValidationError)
-        fields = [Field(name=field_name(e["loc"], _PARAMETERS), problem=rule(e)) for e in exc.errors()[:MAX_FIELDS]]
+        fields = rejected_fields(exc.errors(), _PARAMETERS)
         return problem_response(422, "invalid_request", f"{len(exc.errors())} field(s) were rejected.", fields)
 
     async def http(request: Request, exc: Exception) -> Response:
@@ -117,7 +118,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 _PARAMETERS = frozenset({"rows", "body", "path", "query", "header", "prediction_id", "horizon", "value", "observed_at",
-                         "outcomes", "subject_id", "job_id", "idempotency-key", "limit", "format"})  # fmt: skip
+                         "outcomes", "subject_id", "job_id", "idempotency-key"})  # fmt: skip
 
 
 def property_names(model: type[BaseModel]) -> frozenset[str]:

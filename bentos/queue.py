@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from bentos.boundary import log_failure
 from bentos.problems import ProblemError
 
-BULK_BATCH = 16  # rows of a job that are computed together: whoever asks meanwhile waits for no more
+BULK_BATCH = 16  # rows of a job that are computed together: other requests wait for at most so many
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -113,7 +113,7 @@ class PredictionQueue(Generic[A]):
             raise ProblemError(504, "timeout", f"No answer within {timeout_s:g} s.") from None
         finally:
             for future in futures:
-                future.cancel()  # those that still wait: nobody needs them any more
+                future.cancel()  # those that still wait: their caller has left, or its time is up
 
     async def run(self, function: Callable[[], R], timeout_s: float) -> R:
         """Run a function in the model's thread, after the batch that is being computed.

@@ -73,7 +73,7 @@ class JwtSettings(BaseModel):
 
 
 class AuthSettings(BaseModel):
-    """Who may call; without keys and tokens, nobody may.
+    """Who may call; without keys and tokens, every call is refused.
 
     Attributes:
         keys_file: API keys, written by `python -m bentos.keys`.

@@ -23,15 +23,15 @@ from bentos.witness import Witness
 from hallmark.records.writer import RecordWriter
 
 
-class Turns:
-    """Lets calls with the same idempotency key of one client pass one after the other."""
+class KeyLocks:
+    """One lock per client and idempotency key: calls with the same key pass one after the other."""
 
     def __init__(self) -> None:
         self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
     async def of(self, client_id: str, key: str | None) -> AsyncIterator[None]:
-        """Wait for the turn of a call; one without a key does not wait."""
+        """Hold the lock of a key while the block runs; a call without a key does not wait."""
         if key is None:
             yield
             return
@@ -67,7 +67,7 @@ class State:
         bodies: types of requests and responses.
         names: property names of a request, which an error may repeat.
         machine_sha256: digest of this machine's description.
-        turns: of calls with an idempotency key.
+        key_locks: of idempotency keys.
         background: work that goes on after its response; the service waits for it before it stops.
     """
 
@@ -84,7 +84,7 @@ class State:
     bodies: Bodies
     names: frozenset[str]
     machine_sha256: str
-    turns: Turns = field(default_factory=Turns)
+    key_locks: KeyLocks = field(default_factory=KeyLocks)
     background: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     def warnings(self) -> list[str]:
@@ -93,7 +93,7 @@ class State:
         if self.settings.public_key is None:
             found.append("no signature is asked for: set HALLMARK_PUBLIC_KEY")
         if not self.identity.configured:
-            found.append("nobody can call: set HALLMARK_AUTH__KEYS_FILE or HALLMARK_AUTH__JWT__…")
+            found.append("every call is refused: set HALLMARK_AUTH__KEYS_FILE or HALLMARK_AUTH__JWT__…")
         if self.records.failures:
             found.append("the records database does not answer: answers are kept in the spool")
         if not self.settings.records.keep_requests:

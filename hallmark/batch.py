@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
@@ -13,10 +14,10 @@ from pydantic import BaseModel, ValidationError
 
 from hallmark.contracts import Progress, no_progress
 from hallmark.errors import RequestError
+from hallmark.formats import FORMATS
 from hallmark.model import Model, explain, plain
 
 ROWS = 256  # requests that are answered together
-FORMATS = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 LONGEST_LINE = 4_000_000  # bytes of a line of NDJSON, characters of a cell of a CSV
 
 
@@ -99,8 +100,10 @@ def read_rows(source: Path, count: int) -> Iterator[list[dict[str, Any]]]:
         RequestError: the file cannot be read, or has another format.
     """
     read = {"parquet": _read_parquet, "csv": _read_csv, "ndjson": _read_ndjson}[format_of(source)]
+    rows = read(source, count)
     try:
-        yield from read(source, count)
+        while chunk := list(islice(rows, count)):
+            yield chunk
     except (OSError, ValueError, csv.Error, ArithmeticError, RecursionError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(f"{source} cannot be read ({reason[:200]})") from None
@@ -129,40 +132,28 @@ def count_rows(source: Path) -> int:
     return 0
 
 
-def _read_parquet(source: Path, count: int) -> Iterator[list[dict[str, Any]]]:
+def _read_parquet(source: Path, count: int) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(source) as file:
         for batch in file.iter_batches(batch_size=count):
-            yield [{k: v for k, v in row.items() if v is not None} for row in batch.to_pylist()]
+            yield from ({k: v for k, v in row.items() if v is not None} for row in batch.to_pylist())
 
 
-def _read_csv(source: Path, count: int) -> Iterator[list[dict[str, Any]]]:
+def _read_csv(source: Path, count: int) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(LONGEST_LINE)
     with source.open(encoding="utf-8-sig", newline="") as file:
-        rows: list[dict[str, Any]] = []
         for row in csv.DictReader(file):
-            rows.append({str(k): v for k, v in row.items() if v not in (None, "")})
-            if len(rows) == count:
-                yield rows
-                rows = []
-        if rows:
-            yield rows
+            yield {str(k): v for k, v in row.items() if v not in (None, "")}
 
 
-def _read_ndjson(source: Path, count: int) -> Iterator[list[dict[str, Any]]]:
+def _read_ndjson(source: Path, count: int) -> Iterator[dict[str, Any]]:
     with source.open("rb") as file:
-        rows: list[dict[str, Any]] = []
-        for line in iter(lambda: file.readline(LONGEST_LINE + 1), b""):
+        while line := file.readline(LONGEST_LINE + 1):
             if len(line) > LONGEST_LINE:
                 raise ValueError(f"a line is over {LONGEST_LINE} bytes")
             if line.strip():
-                rows.append(_line(line))
-            if len(rows) == count:
-                yield rows
-                rows = []
-        if rows:
-            yield rows
+                yield _line(line)
 
 
 def _line(line: bytes) -> dict[str, Any]:

@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from hallmark.errors import HallmarkError
+from hallmark.formats import FORMATS, MEDIA_TYPES
 
 if TYPE_CHECKING:
     import httpx
 
 RETRIED = (408, 429, 500, 502, 503, 504)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 20.0
-KINDS = {".parquet": "application/vnd.apache.parquet", ".csv": "text/csv", ".ndjson": "application/x-ndjson",
-         ".jsonl": "application/x-ndjson"}  # fmt: skip
 
 
 class ServiceError(HallmarkError):
@@ -171,7 +170,7 @@ class Client:
 
     def job(self, file: Path) -> Job:
         """Send a file of requests, CSV, Parquet or NDJSON, that is answered in the background."""
-        headers = {"content-type": KINDS[file.suffix]}
+        headers = {"content-type": MEDIA_TYPES[FORMATS[file.suffix]]}
         with file.open("rb") as body:  # it is not sent again by itself: each attempt would be a job of its own
             return Job(**self._call("POST", "/v1/jobs", attempts=1, headers=headers, content=body).json())
 
@@ -252,7 +251,7 @@ def _error(response: "httpx.Response") -> ServiceError:
     try:
         problem = response.json()
         return ServiceError(response.status_code, _name(problem), problem["detail"], problem.get("fields", ()))
-    except (ValueError, KeyError, TypeError):  # somebody between us and the service has answered
+    except (ValueError, KeyError, TypeError):  # a proxy has answered
         return ServiceError(response.status_code, "http_error", response.reason_phrase)
 
 

@@ -4,6 +4,7 @@ from hallmark import kernels
 
 kernels.pin()  # as the product runs, and before numpy loads
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,18 @@ def trained(toy: Toy) -> Path:
 def predictor(toy: Toy) -> Any:
     """Its model behind one call."""
     return toy.predictor
+
+
+@pytest.fixture(scope="module")
+def requests_by_subject(task: Any, prepared: Any) -> dict[str, dict[str, Any]]:
+    """A request of every person of the toy cohort, as JSON values."""
+    from tests.tasks.glucose.requests import request_of
+
+    panel, found = task.split_panel(prepared).panel, {}
+    for code, subject in enumerate(panel.subjects):
+        origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
+        found[subject] = json.loads(request_of(panel, origin, subject_id=subject).model_dump_json())
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import pytest
 from hallmark.batch import predict_file, read_rows
 from hallmark.errors import RequestError
 from hallmark.model import Model
-from tests.tasks.glucose.test_predictor import request_of
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +20,9 @@ def model(bundle: Path) -> Model:
 
 
 @pytest.fixture(scope="module")
-def rows(task: Any, prepared: Any) -> list[dict[str, Any]]:
+def rows(requests_by_subject: dict[str, Any]) -> list[dict[str, Any]]:
     """Requests of every person, one of which is none."""
-    panel = task.split_panel(prepared).panel
-    found = []
-    for code, subject in enumerate(panel.subjects):
-        origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
-        found.append({**json.loads(request_of(panel, origin).model_dump_json()), "subject_id": subject})
+    found = list(requests_by_subject.values())
     return [*found[:3], {**found[0], "readings": []}, *found[3:]]
 
 

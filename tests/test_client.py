@@ -13,20 +13,14 @@ import sqlalchemy as sa
 from hallmark.client import Client, ServiceError
 from hallmark.records import reader
 from hallmark.records.tables import predictions
-from tests.bentos.server import Server, as_json, free_port, running
-from tests.tasks.glucose.test_predictor import request_of
+from tests.bentos.server import Server, free_port, running
 from tests.test_batch import write
 
 
 @pytest.fixture(scope="module")
-def questions(task: Any, prepared: Any) -> list[dict[str, Any]]:
+def questions(requests_by_subject: dict[str, Any]) -> list[dict[str, Any]]:
     """A request of every person."""
-    panel = task.split_panel(prepared).panel
-    found = []
-    for code, subject in enumerate(panel.subjects):
-        origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
-        found.append({**as_json(request_of(panel, origin)), "subject_id": subject})
-    return found
+    return list(requests_by_subject.values())
 
 
 @pytest.fixture

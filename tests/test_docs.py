@@ -65,7 +65,7 @@ def test_every_experiment_that_is_shown_composes(settings: tuple[str, ...]) -> N
 
 
 def test_the_python_of_the_readme_runs(bundle: Path, toy: Any, tmp_path: Path) -> None:
-    from tests.tasks.glucose.test_predictor import request_of
+    from tests.tasks.glucose.requests import request_of
 
     panel = toy.task.split_panel(toy.prepared).panel
     origin = int(panel.origins[panel.subject[panel.origins] == 0][-1])

@@ -12,7 +12,7 @@ import pytest
 
 import hallmark
 from hallmark.errors import BundleError, RequestError
-from tests.tasks.glucose.test_predictor import request_of
+from tests.tasks.glucose.requests import request_of
 
 
 @pytest.fixture(scope="module")

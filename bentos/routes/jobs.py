@@ -6,16 +6,17 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
-from bentos.jobs import ENDED, KINDS, Job, event
+from bentos.jobs import ENDED, SUFFIXES, Job, Status
 from bentos.policy import require
 from bentos.problems import Problem, ProblemError
 from bentos.routes.predict import ask, keep, write_row
+from bentos.routes.stream import event
 from bentos.state import Caller, Service, State
 from hallmark.batch import fields_of
 from hallmark.records.rows import NAMESPACE, Asked
@@ -28,7 +29,7 @@ class JobOut(BaseModel):
     """State of a job."""
 
     id: str
-    status: Literal["queued", "running", "done", "cancelled", "failed"]
+    status: Status
     created_at: datetime
     total: Annotated[int, Field(description="rows; 0 while it is not known")]
     done: Annotated[int, Field(description="rows that are answered")]
@@ -75,7 +76,7 @@ async def progress(job_id: JobId, caller: Caller, service: Service) -> Streaming
                 now = replace(seen or job, status="cancelled")
             if now != seen:
                 seen = now
-                yield event(now)
+                yield event("end" if now.status in ENDED else "progress", now.shown())
             else:
                 await asyncio.sleep(PROGRESS_S)
 
@@ -115,7 +116,7 @@ async def answer(service: State, job: Job, first: int, rows: list[dict[str, Any]
 def router(service: State) -> APIRouter:
     """Make the routes."""
     routes = APIRouter(prefix="/jobs", tags=["jobs"])
-    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in KINDS}
+    content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in SUFFIXES}
     body = {"requestBody": {"required": True, "content": content}}
     routes.post("", status_code=202, openapi_extra=body)(create)
     routes.get("/{job_id}")(state)

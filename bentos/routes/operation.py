@@ -10,7 +10,7 @@ from bentos.state import Caller, Service
 from hallmark.errors import BundleError
 
 PUBLIC = APIRouter(tags=["operation"])
-"""Routes that need no token: they hold nothing about anybody."""
+"""Routes that need no token: they return nothing about subjects or clients."""
 PROTECTED = APIRouter(tags=["operation"])
 
 
@@ -24,14 +24,14 @@ async def live() -> dict[str, str]:
 @PUBLIC.get("/healthz", include_in_schema=False)
 async def ready(response: Response, service: Service) -> Health:
     """Tell whether the model answers: it is tried with the example of its task."""
-    served, status = service.engine.served, "ready"
+    served, answers = service.engine.served, True
     try:
         await service.queue.run(served.try_out, service.settings.predict_timeout_s)
     except (BundleError, ProblemError):  # it cannot answer, or has too much to do
-        response.status_code, status = 503, "not_ready"
+        response.status_code, answers = 503, False
     response.headers["cache-control"] = "no-store"
     return Health(
-        status="ready" if status == "ready" else "not_ready",
+        status="ready" if answers else "not_ready",
         task=served.hallmark.task,
         version=served.hallmark.version,
         records_pending=service.records.pending,

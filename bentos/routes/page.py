@@ -1,5 +1,6 @@
 """The page at `/`, the pages of `/docs` and the OpenAPI document; they need no network and no token."""
 
+import html
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,9 +18,8 @@ OURS = {"docs.js": "text/javascript", "page.css": "text/css", "page.js": "text/j
 OF_BENTOML = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
-    "marked.min.js": "text/javascript",
 }
-"""BentoML ships these files of Swagger UI and marked."""
+"""BentoML ships these files of Swagger UI."""
 CACHED = {"cache-control": "public, max-age=86400"}
 
 
@@ -36,7 +36,7 @@ async def home(service: Service) -> HTMLResponse:
         "gates": gates(served.hallmark.verdicts),
     }
     for name, value in values.items():
-        text = text.replace(f"{{{{{name}}}}}", _escaped(value))
+        text = text.replace(f"{{{{{name}}}}}", html.escape(value))
     return HTMLResponse(text, headers={"cache-control": "no-cache"})
 
 
@@ -71,9 +71,3 @@ def gates(verdicts: Any) -> str:
 @cache
 def _of_bentoml(name: str) -> bytes:
     return resources.files("bentoml._internal.server").joinpath("static_content", name).read_bytes()
-
-
-def _escaped(text: str) -> str:
-    import html
-
-    return html.escape(text)

@@ -18,8 +18,10 @@ from bentos.queue import Result
 from bentos.state import Caller, Service, State
 from hallmark.contracts import JsonObject
 from hallmark.errors import RecordsError
+from hallmark.prove.replay import DIGESTS
 from hallmark.records import reader
 from hallmark.records.rows import Asked, prediction_id, prediction_row
+from hallmark.records.spool import Entry
 
 JSON = "application/json"
 Row = dict[str, Any]
@@ -43,7 +45,7 @@ async def predict(
     if alone and isinstance(asked[0], Problem):
         raise ProblemError.of(asked[0])
     wanted = [item for item in asked if isinstance(item, Asked)]
-    async with service.turns.of(caller.client_id, idempotency_key):
+    async with service.key_locks.of(caller.client_id, idempotency_key):
         known = await recorded(service, caller, wanted) if idempotency_key else {}
         fresh = [item for item in wanted if item.id not in known]
         timeout_s = service.settings.predict_timeout_s
@@ -126,12 +128,21 @@ def keep(
             rows[item.id] = make_row(
                 service, item, result.answer, result.batch_rows, 1000 * (time.perf_counter() - clock)
             )
-    try:
-        service.records.append([("predictions", row) for row in rows.values() if isinstance(row, dict)])
-    except RecordsError:
-        detail = "The answer could not be recorded, so it is not given: try again later."
-        raise ProblemError(503, "records_full", detail, headers={"retry-after": "30"}) from None
+    answered: list[Entry] = [("predictions", row) for row in rows.values() if isinstance(row, dict)]
+    append(service, answered, "The answer could not be recorded, so it is not given: try again later.")
     return rows
+
+
+def append(service: State, entries: list[Entry], refusal: str) -> None:
+    """Append records.
+
+    Raises:
+        ProblemError: 503 with the `refusal`; there is no room for them.
+    """
+    try:
+        service.records.append(entries)
+    except RecordsError:
+        raise ProblemError(503, "records_full", refusal, headers={"retry-after": "30"}) from None
 
 
 def make_row(service: State, asked: Asked, answer: Answer, batch_rows: int, latency_ms: float) -> Row:
@@ -165,7 +176,7 @@ def write_row(row: Row | Problem) -> str:
 
 def evidence_of(row: Row) -> JsonObject:
     """Return the digests of a recorded answer."""
-    return {name: row[name] for name in ("hallmark_sha256", "base_sha256", "adapter_sha256", "history_sha256")}
+    return {name: row[name] for name in ("hallmark_sha256", *DIGESTS)}
 
 
 def router(service: State) -> APIRouter:

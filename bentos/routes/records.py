@@ -13,25 +13,25 @@ from bentos.identity import Principal
 from bentos.messages import OutcomesIn, OutcomesOut, PredictionId
 from bentos.policy import forbidden, may_export, require, viewer
 from bentos.problems import ProblemError
-from bentos.routes.predict import evidence_of
+from bentos.routes.predict import append, evidence_of
 from bentos.state import Caller, Service, State
 from hallmark.errors import RecordsError
 from hallmark.records import audit, reader
 from hallmark.records.rows import outcome_row
+from hallmark.records.spool import Entry
 
 UNAVAILABLE_S = "10"
 
 
 async def find(service: State, caller: Principal, key: str) -> dict[str, Any] | None:
-    """Return a prediction that the caller may see; None if there is none, or it is somebody else's.
+    """Return a prediction that the caller may see; None if there is none, or the caller may not.
 
     Raises:
         ProblemError: 503; the database does not answer, and this process did not give the answer itself.
     """
     seen = viewer(caller)
     if (recent := service.records.recent("predictions", key)) is not None:
-        mine = seen.subjects is None or recent["owner_id"] in seen.subjects or recent["client_id"] == seen.client_id
-        return dict(recent) if mine else None
+        return dict(recent) if seen.sees(recent) else None
     row = await read(lambda: reader.prediction(service.records.database, seen, key))
     return None if row is None else dict(row)
 
@@ -80,7 +80,8 @@ async def outcomes(body: OutcomesIn, caller: Caller, service: Service) -> Outcom
     """Record what really happened after predictions that the caller may see."""
     require(caller, "outcomes")
     service.rates.count_rows(caller.client_id, len(body.outcomes))
-    rows, unknown = [], []
+    rows: list[Entry] = []
+    unknown = []
     for outcome in body.outcomes:
         row = await find(service, caller, outcome.prediction_id)
         if row is None:
@@ -88,11 +89,7 @@ async def outcomes(body: OutcomesIn, caller: Caller, service: Service) -> Outcom
             continue
         made = outcome_row(row, caller.client_id, outcome.horizon, outcome.value, outcome.observed_at.astimezone(UTC))
         rows.append(("outcomes", made))
-    try:
-        service.records.append(rows)
-    except RecordsError:
-        detail = "The outcomes could not be recorded: send them again later."
-        raise ProblemError(503, "records_full", detail, headers={"retry-after": "30"}) from None
+    append(service, rows, "The outcomes could not be recorded: send them again later.")
     return OutcomesOut(recorded=len(rows), unknown=unknown)
 
 

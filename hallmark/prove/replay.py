@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,7 +12,7 @@ from hallmark.errors import ReplayError
 from hallmark.evidence import Evidence, answers_with_evidence
 from hallmark.prove.provenance import describe_machine
 
-DIGESTS = ("base_sha256", "adapter_sha256", "history_sha256")
+DIGESTS = tuple(digest.name for digest in fields(Evidence))
 
 
 @dataclass(frozen=True)

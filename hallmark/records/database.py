@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import resources
 from typing import Any
 
@@ -13,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from hallmark.errors import ConfigError, RecordsError
 
-SERVICE = "hallmark_service"  # the PostgreSQL role that writes for everybody
+SERVICE = "hallmark_service"  # the PostgreSQL role that writes rows of every owner
 BATCH = 500  # rows of one insert
 MIGRATING = 1_919_247_215  # key of the lock that keeps two services from migrating at once
 
@@ -29,6 +28,10 @@ class Viewer:
 
     client_id: str | None
     subjects: frozenset[str] | None
+
+    def sees(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether the viewer sees a row that is at hand; `visible` is the same condition for a query."""
+        return self.subjects is None or row["owner_id"] in self.subjects or row["client_id"] == self.client_id
 
 
 class Database:
@@ -130,7 +133,6 @@ def _sqlite_pragmas(connection: Any, _: Any) -> None:
         connection.execute(f"pragma {pragma}")
 
 
-@lru_cache(maxsize=8)
 def open_database(url: str) -> Database:
     """Open a database whose tables are up to date."""
     database = Database(url)

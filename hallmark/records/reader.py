@@ -15,7 +15,7 @@ EVERYTHING = Viewer(None, None)
 
 
 def prediction(database: Database, viewer: Viewer, key: str) -> Row | None:
-    """Return a prediction that the viewer may see; None if there is none, or if it is somebody else's."""
+    """Return a prediction that the viewer may see; None if there is none, or the viewer may not."""
     query = sa.select(predictions).where(predictions.c.id == key, visible(predictions, viewer))
     with database.reading(viewer) as connection:
         row = connection.execute(query).mappings().first()
@@ -39,12 +39,10 @@ def export(database: Database, viewer: Viewer, subject_id: str) -> Iterator[tupl
                 yield table.name, dict(row)
 
 
-def sample(database: Database, count: int, digests: Sequence[str], since: datetime | None = None) -> Sequence[Row]:
+def sample(database: Database, count: int, digests: Sequence[str]) -> Sequence[Row]:
     """Return the newest predictions whose request is kept, by the bundles with these digests."""
     query = sa.select(predictions).where(predictions.c.request.is_not(None))
     query = query.where(predictions.c.hallmark_sha256.in_(digests))
-    if since is not None:
-        query = query.where(predictions.c.asked_at >= since)
     with database.reading(EVERYTHING) as connection:
         newest = query.order_by(predictions.c.asked_at.desc()).limit(count)
         return [dict(row) for row in connection.execute(newest).mappings()]

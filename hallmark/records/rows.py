@@ -25,7 +25,7 @@ class Asked:
     Attributes:
         id: of the prediction.
         client_id: of the token or key.
-        owner_id: the subject that the answer is about, or the client where it is about nobody.
+        owner_id: the subject that the answer is about, or the client where it is not personal.
         at: when the request arrived.
         request: the request as the predictor read it.
     """

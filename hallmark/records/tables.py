@@ -1,8 +1,10 @@
 """Tables of the records, for SQLite and PostgreSQL; `migrations/` creates them.
 
-`owner_id` is the subject that a row is about, or the client that asked where a request is about nobody. In PostgreSQL,
+`owner_id` is the subject that a row is about, or the client that asked where it is not personal. In PostgreSQL,
 row-level security compares it with the subject of the token (the convention of Supabase: `auth.uid()`).
 """
+
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -26,12 +28,23 @@ SHA256 = String(64)
 WHO = String(200)
 TIME = DateTime(timezone=True)
 
-predictions = Table(
+
+def _owned(name: str, *columns: "Column[Any] | UniqueConstraint", then: tuple[str, ...] = ()) -> Table:
+    """Declare a table whose rows belong to a subject or a client; its indexes go on with the columns `then`."""
+    return Table(
+        name,
+        metadata,
+        Column("id", ID, primary_key=True),
+        Column("owner_id", WHO, nullable=False),
+        Column("client_id", WHO, nullable=False),
+        *columns,
+        Index(None, "owner_id", *then),
+        Index(f"ix_{name}_client", "client_id", *then),
+    )
+
+
+predictions = _owned(
     "predictions",
-    metadata,
-    Column("id", ID, primary_key=True),
-    Column("owner_id", WHO, nullable=False),
-    Column("client_id", WHO, nullable=False),
     Column("task", String(100), nullable=False),
     Column("model_version", String(32), nullable=False),
     Column("hallmark_sha256", SHA256, nullable=False),
@@ -47,25 +60,18 @@ predictions = Table(
     Column("machine_sha256", SHA256, nullable=False),
     Column("request", Text, nullable=True),  # JSON; null after its retention has passed, or if it is not kept
     Column("response", Text, nullable=False),  # JSON, byte for byte as it was sent
-    Index(None, "owner_id", "asked_at"),
-    Index("ix_predictions_client", "client_id", "asked_at"),
-    Index("ix_predictions_time", "asked_at"),
+    then=("asked_at",),
 )
+Index("ix_predictions_time", predictions.c.asked_at)
 
-outcomes = Table(
+outcomes = _owned(
     "outcomes",
-    metadata,
-    Column("id", ID, primary_key=True),
-    Column("owner_id", WHO, nullable=False),
-    Column("client_id", WHO, nullable=False),
     Column("prediction_id", ID, nullable=False),
     Column("horizon", String(32), nullable=False),  # of a forecast; empty for other tasks
     Column("value", Text, nullable=False),  # JSON: a number in the task's unit, or a label
     Column("observed_at", TIME, nullable=False),
     Column("recorded_at", TIME, nullable=False),
     UniqueConstraint("prediction_id", "horizon"),
-    Index(None, "owner_id"),
-    Index("ix_outcomes_client", "client_id"),
 )
 
 machines = Table(
@@ -86,33 +92,21 @@ model_versions = Table(
     Column("first_served_at", TIME, nullable=False),
 )
 
-training_jobs = Table(
+training_jobs = _owned(
     "training_jobs",
-    metadata,
-    Column("id", ID, primary_key=True),
-    Column("owner_id", WHO, nullable=False),
-    Column("client_id", WHO, nullable=False),
     Column("task", String(100), nullable=False),
     Column("status", String(32), nullable=False),
     Column("reason", Text, nullable=False),
     Column("created_at", TIME, nullable=False),
     Column("finished_at", TIME, nullable=True),
-    Index(None, "owner_id"),
-    Index("ix_training_jobs_client", "client_id"),
 )
 
-user_datasets = Table(
+user_datasets = _owned(
     "user_datasets",
-    metadata,
-    Column("id", ID, primary_key=True),
-    Column("owner_id", WHO, nullable=False),
-    Column("client_id", WHO, nullable=False),
     Column("name", String(200), nullable=False),
     Column("sha256", SHA256, nullable=False),
     Column("rows", Integer, nullable=False),
     Column("created_at", TIME, nullable=False),
-    Index(None, "owner_id"),
-    Index("ix_user_datasets_client", "client_id"),
 )
 
 audit_log = Table(

@@ -1,9 +1,14 @@
-"""A service of the toy bundle in this process, behind real HTTP, with a key for every role."""
+"""Running services: in this process behind real HTTP, with a key for every role; or a real `bentoml serve`."""
 
 import asyncio
+import http.client
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +24,7 @@ from bentos.keys import make_key, write_keys
 from bentos.settings import Settings
 from bentos.state import State
 from bentos.witness import Witness
+from tests.toys import ROOT
 
 KEYS = {
     "service": ("app", "service", ()),
@@ -79,9 +85,60 @@ def running(bundle: Path, home: Path, people: dict[str, tuple[str, str, Any]], *
         thread.join(60)
 
 
-def as_json(model: Any) -> dict[str, Any]:
-    """The JSON values of a pydantic model."""
-    return dict(json.loads(model.model_dump_json()))
+class Service:
+    """A real `bentoml serve` with records of its own beside its log.
+
+    Args:
+        bundle: that it serves.
+        log: file of what it prints.
+        role: of its key.
+        environment: further settings.
+    """
+
+    def __init__(self, bundle: Path, log: Path, role: str = "service", **environment: str) -> None:
+        home = log.parent
+        home.mkdir(exist_ok=True)
+        self.port, self.log = free_port(), log
+        self.key, entry = make_key("app", role)
+        write_keys(home / "keys.json", [entry])
+        known = {**os.environ, "HALLMARK_BUNDLE": str(bundle), "BENTOML_HOME": str(home / "bentoml")}
+        known |= {"HALLMARK_AUTH__KEYS_FILE": str(home / "keys.json")}
+        known |= {"HALLMARK_RECORDS__URL": f"sqlite:///{home}/records.sqlite"}
+        known |= {"HALLMARK_RECORDS__SPOOL": str(home / "spool"), "HALLMARK_JOBS__DIRECTORY": str(home / "jobs")}
+        known |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [str(Path(sys.executable).parent / "bentoml"), "serve", "-q", "bentos.service:Service"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(command, cwd=ROOT, env={**known, **environment}, stdout=out, stderr=out)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until the service is ready."""
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if self.call("GET", "/readyz")[0] == 200:
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise AssertionError(f"the service is not ready: {self.log.read_text()[-3000:]}")
+
+    def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+        """Send a request; returns status and body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            known = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
+            connection.request(method, path, body, {**known, **headers})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def predict(self, value: Any) -> tuple[int, Any]:
+        """Ask for one answer; returns status, and the answer or the problem."""
+        status, body = self.call("POST", "/v1/predict", json.dumps(value).encode())
+        found = json.loads(body)
+        return status, found["rows"][0]["answer"] if status == 200 else found
 
 
 def free_port() -> int:

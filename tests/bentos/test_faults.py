@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,64 +16,34 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from bentos.keys import make_key, write_keys
 from hallmark.prove.bundle import open_bundle
 from hallmark.records import reader
 from hallmark.records.database import Database
 from hallmark.records.tables import predictions
-from tests.bentos.server import as_json, free_port, running
-from tests.tasks.glucose.test_predictor import request_of
-from tests.toys import ROOT
+from tests.bentos.server import Service, running
 
 CANARY = "CANARY-90417"
 
 
 @pytest.fixture(scope="module")
-def questions(task: Any, prepared: Any) -> list[dict[str, Any]]:
-    """A request of every person, of which each has the canary's digits in a reading."""
-    panel = task.split_panel(prepared).panel
-    found = []
-    for code, subject in enumerate(panel.subjects):
-        origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
-        found.append({**as_json(request_of(panel, origin)), "subject_id": subject})
-    return found
+def questions(requests_by_subject: dict[str, Any]) -> list[dict[str, Any]]:
+    """A request of every person."""
+    return list(requests_by_subject.values())
 
 
-class Process:
-    """`bentoml serve` with its own records."""
+class Process(Service):
+    """A service, what it has recorded, and its process."""
 
     def __init__(self, bundle: Path, home: Path, **environment: str) -> None:
-        home.mkdir(exist_ok=True)
-        self.home, self.port = home, free_port()
-        self.key, entry = make_key("app", "admin")
-        write_keys(home / "keys.json", [entry])
-        known = {**os.environ, "HALLMARK_BUNDLE": str(bundle), "BENTOML_HOME": str(home / "bentoml")}
-        known |= {"HALLMARK_AUTH__KEYS_FILE": str(home / "keys.json"), "PYTHONPATH": str(ROOT)}
-        known |= {"HALLMARK_RECORDS__URL": f"sqlite:///{home}/records.sqlite"}
-        known |= {"HALLMARK_RECORDS__SPOOL": str(home / "spool"), "HALLMARK_JOBS__DIRECTORY": str(home / "jobs")}
-        command = [str(Path(sys.executable).parent / "bentoml"), "serve", "-q", "bentos.service:Service"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        with (home / "log").open("ab") as out:
-            self.process = subprocess.Popen(command, env={**known, **environment}, stdout=out, stderr=out)
-        self.wait()
-
-    def wait(self) -> None:
-        """Wait until the service is ready."""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=5).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.1)
-        raise AssertionError(f"the service is not ready: {(self.home / 'log').read_text()[-3000:]}")
+        super().__init__(bundle, home / "log", "admin", **environment)
+        self.home = home
 
     def worker(self) -> int:
         """The process that answers."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         return next(child.pid for child in children if "worker" in " ".join(child.cmdline()))
 
-    def predict(self, body: Any, **headers: str) -> httpx.Response:
+    def ask(self, body: Any, **headers: str) -> httpx.Response:
         """Ask."""
         headers = {"authorization": f"Bearer {self.key}", **headers}
         return httpx.post(f"http://127.0.0.1:{self.port}/v1/predict", json=body, headers=headers, timeout=60)
@@ -117,7 +85,7 @@ def load(service: Process, questions: list[dict[str, Any]], seconds: float) -> t
         while time.monotonic() < until:
             place += 1
             try:
-                response = service.predict({"rows": [questions[place % len(questions)]] * 2})
+                response = service.ask({"rows": [questions[place % len(questions)]] * 2})
             except httpx.HTTPError:
                 failed.append(0)
                 time.sleep(0.05)
@@ -152,7 +120,7 @@ def test_a_worker_that_is_killed_under_load_loses_and_doubles_no_answer(
         assert told
         assert 0 in failed  # the kill was felt
         service.wait()  # BentoML has started another worker
-        assert service.predict(questions[0]).status_code == 200
+        assert service.ask(questions[0]).status_code == 200
     known = service.recorded() + service.spooled()
     report("worker killed", told, failed, known)
     assert set(told) <= set(known)
@@ -297,14 +265,14 @@ def test_no_input_is_in_anything_that_was_written_but_the_records(
             {"rows": CANARY},
             CANARY,
         ):
-            texts.append(service.predict(body, **{"idempotency-key": CANARY, "x-request-id": CANARY}).text)
+            texts.append(service.ask(body, **{"idempotency-key": CANARY, "x-request-id": CANARY}).text)
         texts.append(httpx.get(f"{address}/v1/predictions/{CANARY}", headers=headers).text)
         texts.append(httpx.get(f"{address}/{CANARY}?{CANARY}={CANARY}", headers=headers).text)
         texts.append(httpx.get(f"{address}/v1/models", headers={"authorization": f"Bearer {CANARY}.{CANARY}.x"}).text)
         texts.append(httpx.post(f"{address}/v1/jobs", headers={**headers, "content-type": CANARY}, content=b"x").text)
         texts.append(httpx.get(f"{address}/metrics", headers=headers).text)
         assert not [text for text in texts if CANARY in text]
-        assert service.predict(questions[0]).status_code == 200
+        assert service.ask(questions[0]).status_code == 200
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written
     assert not [p for p in (tmp_path / "home").glob("records.sqlite*") if p.stat().st_mode & 0o077]

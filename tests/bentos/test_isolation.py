@@ -8,27 +8,21 @@ from typing import Any
 
 import pytest
 
-from tests.bentos.server import Server, as_json, running
-from tests.tasks.glucose.test_predictor import request_of
+from tests.bentos.server import Server, running
 
 CANARY = "CANARY-77182"
 
 
 @pytest.fixture(scope="module")
-def subjects(task: Any, prepared: Any) -> list[str]:
+def subjects(requests_by_subject: dict[str, Any]) -> list[str]:
     """People that the model knows."""
-    return list(task.split_panel(prepared).panel.subjects)
+    return list(requests_by_subject)
 
 
 @pytest.fixture(scope="module")
-def asking(task: Any, prepared: Any, subjects: list[str]) -> dict[str, dict[str, Any]]:
+def asking(requests_by_subject: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """A request of every person."""
-    panel = task.split_panel(prepared).panel
-    requests = {}
-    for code, subject in enumerate(subjects):
-        origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
-        requests[subject] = {**as_json(request_of(panel, origin)), "subject_id": subject}
-    return requests
+    return requests_by_subject
 
 
 @pytest.fixture(scope="module")

@@ -15,22 +15,16 @@ import sqlalchemy as sa
 from bentos.jobs import append, chunks, whole_lines
 from hallmark.records import reader
 from hallmark.records.tables import predictions
-from tests.bentos.server import Server, as_json, running
-from tests.tasks.glucose.test_predictor import request_of
+from tests.bentos.server import Server, running
 from tests.test_batch import write
 
 TYPES = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet", ".ndjson": "application/x-ndjson"}
 
 
 @pytest.fixture(scope="module")
-def rows(task: Any, prepared: Any) -> list[dict[str, Any]]:
-    """Requests of every person."""
-    panel = task.split_panel(prepared).panel
-    found = []
-    for code, subject in enumerate(panel.subjects):
-        origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
-        found.append({**as_json(request_of(panel, origin)), "subject_id": subject})
-    return found
+def rows(requests_by_subject: dict[str, Any]) -> list[dict[str, Any]]:
+    """A request of every person."""
+    return list(requests_by_subject.values())
 
 
 @pytest.fixture
@@ -46,6 +40,12 @@ def send(server: Server, file: Path, who: str = "service") -> dict[str, Any]:
     assert response.status_code == 202, response.text
     assert response.headers["location"] == f"/v1/jobs/{response.json()['id']}"
     return dict(response.json())
+
+
+def started(server: Server, job: dict[str, Any]) -> None:
+    """Wait until a job runs."""
+    while server.call("GET", f"/v1/jobs/{job['id']}").json()["status"] == "queued":
+        time.sleep(0.01)
 
 
 def ended(server: Server, job: dict[str, Any], who: str = "service") -> dict[str, Any]:
@@ -212,8 +212,7 @@ def test_a_running_job_that_is_deleted_stays_deleted(
     server: Server, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     job = send(server, write(tmp_path / "in.ndjson", rows * 100))
-    while server.call("GET", f"/v1/jobs/{job['id']}").json()["status"] == "queued":
-        time.sleep(0.01)
+    started(server, job)
     for _ in range(2):
         server.call("DELETE", f"/v1/jobs/{job['id']}")
     time.sleep(2)
@@ -236,8 +235,7 @@ def test_a_question_in_between_does_not_wait_for_the_job(
     server: Server, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     job = send(server, write(tmp_path / "in.ndjson", rows * 100))
-    while server.call("GET", f"/v1/jobs/{job['id']}").json()["status"] == "queued":
-        time.sleep(0.02)
+    started(server, job)
     assert server.predict(rows[0]).status_code == 200
     assert server.call("GET", f"/v1/jobs/{job['id']}").json()["status"] == "running"
     server.call("DELETE", f"/v1/jobs/{job['id']}")

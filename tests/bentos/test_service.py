@@ -19,58 +19,13 @@ import httpx
 import pytest
 
 from bentos.app import create_app
-from bentos.keys import make_key, write_keys
 from bentos.settings import Settings
 from hallmark.errors import BundleError
 from hallmark.prove.bundle import open_bundle
-from tests.tasks.glucose.test_predictor import request_of
+from tests.bentos.server import Service
 from tests.toys import ROOT
 
 CANARY = "CANARY-55021"
-
-
-class Service:
-    """A running service."""
-
-    def __init__(self, bundle: Path, log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.log = log
-        self.key, entry = make_key("app", "service")
-        write_keys(log.parent / "keys.json", [entry])
-        environment = {**os.environ, "HALLMARK_BUNDLE": str(bundle), "BENTOML_HOME": str(log.parent / "home")}
-        environment |= {"HALLMARK_AUTH__KEYS_FILE": str(log.parent / "keys.json")}
-        environment |= {"HALLMARK_RECORDS__URL": f"sqlite:///{log.parent}/records.sqlite"}
-        environment |= {"HALLMARK_RECORDS__SPOOL": str(log.parent / "spool")}
-        environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [str(Path(sys.executable).parent / "bentoml"), "serve", "-q", "bentos.service:Service"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if self.call("GET", "/readyz")[0] == 200:
-                    return
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError(f"the service did not start: {log.read_text()[-2000:]}")
-
-    def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            known = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
-            connection.request(method, path, body, {**known, **headers})
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-    def predict(self, value: Any) -> tuple[int, Any]:
-        status, body = self.call("POST", "/v1/predict", json.dumps(value).encode())
-        found = json.loads(body)
-        return status, found["rows"][0]["answer"] if status == 200 else found
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +37,9 @@ def service(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def question(task: Any, prepared: Any) -> dict[str, Any]:
-    panel = task.split_panel(prepared).panel
-    origin = int(panel.origins[panel.subject[panel.origins] == 0][-1])
-    return dict(json.loads(request_of(panel, origin).model_dump_json()))
+def question(requests_by_subject: dict[str, Any]) -> dict[str, Any]:
+    """A request of the first person."""
+    return dict(next(iter(requests_by_subject.values())))
 
 
 def test_an_answer_names_its_model_and_its_hallmark(service: Service, question: dict[str, Any], bundle: Path) -> None:

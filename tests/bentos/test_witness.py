@@ -12,19 +12,13 @@ from bentos.witness import upper_95
 from hallmark.build import build, dump
 from hallmark.contracts import no_progress
 from hallmark.prove.bundle import Contents, make_bundle
-from tests.bentos.server import Server, as_json, running
-from tests.tasks.glucose.test_predictor import request_of
+from tests.bentos.server import Server, running
 
 
 @pytest.fixture(scope="module")
-def questions(task: Any, prepared: Any) -> dict[str, Any]:
+def questions(requests_by_subject: dict[str, Any]) -> dict[str, Any]:
     """A request of every person."""
-    panel = task.split_panel(prepared).panel
-    found = {}
-    for code, subject in enumerate(panel.subjects):
-        origin = int(panel.origins[panel.subject[panel.origins] == code][-1])
-        found[subject] = {**as_json(request_of(panel, origin)), "subject_id": subject}
-    return found
+    return requests_by_subject
 
 
 @pytest.fixture

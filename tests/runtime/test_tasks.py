@@ -8,7 +8,7 @@ import pytest
 
 from hallmark.files import read_json
 from hallmark.prove.bundle import open_bundle
-from tests.bentos.test_service import Service
+from tests.bentos.server import Service
 from tests.toys import ROOT
 from tests.workspace import copy_repository, run
 

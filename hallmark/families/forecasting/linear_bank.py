@@ -4,6 +4,7 @@ A slot holds the two newest midnights of one subject's `History`; slot 0 is empt
 Legend of shapes: S slots, P subjects, F numbers of one subject.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
@@ -12,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
 from hallmark.adapters.bank import check_slots
 from hallmark.adapters.cache import SlotCache
@@ -167,9 +168,10 @@ class HistoryFiles:
         try:
             if not file.is_file():
                 raise BundleError("history is missing")
-            if sha256(file) != self.digests[subject_id]:
+            data = file.read_bytes()
+            if hashlib.sha256(data).hexdigest() != self.digests[subject_id]:
                 raise BundleError("history was changed after it was made (sha256)")
-            arrays = load_file(str(file))
+            arrays = load(data)
             newest = History(**{f.name: arrays[f.name] for f in fields(History)})
         except (OSError, KeyError, SafetensorError) as error:
             raise BundleError(f"history cannot be read ({str(error).splitlines()[0]})") from error

@@ -108,7 +108,7 @@ class ForecastPredictor:
         Requests share forward passes. An answer's bits depend on its own request alone, not on the other requests, nor
         on their number: see `pass_sizes`.
         """
-        answers: list[tuple[BaseModel, Evidence]] = [(None, Evidence(""))] * len(requests)  # type: ignore[list-item]
+        answers: dict[int, tuple[BaseModel, Evidence]] = {}
         drafts: list[tuple[int, _Draft, Callable[..., BaseModel]]] = []
         for i, request in enumerate(requests):
             read = self._read(request)
@@ -116,13 +116,14 @@ class ForecastPredictor:
                 drafts.append((i, *read))
             else:
                 answers[i] = read, Evidence(self.base.digest)
-        fewest, most = self.pass_sizes if drafts else (0, 1)
-        for start in range(0, len(drafts), most):
-            block = drafts[start : start + most]
-            answered = self._pass([draft for _, draft, _ in block], fewest)
-            for row, (i, draft, respond) in enumerate(block):
-                answers[i] = self._finish(answered, row, draft, respond)
-        return answers
+        if drafts:  # a request that is refused needs no pass, nor the trial of their sizes
+            fewest, most = self.pass_sizes
+            for start in range(0, len(drafts), most):
+                block = drafts[start : start + most]
+                answered = self._pass([draft for _, draft, _ in block], fewest)
+                for row, (i, draft, respond) in enumerate(block):
+                    answers[i] = self._finish(answered, row, draft, respond)
+        return [answers[i] for i in range(len(requests))]
 
     def _pass(self, drafts: Sequence[_Draft], fewest: int) -> Batch:
         """Run a forward pass, filled up to a number of rows with copies of the first."""

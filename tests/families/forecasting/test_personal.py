@@ -21,7 +21,7 @@ from hallmark.families.forecasting.base_model import as_tensors, load_base
 from hallmark.families.forecasting.personalisation import load_personalisation, lora_directory
 from hallmark.families.forecasting.predictor import BLOCK
 from hallmark.files import directory_of, read_json, sha256
-from tests.tasks.glucose.test_predictor import request_of
+from tests.tasks.glucose.requests import request_of
 
 
 @pytest.fixture(scope="module")

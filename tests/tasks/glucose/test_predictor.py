@@ -9,7 +9,8 @@ import pydantic
 import pytest
 
 from hallmark.families.forecasting.predictor import ForecastPredictor
-from hallmark.tasks.glucose.messages import DISCLAIMER, GlucoseRequest, GlucoseResponse
+from hallmark.tasks.glucose.messages import DISCLAIMER, GlucoseResponse
+from tests.tasks.glucose.requests import request_of
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +25,6 @@ def window(task: Any, prepared: Any) -> tuple[Any, int]:
     """The newest origin of subject 0."""
     panel = task.split_panel(prepared).panel
     return panel, int(panel.origins[panel.subject[panel.origins] == 0][-1])
-
-
-def request_of(panel: Any, origin: int, **changes: Any) -> GlucoseRequest:
-    back = np.arange(origin - panel.grid.context_length + 1, origin + 1)
-    back = back[~np.isnan(panel.values[back])]
-    epoch = datetime.datetime(1970, 1, 1)
-    times = [epoch + datetime.timedelta(minutes=int(panel.minute[i])) for i in back]
-    values: dict[str, Any] = {
-        "subject_id": panel.subjects[0],
-        "asked_at": times[-1] + datetime.timedelta(minutes=4),
-        "readings": [
-            {"timestamp": t, "glucose_mg_dl": float(panel.values[i])} for t, i in zip(times, back, strict=True)
-        ],
-    }
-    return GlucoseRequest(**{**values, **changes})
 
 
 def test_the_service_answers_what_evaluation_scored(

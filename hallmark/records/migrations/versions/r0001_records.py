@@ -108,8 +108,8 @@ def upgrade() -> None:
 def _secure_postgresql() -> None:
     """Let a token see the rows of its own subject, of the subjects it lists, and those that it asked for itself.
 
-    `hallmark_service` is the role that writes for everybody. `app_metadata` of a Supabase token is set by the server,
-    not by its user.
+    `hallmark_service` writes rows of every owner. `app_metadata` of a Supabase token is set by the server, not by the
+    user.
     """
     op.execute("create schema if not exists hallmark")
     op.execute(
@@ -143,7 +143,7 @@ def _secure_postgresql() -> None:
     )
     for table in SHARED:
         op.execute(f"grant select on {table} to authenticated")
-        op.execute(f"create policy everybody_reads on {table} for select to authenticated using (true)")
+        op.execute(f"create policy tokens_read on {table} for select to authenticated using (true)")
     op.execute(
         "create or replace function hallmark.refuse() returns trigger language plpgsql set search_path = '' as $$ "
         "begin raise exception 'the audit log only grows'; end $$"
