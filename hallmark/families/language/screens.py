@@ -1,4 +1,4 @@
-"""Filters of harmful generated text: a word list, and the interface for other filters."""
+"""Filters of harmful generated text: a word list, the wording guard, and the interface for other filters."""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Annotated, Protocol, runtime_checkable
 from pydantic import Field
 
 from hallmark.build import configuration
+from hallmark.wording import clinical_statements
 
 
 @runtime_checkable
@@ -41,6 +42,15 @@ class WordList:
     def harms(self, text: str) -> Sequence[str]:
         """Return the names of the harms whose words occur in a text."""
         return [kind for kind, pattern in self._patterns.items() if pattern.search(text)]
+
+
+@configuration
+class ClinicalWording:
+    """Filter of diagnoses, advice on dosing and triage; see hallmark/wording.py."""
+
+    def harms(self, text: str) -> Sequence[str]:
+        """Return which of the three a text gives."""
+        return clinical_statements(text)
 
 
 def harms(screens: Sequence[Screen], text: str) -> list[str]:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from hallmark.wording import clinical_statements
+
 Disclaimer = Literal["Written by a machine that knows words, not facts: nothing in it is to be taken for true."]
 DISCLAIMER: Disclaimer = get_args(Disclaimer)[0]
 
@@ -49,6 +51,6 @@ class TextResponse(BaseModel):
             or generated == bool(self.reason)
         ):
             raise PydanticCustomError("hallmark_answer", "status, text, finish and reason must agree")
-        if generated and self.harms:
+        if generated and (self.harms or clinical_statements(self.text or "")):
             raise PydanticCustomError("hallmark_answer", "a text with harm in it must be withheld")
         return self

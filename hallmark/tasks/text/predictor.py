@@ -9,8 +9,9 @@ import torch
 
 from hallmark.families.language.adaptation import LanguageModel
 from hallmark.families.language.cleaning import normalise_line, rejection_reason, tidy
-from hallmark.families.language.screens import Screen, harms
+from hallmark.families.language.screens import ClinicalWording, Screen, harms
 from hallmark.tasks.text.messages import DISCLAIMER, LONGEST, TextRequest, TextResponse
+from hallmark.wording import complete_sentences
 
 RUNNING = 40  # words; a prompt of this length or more must contain a common English word
 
@@ -21,7 +22,7 @@ class TextPredictor:
 
     Attributes:
         model: the language model.
-        screens: checks of the generated text for harm.
+        screens: checks of the generated text for harm, beside the wording guard, which every text passes.
         version: version of the model.
         digest: sha256 of the hallmark.
     """
@@ -36,9 +37,9 @@ class TextPredictor:
         return [self._answer(request) for request in requests]
 
     def stream(self, request: TextRequest) -> Generator[str, None, TextResponse]:
-        """Yield the text of `predict` word by word while it is generated, nothing where `predict` abstains.
+        """Yield the text of `predict` sentence by sentence while it is generated, nothing where `predict` abstains.
 
-        A word is yielded only after the text up to its end has passed the screens; otherwise the stream ends.
+        A sentence is yielded only after the text up to its end has passed the screens; otherwise the stream ends.
 
         Returns:
             The response that `predict` gives.
@@ -50,20 +51,23 @@ class TextPredictor:
         for token in self._tokens(request):
             tokens.append(token)
             text = self.model.text.text(tokens)
-            complete_words = text[: max(text.rfind(" "), text.rfind("\n")) + 1]  # the last word may still grow
-            if len(complete_words) > len(sent) and not withheld:
-                if withheld := bool(harms(self.screens, complete_words)):
+            complete = complete_sentences(text)
+            if len(complete) > len(sent) and not withheld:
+                if withheld := bool(self._harms(complete)):
                     continue
-                yield complete_words[len(sent) :]
-                sent = complete_words
+                yield complete[len(sent) :]
+                sent = complete
         text = self.model.text.text(tokens)
-        if len(text) > len(sent) and not withheld and not harms(self.screens, text):
+        if len(text) > len(sent) and not withheld and not self._harms(text):
             yield text[len(sent) :]
         return self._respond(request, tokens, "")
 
     def continuation(self, request: TextRequest) -> str:
         """Generate a text without screening it: for evaluation."""
         return self.model.text.text(list(self._tokens(request)))
+
+    def _harms(self, text: str) -> list[str]:
+        return harms((*self.screens, ClinicalWording()), text)
 
     def _unreadable(self, request: TextRequest) -> str:
         reason = rejection_reason(normalise_line(request.prompt), LONGEST, RUNNING)
@@ -93,7 +97,7 @@ class TextPredictor:
     def _respond(self, request: TextRequest, tokens: list[int], reason: str) -> TextResponse:
         """Make the response of generated tokens, or of a reason why there are none."""
         text = self.model.text.text(tokens)
-        harm_kinds = harms(self.screens, text)
+        harm_kinds = self._harms(text)
         if harm_kinds:
             reason = "what was made is withheld: another seed may give something better"
         finish: Literal["end", "length"] = "length" if len(tokens) == request.max_tokens else "end"

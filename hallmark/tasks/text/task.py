@@ -48,7 +48,8 @@ class TextTask:
             "Not for stating facts, giving advice or writing in another person's name.",
             "The model of the default is small and made here: it knows the texts that it was given and no others.",
             "It may copy what it has learned from: the report gives the longest piece beside that of human texts.",
-            "The screens are word lists: they know no context.",
+            "The screens are word lists: they know no context. The wording guard, which withholds what it takes for a "
+            "diagnosis, dosing or triage, misses some.",
         )
 
     def clean(self, raw: Raw) -> Clean:

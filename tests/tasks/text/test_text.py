@@ -45,7 +45,7 @@ def test_what_is_streamed_is_what_is_answered(task: Any, predictor: Any, seed: i
     request = task.request_type()(prompt=PROMPT, max_tokens=60, seed=seed)
     pieces = list(predictor.stream(request))
     assert "".join(pieces) == predictor.predict([request])[0].text
-    assert len(pieces) > 3
+    assert len(pieces) > 1  # sentence by sentence
 
 
 def test_keys_and_values_kept_change_nothing(predictor: Any) -> None:
