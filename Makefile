@@ -15,7 +15,7 @@ TORCH := torch==2.13.0
 PYTHON ?= python3.11
 PORT ?= 3000
 
-.PHONY: help setup repro experiments summary test check params lock tune serve dashboard promote clean
+.PHONY: help setup repro experiments summary test check params lock tune serve container dashboard promote clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,9 @@ tune: $(VENV)/.ready  ## search conf/tune on valid: make tune NAME=best; a kille
 
 serve: $(VENV)/.ready  ## serve the last bundle on loopback: make serve PORT=3000, or TASK=cv for the last one of a task
 	@$(if $(TASK),HALLMARK_BUNDLE=bundles/$(TASK)) python -m bentos.serve --port "$(PORT)"
+
+container: $(VENV)/.ready  ## build the image of the service; BASE=python:3.11-slim DEVICE=cpu
+	@python -m bentos.container $(if $(BASE),--base $(BASE)) $(if $(DEVICE),--device $(DEVICE))
 
 dashboard: $(VENV)/.ready  ## ZenML's dashboard with the runs of make repro, on loopback
 	@python -m runtime.dashboard

@@ -25,7 +25,8 @@ INSIDE = "hallmark-bundle"
 # What a worker imports; the versions come from the lock. BentoML adds its own pin.
 NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "pandas", "pyarrow", "scikit-learn",
          "pydantic", "fastapi", "pyyaml", "pydantic-settings", "prometheus-client", "pyjwt", "cryptography", "limits",
-         "sqlalchemy", "alembic", "psycopg", "psycopg-binary")  # fmt: skip
+         "sqlalchemy", "alembic", "psycopg", "psycopg-binary", "uvicorn", "httptools",
+         "model-signing", "pyopenssl")  # fmt: skip
 _BUILD = """
 import json, sys
 import bentoml

@@ -1,0 +1,209 @@
+"""python -m bentos.container: build the image of a service from its Bento and the distributions of this environment.
+
+The image has four layers: the base, the distributions, the code, the weights. New weights change the last one alone.
+The distributions are copied as they are installed here, where the tests have run with them: building asks no index, and
+the image holds neither a compiler nor pip. It serves as an unprivileged user and writes below /records and /tmp only.
+"""
+
+import argparse
+import compileall
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from py_compile import PycInvalidationMode
+from typing import Literal
+
+from bentos.build import INSIDE, NEEDS, ROOT, build_bento
+from hallmark.errors import BundleError, ConfigError, HallmarkError
+from hallmark.prove.bundle import open_accepted
+from hallmark.prove.signature import signature_of
+
+Device = Literal["cpu", "gpu"]
+CONTAINERFILE = Path(__file__).parent / "Containerfile"
+BASE = "python:3.11-slim"
+ENGINES = ("docker", "podman", "buildah")
+BUILD_TOOLS = {"setuptools", "pip", "wheel", "ninja", "cmake"}
+UNUSED = ("../*", "*.pyc", "*.pyi", "*.a", "*.h", "*.hpp", "*.cuh", "*.pxd", "*.pyx", "*/tests/*", "torch/test/*",
+          "torch/include/*", "torch/share/*", "torch/bin/protoc*", "torch/bin/test_*", "pyarrow/include/*")  # fmt: skip
+"""Files of distributions that a service never reads: headers, tests, static libraries, commands."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an image is built from.
+
+    Attributes:
+        directory: with a directory per layer, and the Containerfile.
+        tag: of the image.
+        layers: bytes of each layer but the base's, in order.
+    """
+
+    directory: Path
+    tag: str
+    layers: dict[str, int]
+
+
+def main() -> None:
+    """Build an image and print its layers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=Path("bundle"))
+    parser.add_argument("--lock", type=Path, default=Path("requirements.lock"))
+    parser.add_argument("--base", default=BASE, help=f"an image with Python 3.11 (default {BASE})")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="must be that of the torch in here")
+    parser.add_argument("--engine", choices=ENGINES, help="default: the first that is installed")
+    options = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory(prefix="hallmark-image-") as scratch:
+            context = stage(options.bundle, options.lock, Path(scratch), options.device)
+            image = build(context, options.base, options.engine or installed_engine())
+    except HallmarkError as error:
+        sys.exit(f"error: {error}")
+    for layer, size in context.layers.items():
+        print(f"{layer:14} {size / 1e6:8.1f} MB")
+    print(f"{image}, on {options.base}: run it with a volume at /records and HALLMARK_AUTH__… (docs/service.md)")
+
+
+def stage(bundle: Path, lock: Path, out: Path, device: Device, home: Path = ROOT / ".bentoml") -> Context:
+    """Write the context of an image: a directory per layer.
+
+    Args:
+        bundle: that it serves; no gate may have refused it.
+        lock: lock file of the distributions.
+        out: an empty directory.
+        device: that the torch of this environment was built for.
+        home: directory of the BentoML store.
+
+    Raises:
+        BundleError: the bundle is corrupt or was refused.
+        ConfigError: this environment has distributions for another device, or lacks one.
+    """
+    hallmark, _ = open_accepted(bundle)
+    tag, _ = build_bento(bundle, lock, home)
+    source = home / "bentos" / tag.replace(":", "/") / "src"
+    check_device(device)
+    distributions = {d.name.lower(): d for d in required((*NEEDS, *hallmark.requirements, "bentoml"))}
+    for name, distribution in distributions.items():
+        if name not in BUILD_TOOLS:
+            copy_distribution(distribution, out / "distributions")
+    left_out = shutil.ignore_patterns(INSIDE, f"{INSIDE}.sig", "__pycache__")
+    shutil.copytree(source, out / "code", ignore=left_out)
+    shutil.copytree(source / INSIDE, out / "weights" / INSIDE)
+    if (signature := signature_of(source / INSIDE)).is_file():
+        shutil.copyfile(signature, signature_of(out / "weights" / INSIDE))
+    for layer in ("distributions", "code"):  # the root of the image is read-only
+        mode = PycInvalidationMode.UNCHECKED_HASH
+        compileall.compile_dir(out / layer, quiet=2, stripdir=str(out), invalidation_mode=mode, workers=2)
+    for path in out.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    shutil.copyfile(CONTAINERFILE, out / "Containerfile")
+    sizes = {layer: _size(out / layer) for layer in ("distributions", "code", "weights")}
+    return Context(out, f"{tag}{'-gpu' if device == 'gpu' else ''}", sizes)
+
+
+def check_device(device: Device) -> None:
+    """Check that the torch of this environment was built for a device.
+
+    Raises:
+        ConfigError: it was built for the other one.
+    """
+    import torch
+
+    cuda = torch.version.cuda
+    if device == "cpu" and cuda is not None:
+        raise ConfigError(f"--device cpu: torch here is for CUDA {cuda}: install one for CPUs, or choose --device gpu")
+    if device == "gpu" and cuda is None:
+        raise ConfigError("--device gpu: torch here is for CPUs: install one for CUDA, or choose --device cpu")
+
+
+def required(names: Sequence[str]) -> Iterator[importlib.metadata.Distribution]:
+    """Yield distributions and all that they require, as they are installed here.
+
+    Raises:
+        ConfigError: one is not installed.
+    """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in names]
+    seen, found = set[tuple[str, tuple[str, ...]]](), set[str]()
+    while waiting:
+        name, extras = waiting.pop()
+        if (canonicalize_name(name), extras) in seen:
+            continue
+        seen.add((canonicalize_name(name), extras))
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise ConfigError(f"{name} is not installed: run `make setup`") from None
+        if canonicalize_name(name) not in found:
+            found.add(canonicalize_name(name))
+            yield distribution
+        for text in distribution.requires or ():
+            needed = Requirement(text)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in (*extras, "")):
+                waiting.append((needed.name, tuple(sorted(needed.extras))))
+
+
+def copy_distribution(distribution: importlib.metadata.Distribution, out: Path) -> None:
+    """Copy the files of a distribution that a service may read."""
+    for file in distribution.files or ():
+        name = file.as_posix()
+        if any(fnmatch(name, pattern) for pattern in UNUSED):
+            continue
+        source, target = Path(str(distribution.locate_file(file))), out / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def installed_engine() -> str:
+    """Return the first engine that is installed and answers.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for engine in ENGINES:
+        if shutil.which(engine) and not subprocess.run([engine, "info"], capture_output=True, check=False).returncode:
+            return engine
+    raise ConfigError(f"no engine for images is installed, or none runs: install one of {', '.join(ENGINES)}")
+
+
+def build(context: Context, base: str, engine: str) -> str:
+    """Build the image; returns its name. Files have the time 0, so that equal layers are equal bytes.
+
+    Raises:
+        BundleError: the engine failed; holds its last lines.
+    """
+    image = f"localhost/{context.tag}" if engine != "docker" else context.tag
+    command = [engine, "build", "--build-arg", f"BASE={base}", "--tag", image, "--file", "Containerfile"]
+    if engine != "docker":
+        command += ["--layers", "--timestamp", "0"]
+    child = subprocess.run([*command, "."], cwd=context.directory, capture_output=True, text=True, check=False)
+    if child.returncode:
+        raise BundleError(f"{engine} could not build {image}: {' / '.join(child.stderr.strip().splitlines()[-3:])}")
+    return image
+
+
+def layers_of(image: str, engine: str) -> list[str]:
+    """Return the digests of an image's layers, the base's first."""
+    kind = ["--type", "image"] if engine != "docker" else []
+    shown = subprocess.run([engine, "inspect", *kind, image], capture_output=True, text=True, check=True)
+    found = json.loads(shown.stdout)
+    described = found[0] if isinstance(found, list) else found
+    root = described.get("RootFS") or described["OCIv1"]["rootfs"]
+    return list(root.get("Layers") or root["diff_ids"])
+
+
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    main()
