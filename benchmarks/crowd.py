@@ -93,7 +93,7 @@ def read_example(task: str) -> dict[str, Any]:
 
 
 def _changed(history: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
-    kept = {"first_row", "first_day", "days"}
+    kept = {"first_row", "first_day", "days", "known", "since"}
     return {
         name: array
         if name in kept

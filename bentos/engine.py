@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hallmark.contracts import AnyPredictor
-from hallmark.errors import BundleError, HallmarkError
+from hallmark.errors import BundleError, ConfigError, HallmarkError
 from hallmark.evidence import Evidence, answers_with_evidence
 from hallmark.model import Model, explain
-from hallmark.prove.bundle import MANIFEST, Hallmark
+from hallmark.prove.bundle import MANIFEST, Hallmark, damage
 from hallmark.prove.signature import signature_of, verify
 
 log = logging.getLogger("bentoml.hallmark")
@@ -64,29 +64,32 @@ class Served:
 
     def open_again(self) -> AnyPredictor:
         """Open the bundle's files anew: a predictor that shares no memory with the one that answers."""
-        model = self.model
-        return model.learner.open(model.task, model.directory, model.version, model.digest)
+        return self.model.open_again()
 
     def try_out(self) -> None:
         """Answer the example.
 
         Raises:
             BundleError: there was no answer.
+            ConfigError: the model cannot answer on the configured device.
         """
         if self.example is None:
             return
         try:
             [_] = self.answer([self.example])
+        except ConfigError:
+            raise
         except Exception as error:
             raise BundleError(f"{self.model.directory} cannot answer its example ({type(error).__name__})") from error
 
 
-def load(directory: Path, public_key: Path | None = None) -> Served:
+def load(directory: Path, public_key: Path | None = None, device: str = "cpu") -> Served:
     """Open a bundle and try it.
 
     Raises:
-        BundleError: a file is missing, changed or unknown, a gate refused it, it is not signed by the owner of the key
-            that is given, or it cannot answer.
+        BundleError: a file that the model cannot do without is missing or changed, one is unknown, a gate refused it,
+            it is not signed by the owner of the key that is given, or it cannot answer.
+        ConfigError: the model cannot answer on the device.
     """
     from hallmark.learn.trainer import quiet, seed_everything
 
@@ -94,7 +97,10 @@ def load(directory: Path, public_key: Path | None = None) -> Served:
     seed_everything(0, 1)
     if public_key is not None:
         verify(directory, public_key)
-    model = Model(directory)
+    model = Model(directory, degraded=True, device=device)
+    if model.damaged:
+        count = len(model.damaged)
+        log.error("%d files of %s are missing or changed: run `hallmark verify %s`", count, directory, directory)
     served = Served(model, read_example(model))
     served.try_out()
     return served
@@ -126,11 +132,12 @@ class Engine:
     Args:
         directory: of the bundle; another one in the same place replaces the model.
         public_key: of the owner who must have signed it; None asks for no signature.
+        device: on which it computes.
     """
 
-    def __init__(self, directory: Path, public_key: Path | None = None) -> None:
-        self.directory, self.public_key = directory, public_key
-        self.served = load(directory, public_key)
+    def __init__(self, directory: Path, public_key: Path | None = None, device: str = "cpu") -> None:
+        self.directory, self.public_key, self.device = directory, public_key, device
+        self.served = load(directory, public_key, device)
         self._refused = ""
 
     def answer(self, requests: Sequence[Any]) -> Sequence[Answer]:
@@ -139,10 +146,10 @@ class Engine:
         return [Answer(response, evidence, served) for response, evidence in served.answer(requests)]
 
     def reload(self) -> bool:
-        """Take the bundle that is now in the directory, if it is another one; returns whether it was taken.
+        """Take the bundle that is now in the directory, if it is another one or was mended; tells whether it was taken.
 
-        A bundle that cannot be opened, or has other types of request and response, is not taken: the model that
-        answers stays, and the reason is logged once.
+        A bundle that cannot be opened, is damaged, or has other types of request and response, is not taken: the model
+        that answers stays, and the reason is logged once.
         """
         manifest = self.directory / MANIFEST
         signature = signature_of(self.directory)
@@ -151,10 +158,12 @@ class Engine:
             signed = hashlib.sha256(signature.read_bytes()).hexdigest() if signature.is_file() else ""
         except OSError:
             return False  # it is being replaced
-        if digest == self.served.digest or digest + signed == self._refused:
+        if (digest == self.served.digest and not self._mended()) or digest + signed == self._refused:
             return False
         try:
-            served = load(self.directory, self.public_key)
+            served = load(self.directory, self.public_key, self.device)
+            if served.model.damaged and digest != self.served.digest:
+                raise BundleError(f"{len(served.model.damaged)} files of {self.directory} are missing or changed")
             if served.hallmark.schema != self.served.hallmark.schema:
                 raise BundleError(f"{self.directory} has other types of request and response: restart the service")
         except HallmarkError as error:
@@ -164,3 +173,8 @@ class Engine:
         self.served = served
         log.info("now serving %s %s", served.hallmark.task, served.hallmark.version)
         return True
+
+    def _mended(self) -> bool:
+        """Tell whether a damaged file of the bundle that answers is whole again."""
+        model = self.served.model
+        return bool(model.damaged) and len(damage(self.directory, model.hallmark.files)) < len(model.damaged)

@@ -43,7 +43,7 @@ def make_state(settings: Settings) -> State:
     """
     identity, rates, metrics = Identity(settings.auth), Rates(settings.rate), Metrics()
     database = Database(settings.records.url.get_secret_value())
-    engine = Engine(settings.served, settings.public_key)
+    engine = Engine(settings.served, settings.public_key, settings.device)
     hallmark, task = engine.served.hallmark, engine.served.model.task
     resource = {"service.name": f"hallmark-{hallmark.task}", "service.version": hallmark.version}
     traces = make_traces(settings.traces, resource)
@@ -53,7 +53,7 @@ def make_state(settings: Settings) -> State:
         now = time.time_ns()
         traces.span("batch", now - int(seconds * 1e9), now, {"rows": rows})
 
-    digest, described = machine_entry(describe_machine())
+    digest, described = machine_entry(describe_machine(settings.device))
     records = RecordWriter(database, settings.records.spool)
     records.append([described])
     waiting = settings.jobs

@@ -73,6 +73,33 @@ class OutcomeOut(BaseModel):
     recorded_at: datetime
 
 
+class PastOut(BaseModel):
+    """Readings of a subject's past that an answer rests on."""
+
+    readings: Annotated[list[str], Field(description="times of those that the statistics are computed from")]
+    fitted_from: Annotated[str | None, Field(description="first day that the linear adapter was fitted on; null: none")]
+    fitted_to: Annotated[str | None, Field(description="the last such day")]
+
+
+class InfluenceOut(BaseModel):
+    """How much an answer changes without one observation."""
+
+    id: Annotated[str, Field(description="of the observation; `past` stands for the subject's past as a whole")]
+    change: Annotated[float | None, Field(description="largest change of a figure; null: no answer without it")]
+
+
+class ProvenanceOut(BaseModel):
+    """What an answer rests on."""
+
+    prediction_id: PredictionId
+    hallmark_sha256: Sha256
+    training_data: Annotated[dict[str, str], Field(description="sha256 of the tables that the model was trained on")]
+    request: Annotated[list[str], Field(description="observations of the request: times, or places in it")]
+    past: PastOut
+    unit: Annotated[str, Field(description="of the influences; empty if this task measures none")]
+    most_influential: list[InfluenceOut]
+
+
 class ModelOut(BaseModel):
     """The model that answers: its manifest without the list of files, and its card."""
 

@@ -35,6 +35,9 @@ class Metrics:
         self.records_pending = Gauge(
             "hallmark_records_pending", "records that are not in the database yet", registry=registry
         )
+        self.damaged_files = Gauge(
+            "hallmark_damaged_files", "files of the bundle that are missing or changed", registry=registry
+        )
         self.replays = Counter("hallmark_replays", "answers that were computed again", registry=registry)
         self.replay_mismatches = Counter(
             "hallmark_replay_mismatches", "answers that were computed again and differed", registry=registry

@@ -162,6 +162,7 @@ class Settings(BaseSettings):
     Attributes:
         bundle: directory of the served bundle; the bundle inside a Bento has precedence.
         public_key: PEM file; a bundle that its owner has not signed is not served.
+        device: on which the model computes; `cuda` for tasks with a network.
         predict_timeout_s: seconds after which a request is no longer answered, waiting included.
         read_timeout_s: seconds within which a whole request must arrive.
         max_body_bytes: largest body of a request.
@@ -175,6 +176,7 @@ class Settings(BaseSettings):
     )
     bundle: Path = Path("bundle")
     public_key: Path | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
     predict_timeout_s: Seconds = 30.0
     read_timeout_s: Seconds = 10.0
     max_body_bytes: Count = 4_000_000

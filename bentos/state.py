@@ -92,6 +92,8 @@ class State:
         found = []
         if self.settings.public_key is None:
             found.append("no signature is asked for: set HALLMARK_PUBLIC_KEY")
+        if damaged := len(self.engine.served.model.damaged):
+            found.append(f"{damaged} files of the bundle are missing or changed: `hallmark verify` names the first")
         if not self.identity.configured:
             found.append("every call is refused: set HALLMARK_AUTH__KEYS_FILE or HALLMARK_AUTH__JWT__…")
         if self.records.failures:

@@ -20,6 +20,8 @@ REFRESH_STATE = Path("models/current/refresh_state")
 EVALUATION = Path("reports/evaluation")
 REFRESHED = Path("refreshed")
 RECORDS = "sqlite:///.records/records.sqlite"
+Records = Annotated[str, typer.Option(envvar="HALLMARK_RECORDS__URL", help="the database")]
+Bundles = Annotated[list[Path] | None, typer.Option("--bundle", help="where the bundle lies; may be repeated")]
 
 
 @app.command()
@@ -160,14 +162,13 @@ def predict_batch(
 def replay(
     prediction: Annotated[str | None, typer.Argument(help="id of a recorded answer")] = None,
     sample: Annotated[int, typer.Option(min=1, help="without an id: so many of the newest answers")] = 100,
-    records: Annotated[str, typer.Option(envvar="HALLMARK_RECORDS__URL", help="the database")] = RECORDS,
-    bundle: Annotated[list[Path] | None, typer.Option(help="where the bundle lies; may be repeated")] = None,
+    records: Records = RECORDS,
+    bundle: Bundles = None,
 ) -> None:
     """Compute recorded answers again from bundle and request; compare answers and weights byte for byte."""
     from hallmark.replaying import replay_answers
 
-    directories = [*(bundle or ()), BUNDLE, REFRESHED / "bundle", *BUNDLES.glob("*"), *Path("champions").glob("*")]
-    results = list(replay_answers(records, prediction, sample, directories))
+    results = list(replay_answers(records, prediction, sample, _directories(bundle)))
     for found in results:
         if not found.equal:
             what = [f"differs in {found.difference}"] if found.difference else []
@@ -178,6 +179,34 @@ def replay(
     typer.echo(f"{equal} of {len(results)} recorded answers are the same, byte for byte")
     if equal < len(results):
         raise typer.Exit(1)
+
+
+@app.command()
+def provenance(
+    prediction: Annotated[str, typer.Argument(help="id of a recorded answer")],
+    top: Annotated[int, typer.Option(min=1, help="so many of the most influential observations")] = 10,
+    records: Records = RECORDS,
+    bundle: Bundles = None,
+) -> None:
+    """Name the observations that a recorded answer rests on, and those that it would change most without."""
+    from hallmark.replaying import trace_answer
+
+    traced, found = trace_answer(records, prediction, _directories(bundle))
+    observed = traced.observations
+    first, last = observed.request[0], observed.request[-1]
+    typer.echo(f"request: {len(observed.request)} observations, {first} to {last}")
+    if observed.fitted:
+        typer.echo(f"past: {len(observed.past)} readings, {observed.past[0]} to {observed.past[-1]}")
+        typer.echo(f"linear adapter: fitted on {observed.fitted[0]} to {observed.fitted[1]}")
+    for influence in found[:top]:
+        change = "no answer without it" if influence.change is None else f"{influence.change:.6g}"
+        typer.echo(f"{influence.id:20} {change}")
+    typer.echo(f"({traced.unit} without it)" if traced.unit else "this task measures no influences")
+
+
+def _directories(named: list[Path] | None) -> list[Path]:
+    """List where the bundle of an answer may lie."""
+    return [*(named or ()), BUNDLE, REFRESHED / "bundle", *BUNDLES.glob("*"), *Path("champions").glob("*")]
 
 
 def main() -> None:

@@ -418,6 +418,26 @@ class Exporting(Protocol[T, K]):
         """Return the raw outputs for rows of test, (B, K), which another form must not change."""
 
 
+@runtime_checkable
+class Placeable(Protocol):
+    """A predictor whose networks may be on another device than the CPU."""
+
+    @property
+    def networks(self) -> Sequence[Any]:
+        """Modules that do the heavy work of an answer; they are placed before the first one."""
+
+
+@runtime_checkable
+class Degrading(Protocol[T]):
+    """A learner whose model answers without some of its files, with fewer abilities."""
+
+    def spares(self, file: str) -> bool:
+        """Tell whether the model answers without a file, named by its path in the model directory."""
+
+    def open_damaged(self, task: T, model: Path, version: str, digest: str, damaged: Sequence[str]) -> AnyPredictor:
+        """Open a model directory of which files that `spares` names are missing or changed; see `Learner.open`."""
+
+
 class Evaluator(Protocol[T, L]):
     """Computes the metrics on test; built from `conf/evaluate/*.yaml`."""
 

@@ -1,4 +1,4 @@
-"""Evidence of an answer: digests of the weights that the forward pass multiplied, measured while it ran.
+"""Evidence of an answer: digests of the weights that the forward pass multiplied, and the observations it rests on.
 
 A response says which model should have answered. Evidence is taken from the memory that was multiplied, so that an
 adapter in the wrong slot, a stale slot or a flipped bit shows up when an answer is compared with the bundle's files.
@@ -27,6 +27,43 @@ class Evidence:
     base_sha256: str
     adapter_sha256: str = ""
     history_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What an answer rests on, by id.
+
+    Attributes:
+        request: those of its request that were used: the time of a reading, or the place in the request.
+        past: readings of the subject's past that its statistics are computed from, by their time on the grid.
+        fitted: first and last day of the past that the subject's linear adapter was fitted on; None if it has none. A
+            reading of these days that is in no complete window, such as one beside a gap, has no influence on it.
+    """
+
+    request: tuple[str, ...]
+    past: tuple[str, ...] = ()
+    fitted: tuple[str, str] | None = None
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """A predictor that names the observations of an answer, and answers without one of them."""
+
+    @property
+    def influence_unit(self) -> str:
+        """What `figures` are, with their unit."""
+
+    def observations(self, request: Any) -> Observations:
+        """Return what the answer to a request rests on."""
+
+    def without(self, request: Any, observation: str | None) -> Any:
+        """Return the request without one of its observations, or without the subject's past (None).
+
+        Returns None if nothing would be left to ask.
+        """
+
+    def figures(self, response: Any) -> Sequence[float]:
+        """Return the figures of an answer whose change measures an influence; none if it has abstained."""
 
 
 @runtime_checkable

@@ -11,9 +11,9 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from hallmark.build import build
-from hallmark.contracts import AnyLearner, AnyPredictor, Task
-from hallmark.errors import BundleError, RequestError
-from hallmark.prove.bundle import CARD, Hallmark, open_accepted
+from hallmark.contracts import AnyLearner, AnyPredictor, Degrading, Placeable, Task
+from hallmark.errors import BundleError, ConfigError, RequestError
+from hallmark.prove.bundle import CARD, Hallmark, check_verdicts, damage, open_accepted, read_hallmark
 
 
 class Model:
@@ -21,9 +21,13 @@ class Model:
 
     Args:
         directory: of the bundle.
+        degraded: open it even if files are missing or changed that the model can do without (`Degrading`): what they
+            hold is then answered by a simpler model, and every such answer says so.
+        device: `cpu`, or `cuda` where the task's predictor can use it (`Placeable`).
 
     Attributes:
         directory: of the bundle.
+        damaged: those files; empty if the bundle is whole.
         hallmark: its manifest: version, provenance, metrics, verdicts.
         digest: sha256 of the manifest, which every answer contains.
 
@@ -36,12 +40,19 @@ class Model:
         >>> model.predict([{"asked_at": …}])           # doctest: +SKIP
     """
 
-    def __init__(self, directory: str | PathLike[str]) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: str | PathLike[str], degraded: bool = False, device: str = "cpu") -> None:
+        self.directory, self.device = Path(directory), device
         self.hallmark: Hallmark
-        self.hallmark, self.digest = open_accepted(self.directory)
+        self.hallmark, self.digest = read_hallmark(self.directory)
+        found = damage(self.directory, self.hallmark.files)
+        check_verdicts(self.directory, self.hallmark)
         self.task: Task = build(self.hallmark.spec["task"], "task")
         self.learner: AnyLearner = build(self.hallmark.spec["learner"], "learner")
+        for file, what in found.items():
+            spared = degraded and isinstance(self.learner, Degrading) and self.learner.spares(file)
+            if not spared or file not in self.hallmark.files:
+                raise BundleError(what)
+        self.damaged = tuple(found)
 
     def __repr__(self) -> str:
         """Show task, version and the digest of the hallmark."""
@@ -60,7 +71,26 @@ class Model:
     @cached_property
     def predictor(self) -> AnyPredictor:
         """The predictor that `predict` calls; the service uses it too."""
-        return self.learner.open(self.task, self.directory, self.version, self.digest)
+        return self.open_again()
+
+    def open_again(self) -> AnyPredictor:
+        """Open the bundle's files anew: a predictor that shares no memory with `predictor`."""
+        opened = (self.task, self.directory, self.version, self.digest)
+        if self.damaged and isinstance(self.learner, Degrading):
+            predictor = self.learner.open_damaged(*opened, self.damaged)
+        else:
+            predictor = self.learner.open(*opened)
+        if self.device != "cpu":
+            self._place(predictor)
+        return predictor
+
+    def _place(self, predictor: AnyPredictor) -> None:
+        from hallmark.learn.placement import place
+
+        if not isinstance(predictor, Placeable):
+            raise ConfigError(f"device={self.device}: the models of {self.hallmark.task} answer on the CPU alone")
+        for network in predictor.networks:
+            place(network, self.device)
 
     def predict(self, requests: Sequence[Any] | pd.DataFrame) -> list[BaseModel]:
         """Answer requests, in order; a request that must not be answered gets an abstention with its reason.

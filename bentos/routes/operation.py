@@ -66,4 +66,5 @@ async def metrics(caller: Caller, service: Service) -> Response:
     require(caller, "metrics")
     service.metrics.queue_rows.set(service.queue.rows)
     service.metrics.records_pending.set(service.records.pending)
+    service.metrics.damaged_files.set(len(service.engine.served.model.damaged))
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,8 +1,10 @@
 """Save and load LoRA adapters: one PEFT directory per subject, or one safetensors file for all.
 
 A packed file is a safetensors file with one row per subject: the subject's factors one after the other in the order
-of the spec, A before B. Its metadata hold the spec, the subjects and the sha256 of every row, so that one flipped bit
-makes the adapter of one subject unusable and no other. Legend of shapes: P subjects, F numbers of one adapter.
+of the layers' names, A before B; in memory a row has the order of its spec. Its metadata hold the spec, the subjects
+and the sha256 of every row, so that one flipped bit makes the adapter of one subject unusable and no other. The digests
+hang in a hash tree (tree.py), whose root is kept elsewhere: whoever trusts the root trusts every row. Legend of shapes:
+P subjects, F numbers of one adapter.
 """
 
 import hashlib
@@ -22,7 +24,8 @@ from safetensors.torch import save_file as save_torch
 from torch import Tensor
 
 from hallmark.adapters.bank import AdapterSpec, Factors
-from hallmark.arrays import Floats
+from hallmark.adapters.tree import HashTree, Proof, check_proof
+from hallmark.arrays import Floats, Integers
 from hallmark.errors import BundleError
 from hallmark.files import read_json, sha256, write_json
 
@@ -144,12 +147,12 @@ class PeftStore:
         return flatten(read_peft(directory, self.spec, self.digests.get(subject_id)), self.spec)
 
 
-def write_packed(rows: Iterator[tuple[str, Floats]], count: int, spec: AdapterSpec, file: Path) -> None:
-    """Write many adapters into one file."""
+def write_packed(rows: Iterator[tuple[str, Floats]], count: int, spec: AdapterSpec, file: Path) -> str:
+    """Write many adapters into one file; returns the root of their hash tree."""
     block = np.empty((count, spec.size), dtype=np.float32)
     subjects = []
     for i, (subject_id, row) in enumerate(rows):
-        block[i] = row
+        block[i] = by_name(row, spec)
         subjects.append(subject_id)
     if len(set(subjects)) != count:
         raise BundleError(f"{count - len(set(subjects))} subjects stand twice or are missing: ids must be unique")
@@ -158,6 +161,7 @@ def write_packed(rows: Iterator[tuple[str, Floats]], count: int, spec: AdapterSp
     file.parent.mkdir(parents=True, exist_ok=True)
     # One entry: safetensors writes several entries in any order, so the bytes would differ between runs.
     save_file({"factors": block}, str(file), {"hallmark": json.dumps(metadata, sort_keys=True)})
+    return HashTree(dict(zip(subjects, digests, strict=True))).root
 
 
 @dataclass(frozen=True)
@@ -167,26 +171,35 @@ class PackedStore:
     Attributes:
         file: written by `write_packed`.
         spec: what the base takes.
+        root: of the hash tree that vouches for every adapter; None trusts the digests in the file itself.
     """
 
     file: Path
     spec: AdapterSpec
+    root: str | None = None
 
     @cached_property
-    def _open(self) -> tuple[Any, dict[str, int], Sequence[str]]:
+    def _open(self) -> tuple[Any, dict[str, int], HashTree]:
         try:
             opened: Any = safe_open(str(self.file), framework="numpy")
             metadata = json.loads(opened.metadata()["hallmark"])
             rows = opened.get_slice("factors")
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise BundleError(f"{self.file} cannot be read ({str(error).splitlines()[0]}): pack it again") from error
+            raise BundleError(
+                f"{self.file.name} cannot be read ({str(error).splitlines()[0]}): pack it again"
+            ) from error
         packed, expected = metadata["spec"], self.spec.plain()
         for key in ("base", "rank", "alpha"):
             if packed[key] != expected[key]:
-                raise BundleError(f"{self.file} was packed for {key} {packed[key]}, this base takes {expected[key]}")
+                raise BundleError(
+                    f"{self.file.name} was packed for {key} {packed[key]}, this base takes {expected[key]}"
+                )
         if packed["shapes"] != expected["shapes"]:
-            raise BundleError(f"{self.file} was packed for other target layers than this base's")
-        return rows, {s: i for i, s in enumerate(metadata["subjects"])}, metadata["sha256"]
+            raise BundleError(f"{self.file.name} was packed for other target layers than this base's")
+        tree = HashTree(dict(zip(metadata["subjects"], metadata["sha256"], strict=True)))
+        if self.root is not None and tree.root != self.root:
+            raise BundleError(f"{self.file.name} holds other adapters than its bundle names (hash tree): pack it again")
+        return rows, {s: i for i, s in enumerate(metadata["subjects"])}, tree
 
     @property
     def subjects(self) -> Sequence[str]:
@@ -194,13 +207,44 @@ class PackedStore:
         return list(self._open[1])
 
     def read(self, subject_id: str) -> Floats:
-        """Read one adapter; see `AdapterStore.read`."""
-        rows, positions, digests = self._open
+        """Read one adapter and prove that it hangs in the tree; see `AdapterStore.read`."""
+        rows, positions, tree = self._open
         position = positions[subject_id]
         row: Floats = rows[position : position + 1][0]
-        if row_digest(row) != digests[position]:
-            raise BundleError("adapter was changed after it was packed (sha256)")
-        return row
+        check_proof(self.root or tree.root, subject_id, row_digest(row), tree.prove(subject_id))
+        if self._places is None:
+            return row
+        ordered = np.empty_like(row)
+        ordered[self._places] = row
+        return ordered
+
+    @cached_property
+    def _places(self) -> Integers | None:
+        return _places_by_name(self.spec)
+
+    def prove(self, subject_id: str) -> Proof:
+        """Return what shows to whoever knows the root that an adapter is in the file."""
+        return self._open[2].prove(subject_id)
+
+
+def by_name(row: Floats, spec: AdapterSpec) -> Floats:
+    """Return a row with the layers in the order of their names, (F,)."""
+    places = _places_by_name(spec)
+    return row if places is None else np.ascontiguousarray(row[places])
+
+
+def _places_by_name(spec: AdapterSpec) -> Integers | None:
+    """Return where in a row of the spec's order each number of a row by name is, (F,); None if the order is the same.
+
+    A spec that was read from a file has its layers by name, one of a model in the order of its modules.
+    """
+    names = list(spec.shapes)
+    if names == sorted(names):
+        return None
+    sizes = [spec.rank * (outputs + inputs) for outputs, inputs in spec.shapes.values()]
+    starts = dict(zip(names, np.cumsum([0, *sizes[:-1]]), strict=True))
+    length = dict(zip(names, sizes, strict=True))
+    return np.concatenate([np.arange(starts[name], starts[name] + length[name]) for name in sorted(names)])
 
 
 def row_digest(row: Floats) -> str:

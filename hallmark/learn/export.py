@@ -122,9 +122,20 @@ class Exported(nn.Module):
                 )
             except Exception as error:  # errors of the runtime have no common base class
                 raise ValueError(str(error)) from error
+        self.has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         self.outputs = [output.name.removeprefix(OUTPUT) for output in self.session.get_outputs()]
         self.inputs = [model_input.name for model_input in self.session.get_inputs()]
         self.width = self.session.get_outputs()[0].shape[-1]
+
+    def use_cuda(self) -> None:
+        """Run on a CUDA device from now on.
+
+        Raises:
+            ConfigError: this onnxruntime has no provider for it.
+        """
+        if not self.has_cuda:
+            raise ConfigError("device=cuda: onnxruntime here has no provider for CUDA: install onnxruntime-gpu")
+        self.session.set_providers(["CUDAExecutionProvider", "CPUExecutionProvider"])
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Run the network; returns its outputs by name. Inputs that the network does not have are ignored."""

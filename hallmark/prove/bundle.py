@@ -203,19 +203,34 @@ def open_bundle(directory: Path) -> tuple[Hallmark, str]:
         BundleError: names the first file that is missing, changed or unknown, and the remedy.
     """
     hallmark, digest = read_hallmark(directory)
-    actual = tree_digests(directory, everything=True)
-    actual.pop(MANIFEST)
-    for name, expected in sorted(hallmark.files.items()):
+    if found := damage(directory, hallmark.files):
+        raise BundleError(next(iter(found.values())))
+    return hallmark, digest
+
+
+def damage(directory: Path, expected: Mapping[str, str]) -> dict[str, str]:
+    """Find the files of a bundle that are not as its hallmark says.
+
+    Args:
+        directory: of the bundle.
+        expected: sha256 of its files, `Hallmark.files`.
+
+    Returns:
+        Each file that is missing, changed or unknown, with what is wrong and the remedy; empty if all are right.
+    """
+    actual, found = tree_digests(directory, everything=True), {}
+    actual.pop(MANIFEST, None)
+    for name, digest in sorted(expected.items()):
         if name not in actual:
-            raise BundleError(f"{directory / name} is missing from the bundle: {RESTORE}")
-        if actual[name] != expected:
-            raise BundleError(
-                f"{directory / name} has sha256 {actual[name][:12]}…, its hallmark says {expected[:12]}…: "
+            found[name] = f"{directory / name} is missing from the bundle: {RESTORE}"
+        elif actual[name] != digest:
+            found[name] = (
+                f"{directory / name} has sha256 {actual[name][:12]}…, its hallmark says {digest[:12]}…: "
                 f"the file is corrupt, {RESTORE}"
             )
-    if unknown := sorted(set(actual) - set(hallmark.files)):
-        raise BundleError(f"{directory / unknown[0]} is not in the hallmark: remove it")
-    return hallmark, digest
+    for name in sorted(set(actual) - set(expected)):
+        found[name] = f"{directory / name} is not in the hallmark: remove it"
+    return found
 
 
 def open_accepted(directory: Path) -> tuple[Hallmark, str]:
@@ -225,8 +240,17 @@ def open_accepted(directory: Path) -> tuple[Hallmark, str]:
         BundleError: as in `open_bundle`, or a gate failed.
     """
     hallmark, digest = open_bundle(directory)
+    check_verdicts(directory, hallmark)
+    return hallmark, digest
+
+
+def check_verdicts(directory: Path, hallmark: Hallmark) -> None:
+    """Check that no gate refused a bundle.
+
+    Raises:
+        BundleError: names the gate and its reason.
+    """
     if refused := [verdict for verdict in hallmark.verdicts if verdict["status"] == "failed"]:
         raise BundleError(
             f"{directory} was refused by gate {refused[0]['gate']!r} ({refused[0]['reason']}): it may not answer"
         )
-    return hallmark, digest

@@ -8,11 +8,12 @@ from hallmark import kernels
 from hallmark.files import canonical_json
 
 
-def describe_machine() -> dict[str, Any]:
-    """Describe what determines the bytes of results: torch build, kernels, Python."""
+def describe_machine(device: str = "cpu") -> dict[str, Any]:
+    """Describe what determines the bytes of results: torch build, kernels, Python, and a GPU if one computes them."""
     import torch
 
-    return {
+    of_gpu = {} if device == "cpu" else {"device": torch.cuda.get_device_name(device)}
+    return of_gpu | {
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "kernels": kernels.describe(),

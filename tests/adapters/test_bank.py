@@ -367,6 +367,16 @@ def test_a_packed_file_gives_every_row_and_one_flipped_bit_costs_one_person(tmp_
         store.read("p4")
 
 
+def test_a_packed_file_is_read_right_by_a_spec_with_its_layers_in_another_order(tmp_path: Path) -> None:
+    _, spec = small()
+    backwards = replace(spec, shapes=dict(reversed(spec.shapes.items())))
+    factors = unflatten(drawn(spec, 1)[0], spec)
+    for writer, reader in ((spec, backwards), (backwards, spec)):
+        file = tmp_path / "adapters.safetensors"
+        root = write_packed(iter([("a", flatten(factors, writer))]), 1, writer, file)
+        np.testing.assert_array_equal(PackedStore(file, reader, root).read("a"), flatten(factors, reader))
+
+
 def test_a_packed_file_of_another_base_or_twice_the_same_person_is_refused(tmp_path: Path) -> None:
     _, spec = small()
     file = tmp_path / "adapters.safetensors"

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from bentos.engine import Engine
 from hallmark.prove.bundle import open_bundle
 from hallmark.records import reader
 from hallmark.records.database import Database
@@ -249,6 +251,51 @@ def test_an_adapter_that_is_corrupted_on_disk_costs_its_subject_the_adapter_and_
         assert "sha256" in rows[0]["answer"]["fallback"]
         assert rows[0]["evidence"]["adapter_sha256"] == ""
         assert all(row["answer"]["fallback"] == "" for row in rows[1:])
+
+
+def test_files_that_are_corrupt_before_the_start_cost_what_they_hold_and_a_mended_one_is_taken_again(
+    bundle: Path, questions: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    served = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    history = served / "subjects" / questions[0]["subject_id"] / "history.safetensors"
+    network = served / "base" / "model.safetensors"
+    whole = network.read_bytes()
+    for file in (history, network):
+        file.write_bytes(file.read_bytes()[:-9] + b"corrupted")
+    with running(served, tmp_path / "home", {}, reload_s=0.1) as server:
+        ready = server.call("GET", "/readyz", None)
+        assert ready.status_code == 200
+        assert any(
+            warning.startswith("2 files of the bundle are missing or changed") for warning in ready.json()["warnings"]
+        )
+        assert "hallmark_damaged_files 2.0" in server.call("GET", "/metrics").text
+        rows = server.predict({"rows": questions}).json()["rows"]
+        assert {row["answer"]["served_by"] for row in rows} == {"baseline"}
+        network.write_bytes(whole)
+        deadline = time.monotonic() + 30
+        while server.state.engine.served.model.damaged != (f"subjects/{history.parent.name}/history.safetensors",):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        rows = server.predict({"rows": questions}).json()["rows"]
+        assert rows[0]["answer"]["served_by"] == "base"
+        assert "sha256" in rows[0]["answer"]["fallback"]
+        assert all(row["answer"]["fallback"] == "" for row in rows[1:])
+
+
+def test_with_a_public_key_a_damaged_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
+    from hallmark.errors import BundleError
+    from hallmark.prove.signature import sign
+
+    served = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    for command in (
+        ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "private.pem"],
+        ["ec", "-in", "private.pem", "-pubout", "-out", "public.pem"],
+    ):
+        subprocess.run(["openssl", *command], cwd=tmp_path, check=True, capture_output=True)
+    sign(served, tmp_path / "private.pem")
+    next(served.glob("subjects/*/history.safetensors")).write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"is not what the owner of public\.pem has signed"):
+        Engine(served, tmp_path / "public.pem")
 
 
 def test_no_input_is_in_anything_that_was_written_but_the_records(

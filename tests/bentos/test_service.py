@@ -270,7 +270,7 @@ def test_a_taken_port_is_one_line(service: Service, bundle: Path) -> None:
 
 def test_a_corrupt_bundle_is_not_served(bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
-    (copy / "base" / "model.safetensors").write_bytes(b"x")
+    (copy / "base" / "ridge.safetensors").write_bytes(b"x")
     with pytest.raises(BundleError, match="the file is corrupt"):
         create_app(Settings(bundle=copy))
 

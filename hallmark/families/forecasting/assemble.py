@@ -4,8 +4,10 @@ Training gathers contexts from a panel, serving from a request; both call `Assem
 Legend of shapes: B windows, C context, F inputs, H horizons.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -82,6 +84,11 @@ class Assembler:
             "adapted": known.copy(),
             "maturity": maturity,
         }
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the population ridge as it is in memory."""
+        return hashlib.sha256(self.weights.tobytes() + self.intercept.tobytes()).hexdigest()
 
     @property
     def personal_size(self) -> int:

@@ -25,6 +25,8 @@ from hallmark.families.forecasting.network import BackboneConfig, Forecaster, Sh
 from hallmark.files import as_bundle_error, read_json, sha256, write_json
 from hallmark.learn.export import NETWORK, Exported, Onnx, export
 
+WEIGHTS = "model.safetensors"
+
 
 @configuration
 class ForecastConfig:
@@ -69,13 +71,16 @@ class Base:
         assembler: the preprocessing.
         forecaster: the network.
         exported: the network in another form, if the base was exported; adapters need `forecaster`.
-        digest: sha256 of the network's file, which adapters record; empty before the base is saved.
+        digest: sha256 of the network's file, which adapters record; empty before the base is saved; of the population
+            ridge where the network is not read.
+        whole: whether the network has its weights; without them only the population ridge of the assembler answers.
     """
 
     assembler: Assembler
     forecaster: Forecaster
     digest: str = ""
     exported: Exported | None = None
+    whole: bool = True
 
     @property
     def network(self) -> nn.Module:
@@ -132,30 +137,36 @@ def save_base(base: Base, directory: Path, body: BackboneConfig, forecast: Forec
     assembler = base.assembler
     save_file({"weights": assembler.weights, "intercept": assembler.intercept}, str(directory / "ridge.safetensors"))
     state = {name: tensor.contiguous() for name, tensor in base.forecaster.state_dict().items()}
-    save_torch(state, str(directory / "model.safetensors"))
+    save_torch(state, str(directory / WEIGHTS))
     spec = {"body": body, "forecast": forecast, "shape": base.forecaster.shape}
     spec |= {"grid": assembler.grid, "scale": assembler.scale, "history": assembler.history}
     write_json(directory / "spec.json", dump(spec))
 
 
-def load_base(directory: Path) -> Base:
+def load_base(directory: Path, with_network: bool = True) -> Base:
     """Load a base written by `save_base`; verifying the files is up to the owner of the manifest.
+
+    Args:
+        directory: of the base.
+        with_network: whether the network's weights are read.
 
     Raises:
         BundleError: a file is missing or cannot be read.
     """
     with as_bundle_error(directory, "run `dvc repro train` again"):
-        return _load(directory)
+        return _load(directory, with_network)
 
 
-def _load(directory: Path) -> Base:
+def _load(directory: Path, with_network: bool) -> Base:
     spec = build(read_json(directory / "spec.json"))
     arrays = load_file(str(directory / "ridge.safetensors"))
     assembler = Assembler(spec["grid"], spec["scale"], spec["history"], arrays["weights"], arrays["intercept"])
     model = make_forecaster(spec["body"], spec["shape"], spec["forecast"])
-    model.load_state_dict(load_torch(str(directory / "model.safetensors")))
+    if not with_network:
+        return Base(assembler, model.eval(), assembler.digest, whole=False)
+    model.load_state_dict(load_torch(str(directory / WEIGHTS)))
     exported = Exported(directory) if (directory / NETWORK).is_file() else None
-    return Base(assembler, model.eval(), sha256(directory / "model.safetensors"), exported)
+    return Base(assembler, model.eval(), sha256(directory / WEIGHTS), exported)
 
 
 def export_base(base: Base, example: dict[str, Tensor], directory: Path, form: Onnx) -> None:

@@ -76,11 +76,14 @@ class Calibration:
         population: (L, H).
         personal: (rows, L, H), rows as in `first_row`.
         first_row: subject_id → (first row, first day, days).
+        baseline: (H, Q) quantiles of the errors of the population ridge, in the value's unit: the intervals of the
+            baseline that answers where no network can.
     """
 
     population: Floats
     personal: Floats
     first_row: dict[str, tuple[int, int, int]]
+    baseline: Floats
 
     def of(self, subject_id: str | None, day: Integers) -> Floats:
         """Look up the offsets of some days of one subject, None for a newcomer, (B,) → (B, L, H)."""
@@ -145,10 +148,8 @@ def widen(quantiles: Floats, offset: Floats, levels: tuple[float, ...]) -> Float
 def save_calibration(out: Path, calibration: Calibration) -> None:
     """Write the offsets."""
     out.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {"population": np.ascontiguousarray(calibration.population), "personal": calibration.personal},
-        str(out / "offsets.safetensors"),
-    )
+    arrays = {name: getattr(calibration, name) for name in ("population", "personal", "baseline")}
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, str(out / "offsets.safetensors"))
     write_json(out / "index.json", {k: list(v) for k, v in calibration.first_row.items()})
 
 
@@ -157,4 +158,4 @@ def load_calibration(directory: Path) -> Calibration:
     with as_bundle_error(directory, "run `dvc repro train`"):
         arrays = load_file(str(directory / "offsets.safetensors"))
         index = {k: (v[0], v[1], v[2]) for k, v in read_json(directory / "index.json").items()}
-        return Calibration(arrays["population"], arrays["personal"], index)
+        return Calibration(arrays["population"], arrays["personal"], index, arrays["baseline"])

@@ -21,7 +21,15 @@ from hallmark.families.forecasting.base_fitting import (
     fit_base,
     population_forecast,
 )
-from hallmark.families.forecasting.base_model import Base, ForecastConfig, as_tensors, export_base, load_base, save_base
+from hallmark.families.forecasting.base_model import (
+    WEIGHTS,
+    Base,
+    ForecastConfig,
+    as_tensors,
+    export_base,
+    load_base,
+    save_base,
+)
 from hallmark.families.forecasting.ensemble import EnsembleConfig
 from hallmark.families.forecasting.history import History, HistoryConfig, build_history
 from hallmark.families.forecasting.intervals import (
@@ -38,6 +46,7 @@ from hallmark.families.forecasting.network import BackboneConfig
 from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, describe
 from hallmark.families.forecasting.patchtst import PatchTSTBodyConfig
 from hallmark.families.forecasting.personalisation import (
+    SHARED,
     load_history,
     load_personalisation,
     refresh_personalisation,
@@ -174,7 +183,7 @@ class ForecastLearner:
             scratch / "adapters",
             lambda done, total: progress("personalise", done, total, ""),
         )
-        save_personalisation(out, table, spec, history, split_panel.panel.subjects)
+        save_personalisation(out, table, spec, history, state, base.assembler)
         save_state(model / "refresh_state", state, sha256(out / "subjects.json"))
         held = prepared.splits.set_index("subject_id")["group"]
         counts = table["method"].value_counts().to_dict()
@@ -194,7 +203,7 @@ class ForecastLearner:
                 f"no reading is new: {known:,} are in {state} already, {late:,} are older than it reaches back, "
                 f"{outliers:,} are too few and too far ahead of the others"
             )
-        refresh_personalisation(model / "subjects", updated.history, updated.state)
+        refresh_personalisation(model / "subjects", updated.history, updated.state, assembler)
         save_state(out, updated.state, sha256(table))
         return {**updated.counts, "dropped": cleaned.report["dropped"], "merged": cleaned.report["merged"]}
 
@@ -240,13 +249,35 @@ class ForecastLearner:
             blocks.append(daily_offsets(values, ready, days, population, task.grid, config, levels))
             first_row[subject_id] = (count, int(days[0]), len(days))
             count += len(days)
-        calibration = Calibration(population, np.concatenate(blocks), first_row)
+        residuals = _residuals(base.assembler, split_panel, split_panel.origins("valid", SEEN)[:: config.stride])
+        baseline = np.nanquantile(residuals, levels, axis=0).T.astype(np.float32)
+        calibration = Calibration(population, np.concatenate(blocks), first_row, baseline)
         save_calibration(model / "calibration", calibration)
         return {"subjects": len(first_row), "population_offset_90": float(np.median(population[0]))}
 
     def open(self, task: ForecastTask, model: Path, version: str, digest: str) -> ForecastPredictor:
         """Open a model directory for serving, with the newest history of all subjects; see `Learner.open`."""
         base = load_base(model / "base")
+        personalisation = load_personalisation(model / "subjects", base)
+        calibration = load_calibration(model / "calibration")
+        histories = load_history(model / "subjects", base.assembler)
+        return ForecastPredictor(task, personalisation, histories, calibration, version, digest)
+
+    def spares(self, file: str) -> bool:
+        """Tell whether the model answers without a file: see `Degrading`.
+
+        Without the network the population ridge answers for all; without a file of one subject the base answers it.
+        """
+        shared = {f"subjects/{name}" for name in SHARED}
+        return file == f"base/{WEIGHTS}" or (file.startswith("subjects/") and file not in shared)
+
+    def open_damaged(
+        self, task: ForecastTask, model: Path, version: str, digest: str, damaged: Sequence[str]
+    ) -> ForecastPredictor:
+        """Open a model some of whose files are missing or changed; see `Degrading`."""
+        if f"base/{WEIGHTS}" not in damaged:
+            return self.open(task, model, version, digest)  # a subject's file is checked when it is read
+        base = load_base(model / "base", with_network=False)
         personalisation = load_personalisation(model / "subjects", base)
         calibration = load_calibration(model / "calibration")
         histories = load_history(model / "subjects", base.assembler)
@@ -278,6 +309,14 @@ class ForecastLearner:
         panel = split_panel.panel
         mean, quantiles = base.forecast(panel.context(origins), panel.minute[origins].astype(np.int64), None, None)
         return np.concatenate([mean, quantiles.reshape(len(mean), -1)], axis=1)
+
+
+def _residuals(assembler: Assembler, split_panel: SplitPanel, origins: Integers) -> Floats:
+    """Compute the errors of the population ridge on validation windows, (B, H), NaN where the target is unknown."""
+    panel = split_panel.panel
+    change = population_forecast(assembler, panel)(origins)
+    residuals: Floats = split_panel.target(origins, "valid") - panel.values[origins][:, None] - change
+    return residuals
 
 
 def _history(assembler: Assembler, panel: Panel) -> History:

@@ -17,12 +17,14 @@ from safetensors.numpy import load, save_file
 
 from hallmark.adapters.bank import check_slots
 from hallmark.adapters.cache import SlotCache
-from hallmark.arrays import Floats, Integers
+from hallmark.arrays import Array, Floats, Integers
 from hallmark.errors import BundleError
 from hallmark.families.forecasting.history import History
+from hallmark.families.forecasting.panel import MINUTES_A_DAY
 from hallmark.files import sha256
 
 MIDNIGHTS = 2  # the last day with readings and the day after it
+KNOWN, SINCE = "known", "since"
 _NUMBERS = [f.name for f in fields(History)][3:]
 
 
@@ -59,6 +61,14 @@ class HistoryLookup(Protocol):
     def of(self, subject_id: str) -> AbstractContextManager[tuple[SubjectHistory | None, str]]:
         """Hold a subject's history while the block runs; yields None and the reason if there is none."""
 
+    def readings(self, subject_id: str, day: int) -> tuple[tuple[str, str], Array]:
+        """Return what a day's row rests on.
+
+        Returns:
+            The first and the last day that the linear adapter was fitted on, and the times of the readings that the
+            statistics are computed from, (N,) `datetime64[m]`.
+        """
+
 
 @dataclass(frozen=True)
 class FullHistory:
@@ -77,6 +87,10 @@ class FullHistory:
         """Look up one subject; see `HistoryLookup.of`."""
         number = self.numbers.get(subject_id)
         yield (None, "no subject has this id") if number is None else (SubjectHistory(self.history, number), "")
+
+    def readings(self, subject_id: str, day: int) -> tuple[tuple[str, str], Array]:
+        """Nothing asks what an answer in evaluation rests on."""
+        raise NotImplementedError("evaluation keeps no times of readings")
 
 
 class HistoryBank:
@@ -125,7 +139,17 @@ def flatten(newest: History) -> Floats:
 
 
 class CachedHistory(SlotCache[HistoryBank]):
-    """Cache of the subjects' histories, for serving."""
+    """Cache of the subjects' histories, for serving.
+
+    Args:
+        bank: with all slots free.
+        store: the subjects' files.
+    """
+
+    store: "HistoryFiles"
+
+    def __init__(self, bank: HistoryBank, store: "HistoryFiles") -> None:
+        super().__init__(bank, store)
 
     @property
     def history(self) -> History:
@@ -137,6 +161,34 @@ class CachedHistory(SlotCache[HistoryBank]):
         """Look up one subject; see `HistoryLookup.of`."""
         with self.hold([subject_id]) as ([slot], [why]):
             yield (SubjectHistory(self.bank.history, slot, self.digests([slot])[0]) if slot else None), why
+
+    def readings(self, subject_id: str, day: int) -> tuple[tuple[str, str], Array]:
+        """Read from the subject's file what a day's row rests on; see `HistoryLookup.readings`."""
+        return self.store.past(subject_id).before(day)
+
+
+@dataclass(frozen=True)
+class Past:
+    """Which readings a subject's two newest midnights rest on; legend: D days, T grid steps of a day.
+
+    Attributes:
+        since: the first day of the subject's readings, in days since 1970.
+        first_day: of `known`.
+        known: (D, T) whether there was a reading; D is one more than the days of the statistics.
+    """
+
+    since: int
+    first_day: int
+    known: Array
+
+    def before(self, day: int) -> tuple[tuple[str, str], Array]:
+        """Return what the row of a day rests on; see `HistoryLookup.readings`."""
+        days, steps = len(self.known) - 1, self.known.shape[1]
+        offset = min(max(day - self.first_day - days, 0), MIDNIGHTS - 1)
+        rows, slots = np.nonzero(self.known[offset : offset + days])
+        minutes = (self.first_day + offset + rows) * MINUTES_A_DAY + slots * (MINUTES_A_DAY // steps)
+        since, until = (str(np.datetime64(d, "D")) for d in (self.since, self.first_day + offset + days - 1))
+        return (since, until), minutes.astype("datetime64[m]")
 
 
 @dataclass(frozen=True)
@@ -153,15 +205,45 @@ class HistoryFiles:
     digests: Mapping[str, str]
     sizes: Mapping[str, tuple[int, ...]]
 
-    def write(self, subject_id: str, newest: History) -> str:
-        """Write one subject's file; returns its sha256."""
+    def write(self, subject_id: str, newest: History, known: Array, since: int) -> str:
+        """Write one subject's file; returns its sha256.
+
+        Args:
+            subject_id: whose.
+            newest: the two newest midnights.
+            known: (D, T) as in `Past`, up to the first of the two midnights and the day after it.
+            since: the first day of the subject's readings.
+        """
         file = self.files[subject_id]
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.ascontiguousarray(array) for name, array in newest.tensors().items()}, str(file))
+        arrays = {name: np.ascontiguousarray(array) for name, array in newest.tensors().items()}
+        arrays |= {KNOWN: np.packbits(known, axis=1), SINCE: np.asarray([since, known.shape[1]], dtype=np.int64)}
+        save_file(arrays, str(file))
         return sha256(file)
+
+    def past(self, subject_id: str) -> Past:
+        """Read which readings a subject's file rests on.
+
+        Raises:
+            KeyError: no subject has this id.
+            BundleError: the file is missing or changed.
+        """
+        arrays = self._load(subject_id)
+        since, steps = arrays[SINCE].tolist()
+        known = np.unpackbits(arrays[KNOWN], axis=1, count=steps).astype(bool)
+        return Past(since, int(arrays["first_day"][0]) - len(known) + 1, known)
 
     def read(self, subject_id: str) -> Floats:
         """Read one subject as a row; see `AdapterStore.read`."""
+        arrays = self._load(subject_id)
+        newest = History(**{f.name: arrays[f.name] for f in fields(History)})
+        for name in _NUMBERS:
+            array = getattr(newest, name)
+            if array.shape != (MIDNIGHTS, *self.sizes[name]) or not np.isfinite(array).all():
+                raise BundleError(f"history was made for another base: {name} has shape {array.shape}")
+        return flatten(newest)
+
+    def _load(self, subject_id: str) -> dict[str, Array]:
         if subject_id not in self.files:
             raise KeyError(subject_id)
         file = self.files[subject_id]
@@ -171,12 +253,9 @@ class HistoryFiles:
             data = file.read_bytes()
             if hashlib.sha256(data).hexdigest() != self.digests[subject_id]:
                 raise BundleError("history was changed after it was made (sha256)")
-            arrays = load(data)
-            newest = History(**{f.name: arrays[f.name] for f in fields(History)})
-        except (OSError, KeyError, SafetensorError) as error:
+            arrays: dict[str, Array] = load(data)
+        except (OSError, SafetensorError) as error:
             raise BundleError(f"history cannot be read ({str(error).splitlines()[0]})") from error
-        for name in _NUMBERS:
-            array = getattr(newest, name)
-            if array.shape != (MIDNIGHTS, *self.sizes[name]) or not np.isfinite(array).all():
-                raise BundleError(f"history was made for another base: {name} has shape {array.shape}")
-        return flatten(newest)
+        if missing := {*(f.name for f in fields(History)), KNOWN, SINCE} - set(arrays):
+            raise BundleError(f"history cannot be read ({sorted(missing)[0]} is missing): make it anew")
+        return arrays

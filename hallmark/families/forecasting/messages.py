@@ -63,7 +63,7 @@ class ForecastResponse(BaseModel):
     model_config = STRICT
     status: Literal["forecast", "abstained"]
     reason: Annotated[str, Field(description="why there is no forecast; empty when there is one")]
-    served_by: Annotated[Literal["adapter", "base", "none"], Field(description="the model that answered")]
+    served_by: Annotated[Literal["adapter", "base", "baseline", "none"], Field(description="the model that answered")]
     fallback: Annotated[
         str, Field(description="why a named subject's past or adapter is not used; empty if nothing is amiss")
     ]

@@ -1,11 +1,12 @@
 """Personalisation: a base model with every subject's method and adapter; save and load it.
 
-`subjects.json` has one entry per subject: the chosen method, the reason, the sha256 of the LoRA directory and of the
-history. `adapters.json` holds what all LoRA adapters share.
+`subjects.json` has one entry per subject: the chosen method, the reason, the sha256 of the LoRA adapter and of the
+history. `adapters.json` holds what all LoRA adapters share. An adapter is a directory in PEFT's format, or a row of
+`adapters.safetensors`; the root of the hash tree of those rows is then in `tree.json`, and the manifest vouches for it.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,19 +18,22 @@ import torch
 
 from hallmark.adapters.bank import AdapterBank, AdapterSpec
 from hallmark.adapters.cache import AdapterCache
-from hallmark.adapters.files import PeftStore
+from hallmark.adapters.files import PackedStore, PeftStore, write_packed
 from hallmark.arrays import Floats, Integers
 from hallmark.errors import BundleError
 from hallmark.families.forecasting.assemble import Assembler
 from hallmark.families.forecasting.base_model import Base, as_tensors
 from hallmark.families.forecasting.history import History, row_sizes
 from hallmark.families.forecasting.linear_bank import CachedHistory, HistoryBank, HistoryFiles
-from hallmark.families.forecasting.refresh import RefreshState
+from hallmark.families.forecasting.refresh import RefreshState, known_readings
 from hallmark.files import as_bundle_error, directory_of, read_json, write_json
 
 Method = Literal["none", "online_ridge", "lora"]
 METHODS: tuple[Method, ...] = get_args(Method)
 CACHE_SLOTS = 256  # adapters that stay in memory while serving
+PACKED, TREE = "adapters.safetensors", "tree.json"
+SHARED = ("subjects.json", "adapters.json", TREE)
+"""Files of all subjects, without which none can be read."""
 
 
 class Batch(NamedTuple):
@@ -40,12 +44,14 @@ class Batch(NamedTuple):
         quantiles: (B, H, Q), in the value's unit.
         reasons: for every subject why its LoRA adapter is not used although its gate chose it, else empty.
         digests: for every subject the sha256 of the LoRA factors that were multiplied, empty if none were.
+        failure: why the network has no answers, else empty.
     """
 
     mean: Floats
     quantiles: Floats
     reasons: list[str]
     digests: list[str]
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,10 @@ class Personalisation:
     Attributes:
         base: the model that newcomers get.
         methods: subject_id → the method that its gate chose; a subject without an entry is a newcomer.
-        adapters: directory of the LoRA adapters, one directory per subject.
-        digests: subject_id → sha256 of its LoRA directory.
+        adapters: directory of the LoRA adapters.
+        digests: subject_id → sha256 of its LoRA adapter.
         spec: what the LoRA adapters share.
+        root: of the hash tree if all adapters are in one file, else None.
     """
 
     base: Base
@@ -65,12 +72,15 @@ class Personalisation:
     adapters: Path
     digests: dict[str, str]
     spec: AdapterSpec
+    root: str | None = None
 
     @cached_property
     def cache(self) -> AdapterCache:
         """Cache of the LoRA adapters in the slots of a bank."""
         with_lora = [subject_id for subject_id, method in self.methods.items() if method == "lora"]
         bank = AdapterBank(copy.deepcopy(self.base.forecaster), self.spec, max(1, min(CACHE_SLOTS, len(with_lora))))
+        if self.root is not None:
+            return AdapterCache(bank, PackedStore(self.adapters / PACKED, self.spec, self.root))
         directories = {subject_id: lora_directory(self.adapters, subject_id) for subject_id in with_lora}
         return AdapterCache(bank, PeftStore(directories, self.digests, self.spec))
 
@@ -113,15 +123,22 @@ def lora_directory(directory: Path, subject_id: str) -> Path:
     return directory / directory_of(subject_id) / "lora"
 
 
+def write_adapters(directory: Path, rows: Mapping[str, Floats], spec: AdapterSpec) -> None:
+    """Write all LoRA adapters into one file, and the root of their hash tree beside it."""
+    root = write_packed(iter(rows.items()), len(rows), spec, directory / PACKED)
+    write_json(directory / TREE, {"root": root})
+
+
 def save_personalisation(
-    out: Path, table: pd.DataFrame, spec: AdapterSpec, history: History, subjects: Sequence[str]
+    out: Path, table: pd.DataFrame, spec: AdapterSpec, history: History, state: RefreshState, assembler: Assembler
 ) -> None:
-    """Write every subject's newest midnights and the table of methods; the LoRA directories exist already."""
+    """Write every subject's newest midnights and the table of methods; the LoRA adapters exist already."""
+    subjects, known = state.subjects, known_readings(state, history, assembler)
     files = HistoryFiles({subject_id: _history_file(out, subject_id) for subject_id in subjects}, {}, {})
     rows = table.set_index("subject_id", drop=False)
     entries = []
     for code, subject_id in enumerate(subjects):
-        digest = files.write(subject_id, history.newest(code))
+        digest = files.write(subject_id, history.newest(code), known[code], int(history.first_day[code]))
         row = rows.loc[subject_id].to_dict()
         entry = {k: (None if isinstance(v, float) and np.isnan(v) else v) for k, v in row.items()}
         entries.append({**entry, "history_sha256": digest})
@@ -129,12 +146,14 @@ def save_personalisation(
     write_json(out / "adapters.json", spec.plain())
 
 
-def refresh_personalisation(subjects: Path, history: History, refresh_state: RefreshState) -> None:
+def refresh_personalisation(
+    subjects: Path, history: History, refresh_state: RefreshState, assembler: Assembler
+) -> None:
     """Write every subject's newest history again; new subjects get the default method, without a gate."""
-    files = HistoryFiles(
-        {subject_id: _history_file(subjects, subject_id) for subject_id in refresh_state.subjects}, {}, {}
-    )
     rows = {row["subject_id"]: row for row in read_json(subjects / "subjects.json")}
+    digests = {subject_id: row["history_sha256"] for subject_id, row in rows.items()}
+    paths = {subject_id: _history_file(subjects, subject_id) for subject_id in refresh_state.subjects}
+    files, known = HistoryFiles(paths, digests, {}), known_readings(refresh_state, history, assembler)
     for code, subject_id in enumerate(refresh_state.subjects):
         joined = {
             "subject_id": subject_id,
@@ -143,7 +162,8 @@ def refresh_personalisation(subjects: Path, history: History, refresh_state: Ref
             "reason": "joined after training",
         }
         row = rows.setdefault(subject_id, joined)
-        row["history_sha256"] = files.write(subject_id, history.newest(code))
+        since = files.past(subject_id).since if subject_id in digests else int(history.first_day[code])
+        row["history_sha256"] = files.write(subject_id, history.newest(code), known[code], since)
     write_json(subjects / "subjects.json", [rows[subject_id] for subject_id in sorted(rows)])
 
 
@@ -166,11 +186,12 @@ def load_personalisation(directory: Path, base: Base) -> Personalisation:
             raise ValueError(f"subjects.json has a method {unknown[0]!r}")
         if missing := [subject for subject, method in methods.items() if method == "lora" and not digests[subject]]:
             raise ValueError(f"subjects.json has no sha256 of the adapter of {missing[0]!r}")
-    if spec.base != base.digest:
+        root = read_json(directory / TREE)["root"] if (directory / TREE).is_file() else None
+    if base.whole and spec.base != base.digest:
         raise BundleError(
             f"{directory} holds adapters of base {spec.base[:12]}, this is {base.digest[:12]}: run `dvc repro train`"
         )
-    return Personalisation(base, methods, directory, digests, spec)
+    return Personalisation(base, methods, directory, digests, spec, root)
 
 
 def load_history(directory: Path, assembler: Assembler) -> CachedHistory:

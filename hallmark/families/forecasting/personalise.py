@@ -20,14 +20,14 @@ import pandas as pd
 import torch
 
 from hallmark.adapters.bank import AdapterBank, AdapterSpec, spec_of
-from hallmark.adapters.files import PackedStore, unflatten, write_peft
+from hallmark.adapters.files import PackedStore, by_name, row_digest, unflatten, write_peft
 from hallmark.adapters.training import LoraSettings, SubjectExamples, train_distributed
 from hallmark.arrays import Floats, Integers
 from hallmark.build import Count, NotNegative, Tuple, configuration
 from hallmark.families.forecasting.base_model import Base, as_tensors
 from hallmark.families.forecasting.choice import compare
 from hallmark.families.forecasting.history import History
-from hallmark.families.forecasting.personalisation import METHODS, Method, lora_directory
+from hallmark.families.forecasting.personalisation import METHODS, Method, lora_directory, write_adapters
 from hallmark.families.forecasting.splits import SplitPanel
 from hallmark.files import sha256
 from hallmark.learn.processes import device
@@ -48,6 +48,8 @@ class PersonaliseConfig:
         stride: grid points between two valid windows that the gate evaluates.
         lora: how an adapter is trained.
         processes: number of processes that share the training of LoRA; each computes the cheap statistics and gates.
+        packed: whether all LoRA adapters are in one file with a hash tree, for many subjects; otherwise each has a
+            directory of its own in PEFT's format.
     """
 
     methods: Tuple[Method]
@@ -59,6 +61,7 @@ class PersonaliseConfig:
     stride: Count
     lora: LoraSettings
     processes: Count
+    packed: bool
 
 
 def personalise(
@@ -110,16 +113,22 @@ def personalise(
                 base, split_panel, history, train[panel.subject[train] == code], valid_windows
             )
         table[subject_id] = row
-    bank = AdapterBank(copy.deepcopy(forecaster), spec, 1)
+    bank, chosen = AdapterBank(copy.deepcopy(forecaster), spec, 1), {}
     for subject_id, factors in _trained(subjects, base, spec, config, checkpoints, progress):
         if factors is not None:
             bank.put(1, factors[None])
         choice = _choose(subjects[subject_id], config, None if factors is None else bank)
         if choice["method"] == "lora" and factors is not None:
-            directory = lora_directory(out, subject_id)
-            write_peft(unflatten(factors, spec), spec, directory, forecaster.lora_targets)
-            choice["sha256"] = sha256(directory)
+            if config.packed:
+                chosen[subject_id] = factors
+                choice["sha256"] = row_digest(by_name(factors, spec))
+            else:
+                directory = lora_directory(out, subject_id)
+                write_peft(unflatten(factors, spec), spec, directory, forecaster.lora_targets)
+                choice["sha256"] = sha256(directory)
         table[subject_id] |= choice
+    if chosen:
+        write_adapters(out, chosen, spec)
     progress(len(panel.subjects), len(panel.subjects))
     columns = ["subject_id", "method", "reason", "days", "valid_days", *(f"valid_{w}" for w in METHODS), "sha256"]
     return pd.DataFrame(list(table.values())).reindex(columns=columns), spec

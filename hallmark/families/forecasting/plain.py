@@ -80,6 +80,10 @@ class PlainForecastTask(ForecastTask):
             disclaimer=self.disclaimer,
         )
 
+    def medians(self, response: ForecastResponse) -> list[float]:
+        """Return the medians of an answer; see `ForecastTask.medians`."""
+        return [step.median for step in response.forecast]
+
 
 def _step(answer: Answer, i: int) -> Step:
     q = [float(f"{value:.6g}") for value in answer.quantiles[i]]

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from hallmark.arrays import Floats, Integers
-from hallmark.evidence import Evidence
+from hallmark.evidence import Evidence, Observations
 from hallmark.families.forecasting.base_model import Base
 from hallmark.families.forecasting.intervals import Calibration, widen
 from hallmark.families.forecasting.linear_bank import HistoryLookup, SubjectHistory
@@ -70,6 +70,12 @@ class ForecastPredictor:
         return self.personalisation.base
 
     @property
+    def networks(self) -> list[Any]:
+        """The base's network, and the one that adapters are multiplied with; see `Placeable`."""
+        both = [self.base.forecaster, self.base.network]
+        return both if self.base.exported is not None else both[:1]
+
+    @property
     def levels(self) -> tuple[float, ...]:
         """Quantile levels."""
         return self.base.forecaster.shape.quantile_levels
@@ -125,11 +131,49 @@ class ForecastPredictor:
                     answers[i] = self._finish(answered, row, draft, respond)
         return [answers[i] for i in range(len(requests))]
 
+    @property
+    def influence_unit(self) -> str:
+        """What influences are measured in; see `Traceable`."""
+        return f"largest change of a median, {self.task.unit}"
+
+    def observations(self, request: Any) -> Observations:
+        """Name the readings that an answer rests on, by their times; see `Traceable`."""
+        grid, readings = self.base.assembler.grid, self.task.read(request)
+        slot = nearest_slots(readings.times, grid.step_minutes)
+        used = tuple(_ids(readings.times[slot > slot[-1] - grid.context_length]))
+        day = slot[-1:] * grid.step_minutes // MINUTES_A_DAY
+        with self._past(readings.subject_id, day) as (past, _):
+            if past is None or readings.subject_id is None:
+                return Observations(used)
+        days, known = self.histories.readings(readings.subject_id, int(day[0]))
+        return Observations(used, tuple(_ids(known)), days)
+
+    def without(self, request: Any, observation: str | None) -> Any:
+        """Leave out a reading, or the subject's past; see `Traceable`."""
+        if observation is None:
+            return request.model_copy(update={"subject_id": None})
+        ids = _ids(self.task.read(request).times)
+        rest = [reading for reading, time in zip(request.readings, ids, strict=True) if time != observation]
+        return request.model_copy(update={"readings": rest}) if rest else None
+
+    def figures(self, response: Any) -> list[float]:
+        """Return the medians of an answer; see `Traceable`."""
+        return self.task.medians(response)
+
     def _pass(self, drafts: Sequence[_Draft], fewest: int) -> Batch:
         """Run a forward pass, filled up to a number of rows with copies of the first."""
         filled = [*drafts, *[drafts[0]] * (fewest - len(drafts))]
         batch = {name: np.concatenate([draft.batch[name] for draft in filled]) for name in filled[0].batch}
-        return self.personalisation.answer([draft.subject_id for draft in filled], batch)
+        if not self.base.whole:
+            return self._nothing(len(filled), "its weights are missing, or were changed after they were made")
+        try:
+            return self.personalisation.answer([draft.subject_id for draft in filled], batch)
+        except RuntimeError as error:  # of torch; its text may quote numbers of a request
+            return self._nothing(len(filled), type(error).__name__)
+
+    def _nothing(self, rows: int, failure: str) -> Batch:
+        unknown = np.full((rows, len(self.base.assembler.intercept), len(self.levels)), np.nan, dtype=np.float32)
+        return Batch(unknown[..., 0], unknown, [""] * rows, [""] * rows, failure)
 
     @cached_property
     def pass_sizes(self) -> tuple[int, int]:
@@ -143,10 +187,8 @@ class ForecastPredictor:
         for rows in PROBED:
             answered = self._pass(drafts[:rows], rows)
             shared = min(rows, BLOCK)
-            if not (
-                np.array_equal(answered.mean[:shared], expected.mean[:shared])
-                and np.array_equal(answered.quantiles[:shared], expected.quantiles[:shared])
-            ):
+            pairs = ((answered.mean, expected.mean), (answered.quantiles, expected.quantiles))
+            if not all(np.array_equal(a[:shared], b[:shared], equal_nan=True) for a, b in pairs):
                 return BLOCK, BLOCK
         return SMALLEST, LARGEST
 
@@ -169,9 +211,10 @@ class ForecastPredictor:
     ) -> tuple[BaseModel, Evidence]:
         """Make the response and the evidence of one row of a batch."""
         one_row = slice(row, row + 1)
-        mean, spread = self._calibrated(
-            answered.mean[one_row], answered.quantiles[one_row], draft.subject_id, draft.day
-        )
+        mean, quantiles = answered.mean[one_row], answered.quantiles[one_row]
+        if not (np.isfinite(mean).all() and np.isfinite(quantiles).all()):
+            return self._baseline(draft, respond, answered.failure or "its forecast is not finite")
+        mean, spread = self._calibrated(mean, quantiles, draft.subject_id, draft.day)
         adapted = self.personalisation.methods.get(draft.subject_id or "", "none") != "none"
         reason = answered.reasons[row]
         response = respond(
@@ -184,6 +227,19 @@ class ForecastPredictor:
         linear_adapter = draft.history_sha256 if adapted else ""  # a subject's history holds its linear adapter
         adapter = answered.digests[row] or linear_adapter
         return response, Evidence(self.base.digest, adapter, draft.history_sha256)
+
+    def _baseline(self, draft: _Draft, respond: Callable[..., BaseModel], failure: str) -> tuple[BaseModel, Evidence]:
+        """Answer by the population ridge, with the intervals of its own errors on validation windows."""
+        mean = draft.batch["anchor"]
+        quantiles = self._clipped(mean[..., None] + self.calibration.baseline)
+        response = respond(
+            "forecast",
+            served_by="baseline",
+            mean=self._clipped(mean)[0],
+            quantiles=quantiles[0],
+            fallback=f"the network cannot answer: {failure}; the population ridge answers instead",
+        )
+        return response, Evidence(self.base.assembler.digest)
 
     @contextmanager
     def _past(self, subject_id: str | None, day: Integers) -> Iterator[tuple[SubjectHistory | None, str]]:
@@ -202,8 +258,11 @@ class ForecastPredictor:
         self, mean: Floats, quantiles: Floats, subject_id: str | None, day: Integers
     ) -> tuple[Floats, Floats]:
         quantiles = widen(quantiles, self.calibration.of(subject_id, day), self.levels)
-        low, high = self.task.lowest, self.task.highest
-        return np.clip(mean, low, high), np.clip(quantiles, low, high)
+        return self._clipped(mean), self._clipped(quantiles)
+
+    def _clipped(self, values: Floats) -> Floats:
+        clipped: Floats = np.clip(values, self.task.lowest, self.task.highest)
+        return clipped
 
     def _read(self, request: Any) -> BaseModel | tuple[_Draft, Callable[..., BaseModel]]:
         """Abstain, or assemble the request and return it with the function that makes its response."""
@@ -273,6 +332,10 @@ class ForecastPredictor:
                 digest=self.digest,
             )
         )
+
+
+def _ids(times: Any) -> list[str]:
+    return [str(time) for time in np.datetime_as_string(times, unit="s")]
 
 
 def _used(times: Any, values: Floats, panel: Panel) -> Used:

@@ -148,6 +148,22 @@ def days_kept(grid: TimeGrid, statistics_days: int) -> int:
     return max(statistics_days + 1, -(-window // MINUTES_A_DAY) + 2)
 
 
+def known_readings(state: RefreshState, history: History, assembler: Assembler) -> Any:
+    """Tell which grid steps of the last days hold a reading: what the two newest midnights' statistics rest on.
+
+    Returns:
+        (S, D, T): subjects, days up to the last one with readings (one more than the statistics have), steps of a day.
+    """
+    days, steps = assembler.history.days, MINUTES_A_DAY // assembler.grid.step_minutes
+    known = np.zeros((len(state.subjects), days + 1, steps), dtype=bool)
+    code = np.searchsorted(state.subjects, state.readings["subject_id"].to_numpy(dtype=str))
+    minute = state.readings["timestamp"].to_numpy().astype("datetime64[m]").astype(np.int64)
+    day = minute // MINUTES_A_DAY - (history.first_day + history.days - 2 - days)[code]
+    kept = day >= 0
+    known[code[kept], day[kept], (minute[kept] % MINUTES_A_DAY) // assembler.grid.step_minutes] = True
+    return known
+
+
 def readings_of(panel: Panel) -> pd.DataFrame:
     """Return a panel's readings as rows: subject_id, timestamp on the grid, value."""
     known = np.flatnonzero(~np.isnan(panel.values))

@@ -78,7 +78,7 @@ class Answer:
 
     status: Literal["forecast", "abstained"]
     reason: str
-    served_by: Literal["adapter", "base", "none"]
+    served_by: Literal["adapter", "base", "baseline", "none"]
     fallback: str
     minutes: tuple[int, ...]
     mean: Floats
@@ -153,6 +153,10 @@ class ForecastTask(ABC):
     @abstractmethod
     def respond(self, answer: Answer) -> BaseModel:
         """Convert an answer to the task's response type."""
+
+    @abstractmethod
+    def medians(self, response: Any) -> list[float]:
+        """Return the median at every horizon of an answer, empty if it has abstained."""
 
     def refusal(self, panel: Panel) -> str:
         """Return why there is no forecast from readings that are new and complete; empty if there is one."""

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from hallmark.wording import clinical_statements
+
 Disclaimer = Literal[
     "Research software, not for clinical use. A statistical forecast of sensor glucose, produced by a machine; "
     "not a diagnosis, not an alarm and no advice on dosing or treatment."
@@ -97,7 +99,7 @@ class GlucoseResponse(BaseModel):
     model_config = STRICT
     status: Literal["forecast", "abstained"]
     reason: Annotated[str, Field(description="why there is no forecast; empty when there is one")]
-    served_by: Annotated[Literal["adapter", "base", "none"], Field(description="the model that answered")]
+    served_by: Annotated[Literal["adapter", "base", "baseline", "none"], Field(description="the model that answered")]
     fallback: Annotated[
         str, Field(description="why a named person's past or adapter is not used; empty if nothing is amiss")
     ]
@@ -116,6 +118,13 @@ class GlucoseResponse(BaseModel):
         if answered != bool(self.forecast) or answered == bool(self.reason) or answered == (self.served_by == "none"):
             raise PydanticCustomError("hallmark_answer", "status, forecast, reason and served_by must agree")
         return self
+
+    @field_validator("reason", "fallback")
+    @classmethod
+    def _no_advice(cls, text: str) -> str:
+        if found := clinical_statements(text):
+            raise PydanticCustomError("hallmark_wording", "the text would give {kinds}", {"kinds": ", ".join(found)})
+        return text
 
     @field_validator("forecast")
     @classmethod

@@ -117,6 +117,10 @@ class GlucoseTask(ForecastTask):
         }
         return GlucoseResponse.model_validate(fields)
 
+    def medians(self, response: GlucoseResponse) -> list[float]:
+        """Return the medians of an answer, mg/dL; see `ForecastTask.medians`."""
+        return [step.median_mg_dl for step in response.forecast]
+
 
 def _steps(answer: Answer) -> list[JsonObject]:
     """Return the forecast at every horizon, rounded to a tenth of a mg/dL."""

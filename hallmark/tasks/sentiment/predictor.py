@@ -36,6 +36,11 @@ class SentimentPredictor:
     version: str
     digest: str
 
+    @property
+    def networks(self) -> list[Any]:
+        """The encoder; see `Placeable`."""
+        return [self.classifier.model.encoder]
+
     def probabilities(self, texts: Sequence[str]) -> npt.NDArray[Any]:
         """Compute the calibrated probabilities of readable texts, (B, labels)."""
         ids = self.classifier.tokens.ids([normalise_line(text) for text in texts])

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
+from hallmark.evidence import Observations
 from hallmark.families.classification.temperature import Temperature
 from hallmark.families.classification.trees import Trees
 from hallmark.files import as_bundle_error, read_json, write_json, write_text
@@ -87,6 +88,25 @@ class TradesPredictor:
     def probabilities(self, window: Window) -> npt.NDArray[Any]:
         """Compute the calibrated probabilities of windows, (B, 2)."""
         return self.calibration.probabilities(self.model.logits(window))
+
+    @property
+    def influence_unit(self) -> str:
+        """What influences are measured in; see `Traceable`."""
+        return "change of the probability that a buyer started the trade"
+
+    def observations(self, request: TradesRequest) -> Observations:
+        """Name the trades that an answer rests on, by their places in the request; see `Traceable`."""
+        first = max(0, len(request.trades) - self.model.memory)
+        return Observations(tuple(f"trades/{place}" for place in range(first, len(request.trades))))
+
+    def without(self, request: TradesRequest, observation: str | None) -> TradesRequest | None:
+        """Leave out a trade; see `Traceable`."""
+        rest = [trade for place, trade in enumerate(request.trades) if f"trades/{place}" != observation]
+        return request.model_copy(update={"trades": rest}) if rest else None
+
+    def figures(self, response: TradesResponse) -> list[float]:
+        """Return the probability of a buyer; see `Traceable`."""
+        return [p.probability for p in response.probabilities if p.side == "buy"]
 
     def predict(self, requests: Sequence[TradesRequest]) -> list[TradesResponse]:
         """Answer every request in order."""

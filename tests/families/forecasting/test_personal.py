@@ -16,7 +16,6 @@ from peft import PeftModel
 from hallmark.build import build
 from hallmark.contracts import no_progress
 from hallmark.errors import BundleError
-from hallmark.families.forecasting import linear_bank
 from hallmark.families.forecasting.base_model import as_tensors, load_base
 from hallmark.families.forecasting.personalisation import load_personalisation, lora_directory
 from hallmark.families.forecasting.predictor import BLOCK
@@ -92,7 +91,7 @@ def test_a_lora_adapter_speaks_as_peft_loads_it(task: Any, prepared: Any, everyo
     origins = split_panel.origins("train")[:64]
     minute = split_panel.panel.minute[origins].astype(np.int64)
     batch = base.assembler.batch(split_panel.panel.context(origins), minute, None, None)
-    _, quantiles, [why], _ = people.answer([subject_id], batch)
+    _, quantiles, [why], *_ = people.answer([subject_id], batch)
     assert why == ""
     with torch.no_grad():
         theirs = oracle(**as_tensors(batch))["quantiles"].numpy()
@@ -109,7 +108,7 @@ def test_people_of_one_batch_each_get_their_own_adapter(task: Any, prepared: Any
     batch = base.assembler.batch(
         split_panel.panel.context(origins), split_panel.panel.minute[origins].astype(np.int64), None, None
     )
-    means, _, reasons, _ = people.answer(subjects, batch)
+    means, _, reasons, *_ = people.answer(subjects, batch)
     assert not any(reasons)
     for i, subject_id in enumerate(subjects):
         alone = people.answer([subject_id], {name: array[i : i + 1] for name, array in batch.items()})[0]
@@ -222,12 +221,14 @@ def test_a_file_that_cannot_be_read_costs_its_person_alone(
     origins = [int(panel.origins[panel.subject[panel.origins] == code][-1]) for code in (0, 1)]
     asked = [request_of(panel, o, subject_id=s) for o, s in zip(origins, panel.subjects, strict=False)]
 
-    def locked(path: Path) -> str:
+    read = Path.read_bytes
+
+    def locked(path: Path) -> bytes:
         if directory_of(panel.subjects[0]) in path.parts:
             raise PermissionError(13, "Permission denied")
-        return sha256(path)
+        return read(path)
 
-    monkeypatch.setattr(linear_bank, "sha256", locked)
+    monkeypatch.setattr(Path, "read_bytes", locked)
     first, second = predictor.predict(asked)
     assert first.served_by == "base"
     assert first.fallback.startswith("history cannot be read")
