@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, NamedTuple, Protocol, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,11 +21,35 @@ ROWS = 256  # requests that are answered together
 LONGEST_LINE = 4_000_000  # bytes of a line of NDJSON, characters of a cell of a CSV
 
 
+class Row(NamedTuple):
+    """One row of a result.
+
+    Attributes:
+        number: of the request in its file.
+        problem: why it is no request, else empty.
+        answer: the response; None where there is a problem.
+    """
+
+    number: int
+    problem: str
+    answer: BaseModel | None
+
+    def cells(self) -> dict[str, Any]:
+        """Return the row as JSON values by column."""
+        answer = {} if self.answer is None else self.answer.model_dump(mode="json")
+        return {"row": self.number, "problem": self.problem, **answer}
+
+    @property
+    def status(self) -> str:
+        """What counts it."""
+        return "problem" if self.problem else str(getattr(self.answer, "status", "answered"))
+
+
 class Writer(Protocol):
     """Appends rows to a file."""
 
-    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append rows, whose keys are the columns."""
+    def write(self, rows: Sequence[Row]) -> None:
+        """Append rows."""
 
 
 def predict_file(model: Model, source: Path, target: Path, progress: Progress = no_progress) -> dict[str, int]:
@@ -47,26 +71,28 @@ def predict_file(model: Model, source: Path, target: Path, progress: Progress = 
     kind, counts, done = model.task.request_type(), dict[str, int](), 0
     total = count_rows(source)
     with writing(target, ["row", "problem", *model.task.response_type().model_fields]) as writer:
-        for rows in read_rows(source, ROWS):
+        for rows in read_rows(source, ROWS, as_lines=True):
             parsed = [parse(kind, row) for row in rows]
             answers = iter(model.predictor.predict([p for p in parsed if isinstance(p, BaseModel)]))
             out = [
-                {"row": done + i, "problem": p}
-                if isinstance(p, str)
-                else {"row": done + i, "problem": "", **next(answers).model_dump(mode="json")}
-                for i, p in enumerate(parsed)
+                Row(number, p, None) if isinstance(p, str) else Row(number, "", next(answers))
+                for number, p in enumerate(parsed, done)
             ]
             for row in out:
-                status = "problem" if row["problem"] else str(row.get("status", "answered"))
-                counts[status] = counts.get(status, 0) + 1
+                counts[row.status] = counts.get(row.status, 0) + 1
             writer.write(out)
             done += len(out)
             progress("predict", done, max(total, done), "")
     return counts
 
 
-def parse(kind: type[BaseModel], row: Mapping[str, Any]) -> BaseModel | str:
-    """Make a request of a row, or say in one line why it is none."""
+def parse(kind: type[BaseModel], row: Mapping[str, Any] | bytes) -> BaseModel | str:
+    """Make a request of a row or of a line of NDJSON, or say in one line why it is none."""
+    if isinstance(row, bytes):
+        try:
+            return kind.model_validate_json(row)
+        except ValidationError:
+            row = _line(row)  # its lists may be written as JSON in texts, as in a CSV
     try:
         return kind.model_validate_json(json.dumps(fields_of(kind, row), default=plain))
     except ValidationError as error:
@@ -93,14 +119,19 @@ def _nested(kind: type[BaseModel], name: str, value: Any) -> Any:
     return value
 
 
-def read_rows(source: Path, count: int) -> Iterator[list[dict[str, Any]]]:
+def read_rows(source: Path, count: int, as_lines: bool = False) -> Iterator[list[Any]]:
     """Yield the rows of a file, `count` at a time; a cell without a value is left out.
+
+    Args:
+        source: the file.
+        count: rows that are held at once.
+        as_lines: rows of NDJSON are the bytes of their lines.
 
     Raises:
         RequestError: the file cannot be read, or has another format.
     """
     read = {"parquet": _read_parquet, "csv": _read_csv, "ndjson": _read_ndjson}[format_of(source)]
-    rows = read(source, count)
+    rows = _lines(source) if as_lines and read is _read_ndjson else read(source, count)
     try:
         while chunk := list(islice(rows, count)):
             yield chunk
@@ -148,12 +179,16 @@ def _read_csv(source: Path, count: int) -> Iterator[dict[str, Any]]:
 
 
 def _read_ndjson(source: Path, count: int) -> Iterator[dict[str, Any]]:
+    yield from map(_line, _lines(source))
+
+
+def _lines(source: Path) -> Iterator[bytes]:
     with source.open("rb") as file:
         while line := file.readline(LONGEST_LINE + 1):
             if len(line) > LONGEST_LINE:
                 raise ValueError(f"a line is over {LONGEST_LINE} bytes")
             if line.strip():
-                yield _line(line)
+                yield line
 
 
 def _line(line: bytes) -> dict[str, Any]:
@@ -194,11 +229,12 @@ class _ParquetWriter(AbstractContextManager["_ParquetWriter"]):
         self.schema = pa.schema([(c, pa.int64() if c == "row" else pa.string()) for c in columns])
         self.file = parquet.ParquetWriter(path, self.schema)
 
-    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         import pyarrow as pa
 
+        table = [row.cells() for row in rows]
         columns = {
-            name: [row.get(name) if name == "row" else _text(row.get(name)) for row in rows]
+            name: [cells.get(name) if name == "row" else _text(cells.get(name)) for cells in table]
             for name in self.schema.names
         }
         self.file.write_table(pa.table(columns, schema=self.schema))
@@ -214,8 +250,8 @@ class _CsvWriter(AbstractContextManager["_CsvWriter"]):
         self.writer = csv.writer(self.file)
         self.writer.writerow(columns)
 
-    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.writer.writerows([_text(row.get(name)) for name in self.columns] for row in rows)
+    def write(self, rows: Sequence[Row]) -> None:
+        self.writer.writerows([_text(cells.get(name)) for name in self.columns] for cells in map(Row.cells, rows))
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
@@ -225,8 +261,11 @@ class _NdjsonWriter(AbstractContextManager["_NdjsonWriter"]):
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.file = path.open("w", encoding="utf-8")
 
-    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    def write(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            head = json.dumps({"row": row.number, "problem": row.problem}, ensure_ascii=False)
+            rest = "}" if row.answer is None else f", {row.answer.model_dump_json()[1:]}"
+            self.file.write(f"{head[:-1]}{rest}\n")
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
