@@ -61,8 +61,9 @@ def main() -> None:
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory(prefix="hallmark-image-") as scratch:
+            engine = options.engine or installed_engine()
             context = stage(options.bundle, options.lock, Path(scratch), options.device)
-            image = build(context, options.base, options.engine or installed_engine())
+            image = build(context, options.base, engine)
     except HallmarkError as error:
         sys.exit(f"error: {error}")
     for layer, size in context.layers.items():
@@ -84,10 +85,10 @@ def stage(bundle: Path, lock: Path, out: Path, device: Device, home: Path = ROOT
         BundleError: the bundle is corrupt or was refused.
         ConfigError: this environment has distributions for another device, or lacks one.
     """
+    check_device(device)
     hallmark, _ = open_accepted(bundle)
     tag, _ = build_bento(bundle, lock, home)
     source = home / "bentos" / tag.replace(":", "/") / "src"
-    check_device(device)
     distributions = {d.name.lower(): d for d in required((*NEEDS, *hallmark.requirements, "bentoml"))}
     for name, distribution in distributions.items():
         if name not in BUILD_TOOLS:

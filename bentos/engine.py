@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from hallmark.contracts import AnyPredictor
 from hallmark.errors import BundleError, ConfigError, HallmarkError
 from hallmark.evidence import Evidence, answers_with_evidence
+from hallmark.files import sha256
 from hallmark.model import Model, explain
-from hallmark.prove.bundle import MANIFEST, Hallmark, damage
+from hallmark.prove.bundle import MANIFEST, Hallmark
 from hallmark.prove.signature import signature_of, verify
 
 log = logging.getLogger("bentoml.hallmark")
@@ -76,11 +77,13 @@ class Served:
         if self.example is None:
             return
         try:
-            [_] = self.answer([self.example])
+            [(answer, _)] = self.answer([self.example])
         except ConfigError:
             raise
         except Exception as error:
             raise BundleError(f"{self.model.directory} cannot answer its example ({type(error).__name__})") from error
+        if getattr(answer, "served_by", "") == "baseline" and not self.model.damaged:
+            raise BundleError(f"{self.model.directory}: its network fails on the example; only its baseline answers")
 
 
 def load(directory: Path, public_key: Path | None = None, device: str = "cpu") -> Served:
@@ -167,7 +170,8 @@ class Engine:
             if served.hallmark.schema != self.served.hallmark.schema:
                 raise BundleError(f"{self.directory} has other types of request and response: restart the service")
         except HallmarkError as error:
-            self._refused = digest + signed
+            if digest != self.served.digest:  # files of the one that answers may still be on their way
+                self._refused = digest + signed
             log.error("a new bundle is not served: %s", error)
             return False
         self.served = served
@@ -175,6 +179,10 @@ class Engine:
         return True
 
     def _mended(self) -> bool:
-        """Tell whether a damaged file of the bundle that answers is whole again."""
+        """Tell whether a damaged file of the bundle that answers is whole again; only these are read."""
         model = self.served.model
-        return bool(model.damaged) and len(damage(self.directory, model.hallmark.files)) < len(model.damaged)
+        for name in model.damaged:
+            file = self.directory / name
+            if file.is_file() and sha256(file) == model.hallmark.files[name]:
+                return True
+        return False

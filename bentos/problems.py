@@ -118,7 +118,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 _PARAMETERS = frozenset({"rows", "body", "path", "query", "header", "prediction_id", "horizon", "value", "observed_at",
-                         "outcomes", "subject_id", "job_id", "idempotency-key"})  # fmt: skip
+                         "outcomes", "subject_id", "job_id", "top", "idempotency-key"})  # fmt: skip
 
 
 def property_names(model: type[BaseModel]) -> frozenset[str]:

@@ -68,6 +68,7 @@ class State:
         names: property names of a request, which an error may repeat.
         machine_sha256: digest of this machine's description.
         key_locks: of idempotency keys.
+        measuring: held while the influences of one answer are measured.
         background: work that goes on after its response; the service waits for it before it stops.
     """
 
@@ -85,6 +86,7 @@ class State:
     names: frozenset[str]
     machine_sha256: str
     key_locks: KeyLocks = field(default_factory=KeyLocks)
+    measuring: asyncio.Lock = field(default_factory=asyncio.Lock)
     background: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     def warnings(self) -> list[str]:

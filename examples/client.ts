@@ -22,6 +22,19 @@ type Row<Answer> = Answered<Answer> | { status: "problem"; problem: Problem };
 
 const RETRIED = new Set([408, 429, 500, 502, 503, 504]);
 
+/** The service, or a proxy before it, has refused a call. */
+class Refused extends Error {}
+
+async function why(response: Response): Promise<string> {
+  const text = await response.text(); // a proxy may answer with a page
+  try {
+    const problem = JSON.parse(text) as Problem;
+    return `${problem.title}: ${problem.detail}`;
+  } catch {
+    return `status ${response.status}`;
+  }
+}
+
 /** Answer rows, each with its own error. A repeated call with the same key records nothing twice. */
 export async function predict<Answer>(address: string, key: string, rows: unknown[], tries = 5): Promise<Row<Answer>[]> {
   const headers = {
@@ -30,11 +43,17 @@ export async function predict<Answer>(address: string, key: string, rows: unknow
     "idempotency-key": randomUUID(),
   };
   for (let attempt = 1; ; attempt++) {
-    const response = await fetch(`${address}/v1/predict`, { method: "POST", headers, body: JSON.stringify({ rows }) });
-    if (response.ok) return ((await response.json()) as { rows: Row<Answer>[] }).rows;
-    const problem = (await response.json()) as Problem;
-    if (!RETRIED.has(response.status) || attempt === tries) throw new Error(`${problem.title}: ${problem.detail}`);
-    const asked = Number(response.headers.get("retry-after") ?? 0);
+    let asked = 0;
+    try {
+      const body = JSON.stringify({ rows });
+      const signal = AbortSignal.timeout(60_000);
+      const response = await fetch(`${address}/v1/predict`, { method: "POST", headers, body, signal });
+      if (response.ok) return ((await response.json()) as { rows: Row<Answer>[] }).rows;
+      if (!RETRIED.has(response.status) || attempt === tries) throw new Refused(await why(response));
+      asked = Number(response.headers.get("retry-after")) || 0;
+    } catch (error) {
+      if (error instanceof Refused || attempt === tries) throw error; // otherwise the service could not be reached
+    }
     const pause = Math.max(asked, 0.2 * 2 ** attempt * Math.random());
     await new Promise((resolve) => setTimeout(resolve, 1000 * pause));
   }
@@ -44,7 +63,7 @@ export async function predict<Answer>(address: string, key: string, rows: unknow
 export async function* stream(address: string, key: string, request: unknown): AsyncGenerator<string> {
   const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
   const response = await fetch(`${address}/v1/stream`, { method: "POST", headers, body: JSON.stringify(request) });
-  if (!response.ok || response.body === null) throw new Error(((await response.json()) as Problem).detail);
+  if (!response.ok || response.body === null) throw new Refused(await why(response));
   let rest = "";
   for await (const part of response.body.pipeThrough(new TextDecoderStream())) {
     const events = (rest + part).split("\n\n");
@@ -59,8 +78,14 @@ export async function* stream(address: string, key: string, request: unknown): A
 const [file, address = "http://localhost:3000"] = process.argv.slice(2);
 if (file) {
   const request: unknown = JSON.parse(readFileSync(file, "utf8"));
-  for (const row of await predict<{ status: string; reason: string }>(address, process.env.HALLMARK_KEY ?? "", [request])) {
-    if (row.status === "problem") console.error(row.problem.detail);
-    else console.log(row.prediction_id, row.answer.status, row.answer.reason);
+  const key = process.env.HALLMARK_KEY ?? "";
+  try {
+    for (const row of await predict<{ status: string; reason: string }>(address, key, [request])) {
+      if (row.status === "problem") console.error(row.problem.detail);
+      else console.log(row.prediction_id, row.answer.status, row.answer.reason);
+    }
+  } catch (error) {
+    console.error(`error: ${(error as Error).message}`);
+    process.exitCode = 1;
   }
 }

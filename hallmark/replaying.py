@@ -78,8 +78,10 @@ def trace_answer(url: str, key: str, directories: Iterable[Path]) -> tuple[Trace
     model = _model(row, _by_digest(directories))
     request = model.task.request_type().model_validate_json(row["request"])
     response = model.task.response_type().model_validate_json(row["response"])
-    traced = trace(model.predictor, request)
-    answers = model.predictor.predict([rest for _, rest in traced.left_out])
+    traced = trace(model.predictor, request, response)
+    whole, *answers = model.predictor.predict([request, *[rest for _, rest in traced.left_out]])
+    if whole.model_dump_json() != row["response"]:
+        raise ReplayError(f"prediction {key} cannot be computed again here: `hallmark replay {key}` says what differs")
     return traced, influences(model.predictor, response, traced, answers)
 
 

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 _DISEASE = r"""
     \w*diabet\w* | lada | mody | \w*glyc(?:a?e|ae)mi\w* | hyp(?:o|er)s? | hyp(?:o|er)thyroid\w* | thyroid | dka
-  | keto(?:acidosis|sis|ne|nes) | acidosis | \w*(?:neuro|nephro|retino|cardio|myo)pathy | \w{2,}itis | thrombosis | fibrosis | \w+oma
-    (?<!aroma)(?<!diploma)(?<!coma) | an(?:a?e|ae)mi[ac] | hypertension | sepsis | stroke(?=\W+(?:risk|symptom)) | asthma
+  | keto(?:acidosis|sis|ne|nes) | acidosis | \w*(?:neuro|nephro|retino|cardio|myo)pathy | \w{2,}itis | thrombosis | fibrosis | (?:carcin|glauc|insulin|lymph|melan|sarc|tracho)oma | an(?:a?e|ae)mi[ac] | hypertension | sepsis | stroke(?=\W+(?:risk|symptom)) | asthma
   | infect(?:ion|ed|ions) | diseases? | syndrome | disorders? | cancer | migraines? | depression | remission
   | (?:heart|panic) (?:attack|failure|disease)s? | necro\w+ | nerve damage | gastroparesis | somogyi | dawn phenomenon | dehydrat(?:ed|ion)
   | insulin[ -]resistan\w+ | gluco\w+ (?:in)?tolerance | (?:blood )?sugars? (?:is|are|was) (?:too )?(?:low|high)
@@ -39,7 +38,7 @@ _MEDICINE = r"""
     (?:\W+(?:a|an|and|half|extra|more|less|or))*\W*units?\b(?!\W+of\W+(?!\w*insulin))
 """
 _CARE = r"""
-    doctors? | gps? | physicians? | endocrinologists? | specialists? | p(?:a?e|ae)diatricians? | clinic(?:ian)?s? | hospital\w*
+    doctors? | gp | physicians? | endocrinologists? | specialists? | p(?:a?e|ae)diatricians? | clinic(?:ian)?s? | hospital\w*
   | emergency | e\.?r\.? | a\s?&\s?e | casualty | ambulance | paramedics? | urgent care | intensive care | acute ward | nurses?
   | midwife | 911 | 112 | 999 | 111 | nhs | (?:diabetes|care|health ?care|medical) (?:team|provider|professional)s? | pharmacist
   | medical (?:help|attention|care|advice|assistance|treatment|review) | professional (?:help|advice) | out-of-hours
@@ -62,7 +61,7 @@ def _any(words: str) -> str:
 
 _SUBJECTS = {
     "diagnosis": rf"\b{_any(_DISEASE)}\b",
-    "dosing": rf"\b{_any(_MEDICINE)}",
+    "dosing": rf"\b{_any(_MEDICINE)}(?!\w)",
     "triage": "|".join(
         (
             rf"\b{_any(_ADVICE)}\b.*\b{_any(_CARE)}(?!\w)",

@@ -169,4 +169,4 @@ def test_the_example_in_typescript_asks_and_names_what_was_refused(
     environment["HALLMARK_KEY"] = "wrong"
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert "Error:" in done.stderr
+    assert done.stderr.startswith("error: ")

@@ -44,7 +44,13 @@ def test_recipes_stories_and_messages_of_the_service_pass(part: str, count: int,
 def test_a_statement_is_found_in_the_midst_of_a_text_and_in_capitals() -> None:
     text = "Stir the soup.\nTAKE TWO UNITS OF INSULIN before you eat. Serve hot."
     assert clinical_statements(text) == ["dosing"]
-    assert clinical_statements("Stir the soup. Serve hot.") == []
+    for text in (
+        "Stir the soup. Serve hot.",
+        "Her head sank on the pillow.",
+        "The pillars fell.",
+        "It is in Oklahoma.",
+    ):
+        assert clinical_statements(text) == []
 
 
 def test_a_sentence_counts_once_it_has_ended() -> None:

@@ -1,11 +1,13 @@
 """`GET /v1/predictions/{id}/provenance`: the observations that an answer rests on, and the most influential of them."""
 
+import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
+from starlette.concurrency import run_in_threadpool
 
+from bentos.engine import Served
 from bentos.messages import InfluenceOut, PastOut, PredictionId, ProvenanceOut
 from bentos.policy import require
 from bentos.problems import ProblemError
@@ -16,6 +18,7 @@ from hallmark.errors import BundleError
 from hallmark.prove.influence import influences, trace
 
 MOST = 1000
+LONGEST_S = 60.0  # for measuring all influences of an answer
 
 
 async def provenance(
@@ -39,19 +42,28 @@ async def provenance(
     if row["hallmark_sha256"] != served.digest:
         detail = f"Version {row['model_version']} gave this answer: `hallmark provenance` reads it from its bundle."
         raise ProblemError(409, "another_version", detail)
-    predictor, timeout_s = served.model.predictor, service.settings.predict_timeout_s
+    service.rates.count_rows(caller.client_id, 1)
+    predictor = served.model.predictor
     request = served.request_type.model_validate_json(row["request"])
+    response = served.model.task.response_type().model_validate_json(row["response"])
     try:
-        traced = await service.queue.run(partial(trace, predictor, request), timeout_s)
+        traced = await run_in_threadpool(trace, predictor, request, response, bool(top))
     except BundleError:
         raise ProblemError(409, "past_unreadable", "The file of the subject's past is missing or changed.") from None
     found = []
-    if top:
+    if traced.left_out:
         service.rates.count_rows(caller.client_id, len(traced.left_out))
-        answers = await answered(service, [rest for _, rest in traced.left_out])
-        response = served.model.task.response_type().model_validate_json(row["response"])
+        if service.measuring.locked():
+            detail = "Influences of another answer are being measured: try again in a few seconds, or ask with top=0."
+            raise ProblemError(503, "busy", detail, headers={"retry-after": "5"})
+        async with service.measuring:
+            whole, *answers = await answered(service, served, [request, *[rest for _, rest in traced.left_out]])
+        if whole is None or whole.model_dump_json() != row["response"]:
+            detail = "The served model answers otherwise now: a file of it was damaged, or has been mended since."
+            raise ProblemError(409, "another_answer", detail)
         found = influences(predictor, response, traced, answers)
     observed = traced.observations
+    fitted = observed.fitted if observed.fitted and observed.fitted[0] <= observed.fitted[1] else (None, None)
     return ProvenanceOut(
         prediction_id=row["id"],
         hallmark_sha256=served.digest,
@@ -59,20 +71,27 @@ async def provenance(
         request=list(observed.request),
         past=PastOut(
             readings=list(observed.past),
-            fitted_from=observed.fitted[0] if observed.fitted else None,
-            fitted_to=observed.fitted[1] if observed.fitted else None,
+            fitted_from=fitted[0],
+            fitted_to=fitted[1],
         ),
         unit=traced.unit,
         most_influential=[InfluenceOut(id=item.id, change=item.change) for item in found[:top]],
     )
 
 
-async def answered(service: State, requests: Sequence[Any]) -> list[Any]:
-    """Answer requests behind all others; None where computing one failed. Nothing of it is recorded."""
+async def answered(service: State, served: Served, requests: Sequence[Any]) -> list[Any]:
+    """Answer requests behind all others; None where computing one failed. Nothing of it is recorded.
+
+    Raises:
+        ProblemError: 504 after `LONGEST_S`; 409 if another bundle has begun to answer meanwhile.
+    """
     answers: list[Any] = []
+    until = time.monotonic() + LONGEST_S
     for start in range(0, len(requests), BULK_BATCH):
         block = requests[start : start + BULK_BATCH]
-        results = await service.queue.submit(block, service.settings.jobs.timeout_s, bulk=True)
+        results = await service.queue.submit(block, max(until - time.monotonic(), 0.0), bulk=True)
+        if any(result.answer is not None and result.answer.served is not served for result in results):
+            raise ProblemError(409, "another_version", "A new bundle has begun to answer: ask again.")
         answers += [None if result.answer is None else result.answer.response for result in results]
     return answers
 

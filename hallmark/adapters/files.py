@@ -2,9 +2,9 @@
 
 A packed file is a safetensors file with one row per subject: the subject's factors one after the other in the order
 of the layers' names, A before B; in memory a row has the order of its spec. Its metadata hold the spec, the subjects
-and the sha256 of every row, so that one flipped bit makes the adapter of one subject unusable and no other. The digests
-hang in a hash tree (tree.py), whose root is kept elsewhere: whoever trusts the root trusts every row. Legend of shapes:
-P subjects, F numbers of one adapter.
+and the sha256 of every row, so that a flipped bit in a row makes the adapter of one subject unusable and no other. The
+digests hang in a hash tree (tree.py), whose root is kept elsewhere: whoever trusts the root trusts every row. Legend of
+shapes: P subjects, F numbers of one adapter.
 """
 
 import hashlib
@@ -114,7 +114,7 @@ def read_peft(directory: Path, spec: AdapterSpec, digest: str | None = None) -> 
         config = read_json(directory / "adapter_config.json")
         tensors = load_file(str(directory / "adapter_model.safetensors"))
     except (OSError, ValueError, SafetensorError) as error:
-        raise BundleError(f"adapter cannot be read ({str(error).splitlines()[0]})") from error
+        raise BundleError(f"adapter cannot be read ({type(error).__name__})") from error
     base = config.get("base_model_name_or_path")
     if base and base != spec.base:
         raise BundleError(f"adapter was made for base {base[:12]}, this one is {spec.base[:12]}: train it on this base")
@@ -178,16 +178,27 @@ class PackedStore:
     spec: AdapterSpec
     root: str | None = None
 
-    @cached_property
+    @property
     def _open(self) -> tuple[Any, dict[str, int], HashTree]:
+        if isinstance(self._opened, BundleError):
+            raise self._opened
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> tuple[Any, dict[str, int], HashTree] | BundleError:
+        """Open the file once: what is wrong with it stays wrong, and every subject asks."""
         try:
-            opened: Any = safe_open(str(self.file), framework="numpy")
-            metadata = json.loads(opened.metadata()["hallmark"])
-            rows = opened.get_slice("factors")
+            return self._read_header()
+        except BundleError as error:
+            return error
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise BundleError(
-                f"{self.file.name} cannot be read ({str(error).splitlines()[0]}): pack it again"
-            ) from error
+            # The text of the error may hold a path, and the reason goes into answers.
+            return BundleError(f"{self.file.name} cannot be read ({type(error).__name__}): pack it again")
+
+    def _read_header(self) -> tuple[Any, dict[str, int], HashTree]:
+        opened: Any = safe_open(str(self.file), framework="numpy")
+        metadata = json.loads(opened.metadata()["hallmark"])
+        rows = opened.get_slice("factors")
         packed, expected = metadata["spec"], self.spec.plain()
         for key in ("base", "rank", "alpha"):
             if packed[key] != expected[key]:

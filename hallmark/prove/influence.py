@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from hallmark.contracts import AnyPredictor
 from hallmark.evidence import Observations, Traceable
 
+WITHOUT_PAST = ("none", "baseline")
 PAST = "past"
 """Stands for the subject's past as a whole: a bundle keeps what was learned from it, not the readings."""
 
@@ -41,11 +42,22 @@ class Trace:
     left_out: Sequence[tuple[str, Any]] = ()
 
 
-def trace(predictor: AnyPredictor, request: BaseModel) -> Trace:
-    """Name what the answer to a request rests on: the fields of the request, if the predictor knows no better."""
+def trace(predictor: AnyPredictor, request: BaseModel, response: BaseModel, measured: bool = True) -> Trace:
+    """Name what an answer rests on: the fields of the request, if the predictor knows no better.
+
+    Args:
+        predictor: which gave the answer.
+        request: the whole one.
+        response: to it. An abstention and a baseline rest on no past, and an abstention has no figures to compare.
+        measured: whether influences will be asked for.
+    """
     if not isinstance(predictor, Traceable):
         return Trace(Observations(tuple(type(request).model_fields)))
     observed = predictor.observations(request)
+    if getattr(response, "served_by", "base") in WITHOUT_PAST:
+        observed = Observations(observed.request)
+    if not (measured and predictor.figures(response)):
+        return Trace(observed, predictor.influence_unit)
     left: list[tuple[str, Any]] = [(name, predictor.without(request, name)) for name in observed.request]
     if observed.past or observed.fitted:
         left.append((PAST, predictor.without(request, None)))

@@ -40,7 +40,7 @@ def test_the_most_influential_reading_is_the_one_without_which_most_changes(
 ) -> None:
     assert isinstance(predictor, Traceable)
     [answer] = predictor.predict([request_of_one])
-    traced = trace(predictor, request_of_one)
+    traced = trace(predictor, request_of_one, answer)
     assert traced.unit == "largest change of a median, mg/dL"
     few = type(traced)(traced.observations, traced.unit, [*traced.left_out[-12:]])
     answers = predictor.predict([rest for _, rest in few.left_out])
@@ -77,6 +77,16 @@ def test_a_predictor_that_knows_no_better_names_the_fields_of_its_request() -> N
         def predict(self, requests: Any) -> list[Any]:
             return []
 
-    traced = trace(Plain(), SentimentRequest(text="A fine day."))
+    answer = SentimentRequest(text="any")
+    traced = trace(Plain(), SentimentRequest(text="A fine day."), answer)
     assert traced.observations.request == ("text",)
-    assert influences(Plain(), SentimentRequest(text="A fine day."), traced, []) == []
+    assert influences(Plain(), answer, traced, []) == []
+
+
+def test_an_abstention_rests_on_no_past_and_has_no_influences(predictor: Any, request_of_one: Any) -> None:
+    short = request_of_one.model_copy(update={"readings": request_of_one.readings[-3:]})
+    [answer] = predictor.predict([short])
+    assert answer.status == "abstained"
+    traced = trace(predictor, short, answer)
+    assert len(traced.observations.request) == 3
+    assert (traced.observations.past, traced.observations.fitted, list(traced.left_out)) == ((), None, [])

@@ -255,7 +255,7 @@ class HistoryFiles:
                 raise BundleError("history was changed after it was made (sha256)")
             arrays: dict[str, Array] = load(data)
         except (OSError, SafetensorError) as error:
-            raise BundleError(f"history cannot be read ({str(error).splitlines()[0]})") from error
+            raise BundleError(f"history cannot be read ({type(error).__name__})") from error
         if missing := {*(f.name for f in fields(History)), KNOWN, SINCE} - set(arrays):
             raise BundleError(f"history cannot be read ({sorted(missing)[0]} is missing): make it anew")
         return arrays

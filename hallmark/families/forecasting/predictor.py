@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
 
@@ -152,8 +153,8 @@ class ForecastPredictor:
         """Leave out a reading, or the subject's past; see `Traceable`."""
         if observation is None:
             return request.model_copy(update={"subject_id": None})
-        ids = _ids(self.task.read(request).times)
-        rest = [reading for reading, time in zip(request.readings, ids, strict=True) if time != observation]
+        time = datetime.fromisoformat(observation)
+        rest = [reading for reading in request.readings if reading.timestamp.replace(microsecond=0) != time]
         return request.model_copy(update={"readings": rest}) if rest else None
 
     def figures(self, response: Any) -> list[float]:

@@ -101,7 +101,8 @@ class TradesPredictor:
 
     def without(self, request: TradesRequest, observation: str | None) -> TradesRequest | None:
         """Leave out a trade; see `Traceable`."""
-        rest = [trade for place, trade in enumerate(request.trades) if f"trades/{place}" != observation]
+        place = int((observation or "").rpartition("/")[2])
+        rest = [*request.trades[:place], *request.trades[place + 1 :]]
         return request.model_copy(update={"trades": rest}) if rest else None
 
     def figures(self, response: TradesResponse) -> list[float]:
