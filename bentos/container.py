@@ -1,6 +1,6 @@
 """python -m bentos.container: build the image of a service from its Bento and the distributions of this environment.
 
-The image has four layers: the base, the distributions, the code, the weights. New weights change the last one alone.
+The image has four layers: the base, the distributions, the code, the weights. New weights leave the first two.
 The distributions are copied as they are installed here, where the tests have run with them: building asks no index, and
 the image holds neither a compiler nor pip. It serves as an unprivileged user and writes below /records and /tmp only.
 """
