@@ -1,6 +1,6 @@
 """python -m bentos.container: build the image of a service from its Bento and the distributions of this environment.
 
-The image has four layers: the base, the distributions, the code, the weights. New weights leave the first two.
+The image has four layers: the base, the distributions, the code, the weights. New weights change the last one alone.
 The distributions are copied as they are installed here, where the tests have run with them: building asks no index, and
 the image holds neither a compiler nor pip. It serves as an unprivileged user and writes below /records and /tmp only.
 """
@@ -93,7 +93,8 @@ def stage(bundle: Path, lock: Path, out: Path, device: Device, home: Path = ROOT
     for name, distribution in distributions.items():
         if name not in BUILD_TOOLS:
             copy_distribution(distribution, out / "distributions")
-    left_out = shutil.ignore_patterns(INSIDE, f"{INSIDE}.sig", "__pycache__")
+    # BentoML's own file names the bundle's digest, and nothing reads it: the code's layer must not change with weights.
+    left_out = shutil.ignore_patterns(INSIDE, f"{INSIDE}.sig", "bentofile.yaml", "__pycache__")
     shutil.copytree(source, out / "code", ignore=left_out)
     shutil.copytree(source / INSIDE, out / "weights" / INSIDE)
     if (signature := signature_of(source / INSIDE)).is_file():

@@ -197,7 +197,7 @@ def provenance(
     typer.echo(f"request: {len(observed.request)} observations, {first} to {last}")
     if observed.past:
         typer.echo(f"past: {len(observed.past)} readings, {observed.past[0]} to {observed.past[-1]}")
-    if observed.fitted and observed.fitted[0] <= observed.fitted[1]:
+    if observed.fitted:
         typer.echo(f"linear adapter: fitted on {observed.fitted[0]} to {observed.fitted[1]}")
     for influence in found[:top]:
         change = "no answer without it" if influence.change is None else f"{influence.change:.6g}"

@@ -63,17 +63,13 @@ async def provenance(
             raise ProblemError(409, "another_answer", detail)
         found = influences(predictor, response, traced, answers)
     observed = traced.observations
-    fitted = observed.fitted if observed.fitted and observed.fitted[0] <= observed.fitted[1] else (None, None)
+    fitted_from, fitted_to = observed.fitted or (None, None)
     return ProvenanceOut(
         prediction_id=row["id"],
         hallmark_sha256=served.digest,
         training_data=dict(data) if isinstance(data := served.hallmark.provenance.get("data"), Mapping) else {},
         request=list(observed.request),
-        past=PastOut(
-            readings=list(observed.past),
-            fitted_from=fitted[0],
-            fitted_to=fitted[1],
-        ),
+        past=PastOut(readings=list(observed.past), fitted_from=fitted_from, fitted_to=fitted_to),
         unit=traced.unit,
         most_influential=[InfluenceOut(id=item.id, change=item.change) for item in found[:top]],
     )

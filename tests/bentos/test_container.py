@@ -88,7 +88,7 @@ def tool(*command: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_image_answers_on_a_read_only_root_and_new_weights_leave_the_large_layers(
+def test_the_image_answers_on_a_read_only_root_and_new_weights_change_one_layer(
     base: str, bundle: Path, requests_by_subject: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in WITHOUT_DAEMON.items():
@@ -107,7 +107,7 @@ def test_the_image_answers_on_a_read_only_root_and_new_weights_leave_the_large_l
     tool("buildah", "rmi", "--force", image)
     first, second = images
     assert len(first) == len(second) == 4
-    assert first[:2] == second[:2]  # the base and the distributions, 99% of the image
+    assert first[:3] == second[:3]
     assert first[3] != second[3]
 
 
