@@ -101,7 +101,7 @@ def build_experiment(params: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: as in `build`, or two sections do not belong together.
     """
-    from hallmark.contracts import ChecksTask  # it imports pandas, which reading parameters does not need
+    from hallmark.abilities import ChecksTask  # it imports pandas, which reading parameters does not need
 
     check_sections(params)
     built: dict[str, Any] = build(params)

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
+from hallmark.abilities import Degrading, Placeable
 from hallmark.build import build
-from hallmark.contracts import AnyLearner, AnyPredictor, Degrading, Placeable, Task
+from hallmark.contracts import AnyLearner, AnyPredictor, Task
 from hallmark.errors import BundleError, ConfigError, RequestError
 from hallmark.prove.bundle import CARD, Hallmark, check_verdicts, damage, open_accepted, read_hallmark
 

@@ -17,7 +17,7 @@ from bentos.problems import Problem, ProblemError, problem
 from bentos.queue import Result
 from bentos.routes.predict import JSON, ask, keep, write_row
 from bentos.state import Caller, Service, State
-from hallmark.contracts import Streaming
+from hallmark.abilities import Streaming
 
 
 async def stream(request: Request, caller: Caller, service: Service) -> StreamingResponse:

@@ -6,18 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+from hallmark.abilities import Combining
 from hallmark.build import configuration
-from hallmark.contracts import (
-    Candidate,
-    Combining,
-    Follow,
-    Learner,
-    Prepared,
-    Progress,
-    Task,
-    TrainResult,
-    TrainSettings,
-)
+from hallmark.contracts import Candidate, Follow, Learner, Prepared, Progress, Task, TrainResult, TrainSettings
 from hallmark.errors import ConfigError
 from hallmark.files import write_json
 from hallmark.learn.parallel import run_parallel

@@ -1,7 +1,7 @@
 """What an answer rests on, and how much it changes when one of these observations is left out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -54,8 +54,6 @@ def trace(predictor: AnyPredictor, request: BaseModel, response: BaseModel, meas
     if not isinstance(predictor, Traceable):
         return Trace(Observations(tuple(type(request).model_fields)))
     observed = predictor.observations(request)
-    if observed.fitted and observed.fitted[0] > observed.fitted[1]:  # one day of readings: nothing was fitted yet
-        observed = replace(observed, fitted=None)
     if getattr(response, "served_by", "base") in WITHOUT_PAST:
         observed = Observations(observed.request)
     if not (measured and predictor.figures(response)):

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hallmark.abilities import Exporting, HasRequirements
 from hallmark.build import dump, targets
-from hallmark.contracts import AnyLearner, Candidate, Exporting, HasRequirements, Task, Verdict
+from hallmark.contracts import AnyLearner, Candidate, Task, Verdict
 from hallmark.errors import BundleError, ConfigError, GateError
 from hallmark.files import FileRef, read_json, replacing, write_json
 from hallmark.judge.card import describe_data, model_card

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hallmark.abilities import OwnRows, Refreshing
 from hallmark.build import build
-from hallmark.contracts import OwnRows, Refreshing, Source, Verdict
+from hallmark.contracts import Source, Verdict
 from hallmark.errors import BundleError, ConfigError
 from hallmark.files import replacing, sha256
 from hallmark.prove.bundle import CARD, Contents, Hallmark, make_bundle, open_bundle

@@ -6,17 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hallmark.abilities import Calibrating, Personalising
 from hallmark.build import dump
-from hallmark.contracts import (
-    AnyLearner,
-    Calibrating,
-    Candidate,
-    Personalising,
-    Progress,
-    Task,
-    TrainSettings,
-    no_progress,
-)
+from hallmark.contracts import AnyLearner, Candidate, Progress, Task, TrainSettings, no_progress
 from hallmark.files import FileRef, read_json
 from hallmark.learn.candidates import fit_candidates
 from hallmark.learn.processes import output_of_rank, rank, run

@@ -1,5 +1,6 @@
 """Provenance that holds: without a named observation an answer has other bytes, without an unnamed one the same."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from benchmarks.service_provenance import LATER, OTHERS, PAST, REQUEST, SPAN, TOO_OLD, forecasts, trades_of
 from hallmark.evidence import Traceable
+from hallmark.families.forecasting.linear_bank import Past
 from hallmark.prove.influence import PAST as THE_PAST
 from hallmark.prove.influence import influences, trace
 from tests.toys import Toy, trained_task
@@ -65,9 +67,28 @@ def test_the_past_of_an_answer_is_the_days_before_its_midnight(
     expected = rows[(rows < midnight) & (rows >= midnight - days * DAY)]
     assert list(observed.past) == [time.isoformat() for time in expected.dt.round("5min")]
     assert observed.fitted == (str(rows.min().date()), str((midnight - DAY).date()))
+    ungated = replace(predictor, personalisation=replace(predictor.personalisation, methods={}))
+    assert ungated.observations(request_of_one) == replace(observed, fitted=None)
     stranger = request_of_one.model_copy(update={"subject_id": "stranger"})
     assert predictor.observations(stranger).past == ()
     assert predictor.observations(stranger).request == observed.request
+
+
+def test_readings_of_one_second_are_one_observation(predictor: Any, request_of_one: Any) -> None:
+    *others, last = request_of_one.readings
+    half = last.model_copy(update={"timestamp": last.timestamp.replace(microsecond=500_000)})
+    doubled = request_of_one.model_copy(update={"readings": [*others, last, half]})
+    named = predictor.observations(doubled).request
+    assert len(set(named)) == len(named)
+    assert predictor.without(doubled, named[-1]).readings == others
+
+
+def test_after_one_day_of_readings_nothing_was_fitted() -> None:
+    known = np.ones((3, 288), dtype=bool)
+    fitted, times = Past(since=102, first_day=100, known=known).before(102)
+    assert fitted is None
+    assert len(times) == 2 * 288
+    assert Past(since=101, first_day=100, known=known).before(102)[0] == ("1970-04-12", "1970-04-12")
 
 
 def test_a_predictor_that_knows_no_better_names_the_fields_of_its_request() -> None:

@@ -61,12 +61,12 @@ class HistoryLookup(Protocol):
     def of(self, subject_id: str) -> AbstractContextManager[tuple[SubjectHistory | None, str]]:
         """Hold a subject's history while the block runs; yields None and the reason if there is none."""
 
-    def readings(self, subject_id: str, day: int) -> tuple[tuple[str, str], Array]:
+    def readings(self, subject_id: str, day: int) -> tuple[tuple[str, str] | None, Array]:
         """Return what a day's row rests on.
 
         Returns:
-            The first and the last day that the linear adapter was fitted on, and the times of the readings that the
-            statistics are computed from, (N,) `datetime64[m]`.
+            The first and the last day that the linear adapter was fitted on, None if there was no whole day yet, and
+            the times of the readings that the statistics are computed from, (N,) `datetime64[m]`.
         """
 
 
@@ -88,7 +88,7 @@ class FullHistory:
         number = self.numbers.get(subject_id)
         yield (None, "no subject has this id") if number is None else (SubjectHistory(self.history, number), "")
 
-    def readings(self, subject_id: str, day: int) -> tuple[tuple[str, str], Array]:
+    def readings(self, subject_id: str, day: int) -> tuple[tuple[str, str] | None, Array]:
         """Nothing asks what an answer in evaluation rests on."""
         raise NotImplementedError("evaluation keeps no times of readings")
 
@@ -162,7 +162,7 @@ class CachedHistory(SlotCache[HistoryBank]):
         with self.hold([subject_id]) as ([slot], [why]):
             yield (SubjectHistory(self.bank.history, slot, self.digests([slot])[0]) if slot else None), why
 
-    def readings(self, subject_id: str, day: int) -> tuple[tuple[str, str], Array]:
+    def readings(self, subject_id: str, day: int) -> tuple[tuple[str, str] | None, Array]:
         """Read from the subject's file what a day's row rests on; see `HistoryLookup.readings`."""
         return self.store.past(subject_id).before(day)
 
@@ -181,14 +181,15 @@ class Past:
     first_day: int
     known: Array
 
-    def before(self, day: int) -> tuple[tuple[str, str], Array]:
+    def before(self, day: int) -> tuple[tuple[str, str] | None, Array]:
         """Return what the row of a day rests on; see `HistoryLookup.readings`."""
         days, steps = len(self.known) - 1, self.known.shape[1]
         offset = min(max(day - self.first_day - days, 0), MIDNIGHTS - 1)
         rows, slots = np.nonzero(self.known[offset : offset + days])
         minutes = (self.first_day + offset + rows) * MINUTES_A_DAY + slots * (MINUTES_A_DAY // steps)
-        since, until = (str(np.datetime64(d, "D")) for d in (self.since, self.first_day + offset + days - 1))
-        return (since, until), minutes.astype("datetime64[m]")
+        until = self.first_day + offset + days - 1
+        fitted = (str(np.datetime64(self.since, "D")), str(np.datetime64(until, "D"))) if self.since <= until else None
+        return fitted, minutes.astype("datetime64[m]")
 
 
 @dataclass(frozen=True)

@@ -124,12 +124,11 @@ class ForecastPredictor:
             else:
                 answers[i] = read, Evidence(self.base.digest)
         if drafts:  # a request that is refused needs no pass, nor the trial of their sizes
-            fewest, most = self.pass_sizes
+            fewest, most = self._sizes()
             for start in range(0, len(drafts), most):
                 block = drafts[start : start + most]
-                answered = self._pass([draft for _, draft, _ in block], fewest)
-                for row, (i, draft, respond) in enumerate(block):
-                    answers[i] = self._finish(answered, row, draft, respond)
+                for (i, draft, respond), found in zip(block, self._rows([d for _, d, _ in block], fewest), strict=True):
+                    answers[i] = self._finish(*found, draft, respond)
         return [answers[i] for i in range(len(requests))]
 
     @property
@@ -141,13 +140,15 @@ class ForecastPredictor:
         """Name the readings that an answer rests on, by their times; see `Traceable`."""
         grid, readings = self.base.assembler.grid, self.task.read(request)
         slot = nearest_slots(readings.times, grid.step_minutes)
-        used = tuple(_ids(readings.times[slot > slot[-1] - grid.context_length]))
+        # Readings of one second share an id: the family knows no finer time.
+        used = tuple(dict.fromkeys(_ids(readings.times[slot > slot[-1] - grid.context_length])))
         day = slot[-1:] * grid.step_minutes // MINUTES_A_DAY
         with self._past(readings.subject_id, day) as (past, _):
             if past is None or readings.subject_id is None:
                 return Observations(used)
         days, known = self.histories.readings(readings.subject_id, int(day[0]))
-        return Observations(used, tuple(_ids(known)), days)
+        adapted = self.personalisation.methods.get(readings.subject_id, "none") != "none"
+        return Observations(used, tuple(_ids(known)), days if adapted else None)
 
     def without(self, request: Any, observation: str | None) -> Any:
         """Leave out a reading, or the subject's past; see `Traceable`."""
@@ -161,20 +162,34 @@ class ForecastPredictor:
         """Return the medians of an answer; see `Traceable`."""
         return self.task.medians(response)
 
+    def _rows(self, drafts: Sequence[_Draft], fewest: int) -> list[tuple[Batch, int]]:
+        """Run a forward pass; if it fails, one for each row, so that only the row that fails has no answer."""
+        if not self.base.whole:
+            nothing = self._nothing("its weights are missing, or were changed after they were made")
+            return [(nothing, 0)] * len(drafts)
+        try:
+            answered = self._pass(drafts, fewest)
+        except RuntimeError as error:  # of torch; its text may quote numbers of a request
+            if len(drafts) == 1:
+                return [(self._nothing(type(error).__name__), 0)]
+            return [found for draft in drafts for found in self._rows([draft], fewest)]
+        return [(answered, row) for row in range(len(drafts))]
+
     def _pass(self, drafts: Sequence[_Draft], fewest: int) -> Batch:
         """Run a forward pass, filled up to a number of rows with copies of the first."""
         filled = [*drafts, *[drafts[0]] * (fewest - len(drafts))]
         batch = {name: np.concatenate([draft.batch[name] for draft in filled]) for name in filled[0].batch}
-        if not self.base.whole:
-            return self._nothing(len(filled), "its weights are missing, or were changed after they were made")
-        try:
-            return self.personalisation.answer([draft.subject_id for draft in filled], batch)
-        except RuntimeError as error:  # of torch; its text may quote numbers of a request
-            return self._nothing(len(filled), type(error).__name__)
+        return self.personalisation.answer([draft.subject_id for draft in filled], batch)
 
-    def _nothing(self, rows: int, failure: str) -> Batch:
-        unknown = np.full((rows, len(self.base.assembler.intercept), len(self.levels)), np.nan, dtype=np.float32)
-        return Batch(unknown[..., 0], unknown, [""] * rows, [""] * rows, failure)
+    def _nothing(self, failure: str) -> Batch:
+        unknown = np.full((1, len(self.base.assembler.intercept), len(self.levels)), np.nan, dtype=np.float32)
+        return Batch(unknown[..., 0], unknown, [""], [""], failure)
+
+    def _sizes(self) -> tuple[int, int]:
+        try:
+            return self.pass_sizes if self.base.whole else (1, LARGEST)
+        except RuntimeError:  # of torch: tried again with the next request
+            return BLOCK, BLOCK
 
     @cached_property
     def pass_sizes(self) -> tuple[int, int]:
@@ -182,6 +197,9 @@ class ForecastPredictor:
 
         Where the bits of a row are the same in passes of every size from `SMALLEST` on, passes have as many rows as
         there are requests; otherwise all have `BLOCK`.
+
+        Raises:
+            RuntimeError: a pass failed.
         """
         drafts = self._probes(LARGEST)
         expected = self._pass(drafts[:BLOCK], BLOCK)
@@ -189,7 +207,7 @@ class ForecastPredictor:
             answered = self._pass(drafts[:rows], rows)
             shared = min(rows, BLOCK)
             pairs = ((answered.mean, expected.mean), (answered.quantiles, expected.quantiles))
-            if not all(np.array_equal(a[:shared], b[:shared], equal_nan=True) for a, b in pairs):
+            if not all(np.array_equal(a[:shared], b[:shared]) for a, b in pairs):
                 return BLOCK, BLOCK
         return SMALLEST, LARGEST
 

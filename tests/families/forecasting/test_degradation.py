@@ -100,10 +100,36 @@ def test_a_network_that_fails_or_returns_no_numbers_is_replaced_by_the_baseline(
     def fail(self: Any, subjects: Any, batch: Any) -> Any:
         raise RuntimeError("CANARY: the text of an error may quote a request")
 
+    poisoned = next(iter(requests_by_subject))
+
+    def fail_on_one(self: Any, subjects: Any, batch: Any) -> Any:
+        return fail(self, subjects, batch) if poisoned in subjects else answer(self, subjects, batch)
+
+    monkeypatch.setattr(personalisation, "answer", fail_on_one)
+    first, *others = model.predict(requests)
+    assert (first.served_by, others) == ("baseline", right[1:])
+
     monkeypatch.setattr(personalisation, "answer", fail)
     answers = model.predict(requests)
     assert {a.served_by for a in answers} == {"baseline"}
     assert all("RuntimeError" in a.fallback and "CANARY" not in a.fallback for a in answers)
+    monkeypatch.undo()
+    assert model.predict(requests) == right
+
+
+def test_pass_sizes_are_not_decided_by_a_pass_that_fails(
+    bundle: Path, requests_by_subject: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(bundle)
+    predictor: Any = model.predictor
+
+    def fail(self: Any, subjects: Any, batch: Any) -> Any:
+        raise RuntimeError
+
+    monkeypatch.setattr(type(predictor.personalisation), "answer", fail)
+    [answer] = model.predict([next(iter(requests_by_subject.values()))])
+    assert answer.served_by == "baseline"
+    assert "pass_sizes" not in vars(predictor)
 
 
 @pytest.fixture(scope="module")
