@@ -1,12 +1,15 @@
-"""HTTP connections with a deadline for headers, and refusals in the service's own JSON.
+"""HTTP connections to our application, with a deadline for headers and refusals in the service's own JSON.
 
-uvicorn bounds how long an idle connection stays open, but not how long the headers of a request may take.
+uvicorn bounds how long an idle connection stays open, but not how long the headers of a request may take. BentoML wraps
+an application in its own: pages and metrics that know no tokens, a span for every request even where nothing collects
+them, and a timer that holds what a request left behind until `traffic.timeout` has passed, 6 KB each.
 """
 
 from asyncio import TimerHandle, Transport
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn import config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from bentos.problems import problem_response
@@ -16,11 +19,19 @@ class Connection(HttpToolsProtocol):
     """One client's connection.
 
     Attributes:
+        application: answers in place of the one that uvicorn was started with; the service sets it when it is ready.
         read_timeout_s: seconds within which the headers of a request must arrive; the service sets it.
     """
 
-    read_timeout_s: float = 10.0
+    application: ClassVar[Any] = None
+    read_timeout_s: ClassVar[float] = 10.0
     waiting: TimerHandle | None = None
+
+    def __init__(self, config: config.Config, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        if (application := type(self).application) is not None:
+            trusted = config.forwarded_allow_ips
+            self.app = ProxyHeadersMiddleware(application, trusted) if config.proxy_headers else application
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         """Start the time limit of the first request's headers."""

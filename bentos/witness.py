@@ -55,7 +55,8 @@ class Witness:
         if not rows:
             return None
         row = self._random.choice(rows)
-        [replayed] = replay([row], served.open_again(), served.request_type, served.base_sha256, self.machine)
+        again, device = served.open_again(), self.engine.device
+        [replayed] = replay([row], again, served.request_type, served.base_sha256, self.machine, device)
         self.count(replayed, row)
         return replayed
 

@@ -82,7 +82,7 @@ def _kernels() -> Check:
     actual = torch.backends.cpu.get_cpu_capability()
     if required and actual != required.upper():
         return Check("kernels", f"{actual}, {required} asked for", "this CPU lacks AVX2: set HALLMARK_KERNELS=native")
-    return Check("kernels", f"{actual.lower()} ({'the same bytes on every CPU that has it' if required else 'native'})")
+    return Check("kernels", f"{actual.lower()} ({'pinned' if required else 'native'})")
 
 
 def _memory() -> Check:

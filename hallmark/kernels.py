@@ -1,6 +1,9 @@
-"""Set the variables of OpenMP, MKL, oneDNN and ATen before torch is imported, for the same bytes on every CPU.
+"""Set the variables of OpenMP, MKL, oneDNN and ATen before torch is imported, for AVX2 kernels on every CPU.
 
-Linear algebra libraries select kernels by the features of the CPU, and different kernels add in a different order.
+Linear algebra libraries select kernels by the features of the CPU, and different kernels add in a different order. The
+bytes of a run are the same on machines with one kind of CPU; an AMD EPYC (Zen 3) and an Intel Xeon (Emerald Rapids)
+still differ in last digits: docs/adr/0011-kernels.md.
+
 Every entry point (pipelines, command line, service, tests, benchmarks) calls `pin` first; the library never does.
 """
 
@@ -37,7 +40,7 @@ def environment() -> dict[str, str]:
     """
     wanted = os.environ.get(KERNELS, "portable")
     if wanted not in ("portable", "native"):
-        raise ConfigError(f"{KERNELS}={wanted!r} must be portable (the same bytes on every CPU) or native (fastest)")
+        raise ConfigError(f"{KERNELS}={wanted!r} must be portable (AVX2 kernels on every CPU) or native (fastest)")
     return dict(PORTABLE if wanted == "portable" else NATIVE)
 
 

@@ -43,6 +43,7 @@ def replay(
     request_type: type[BaseModel],
     base_sha256: str,
     machines: Mapping[str, str],
+    device: str = "cpu",
 ) -> list[Replayed]:
     """Compute recorded answers again.
 
@@ -52,6 +53,7 @@ def replay(
         request_type: of the task.
         base_sha256: digest of the bundle's weights, see `answers_with_evidence`.
         machines: description of every recorded machine, JSON, by its sha256.
+        device: on which the predictor computes.
 
     Raises:
         ReplayError: a request was not kept.
@@ -61,7 +63,7 @@ def replay(
             f"prediction {missing[0]} has no request: it was not kept (HALLMARK_RECORDS__KEEP_REQUESTS), or its "
             "retention has passed"
         )
-    here = describe_machine()
+    here = describe_machine(device)
     requests = [request_type.model_validate_json(record["request"]) for record in records]
     answered = answers_with_evidence(predictor, requests, base_sha256)
     return [
