@@ -1,0 +1,1 @@
+"""Decisions about a model that serves: pure functions on what was recorded."""
