@@ -106,6 +106,8 @@ class RecordsSettings(BaseModel):
     Attributes:
         url: SQLAlchemy URL of SQLite or PostgreSQL.
         spool: directory that holds records until the database has them.
+        anchor: file outside the database that gets the head of the audit log's chain after every decision; None for
+            `audit.heads` beside the spool.
         keep_requests: whether inputs are kept, so that an answer can be replayed.
         request_days: after so many days, inputs are removed.
     """
@@ -113,6 +115,7 @@ class RecordsSettings(BaseModel):
     model_config = STRICT
     url: SecretStr = SecretStr("sqlite:///.records/records.sqlite")
     spool: Path = Path(".records/spool")
+    anchor: Path | None = None
     keep_requests: bool = True
     request_days: Annotated[int, Field(ge=1, le=36_500)] = 30
 

@@ -13,12 +13,16 @@ from hallmark.errors import HallmarkError
 
 app = typer.Typer(help=__doc__.splitlines()[0] if __doc__ else "", no_args_is_help=True, pretty_exceptions_enable=False)
 
+audit = typer.Typer(help="The audit log of decisions.", no_args_is_help=True)
+app.add_typer(audit, name="audit")
+
 BUNDLE = Path("bundle")
 BUNDLES = Path("bundles")  # the last bundle of every task
 Bundle = Annotated[Path, typer.Option(envvar="HALLMARK_BUNDLE", help="a bundle's directory")]
 REFRESH_STATE = Path("models/current/refresh_state")
 EVALUATION = Path("reports/evaluation")
 REFRESHED = Path("refreshed")
+ANCHOR = Path(".records/audit.heads")
 RECORDS = "sqlite:///.records/records.sqlite"
 Records = Annotated[str, typer.Option(envvar="HALLMARK_RECORDS__URL", help="the database")]
 Bundles = Annotated[list[Path] | None, typer.Option("--bundle", help="where the bundle lies; may be repeated")]
@@ -203,6 +207,26 @@ def provenance(
         change = "no answer without it" if influence.change is None else f"{influence.change:.6g}"
         typer.echo(f"{influence.id:20} {change}")
     typer.echo(f"({traced.unit} without it)" if traced.unit else "this task measures no influences")
+
+
+@audit.command("verify")
+def verify_audit(
+    records: Records = RECORDS,
+    anchor: Annotated[
+        Path | None, typer.Option(envvar="HALLMARK_RECORDS__ANCHOR", help="heads of the chain that were kept elsewhere")
+    ] = None,
+) -> None:
+    """Check that no entry of the audit log was changed or taken away; compare it with its anchored heads."""
+    from hallmark.errors import RecordsError
+    from hallmark.records import audit as log
+    from hallmark.records.database import open_database
+
+    if anchor is not None and not anchor.is_file():
+        raise RecordsError(f"{anchor} is missing: name the file with the heads, or leave --anchor out")
+    database, heads = open_database(records, must_exist=True), log.read_anchor(anchor or ANCHOR)
+    if (broken := log.check(database, heads)) is not None:
+        raise RecordsError(f"entry {broken} of the audit log was changed, or one before it was taken away")
+    typer.echo(f"{log.count(database)} entries are whole, {len(heads)} of them anchored outside the database")
 
 
 def _directories(named: list[Path] | None) -> list[Path]:

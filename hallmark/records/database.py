@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -133,8 +134,19 @@ def _sqlite_pragmas(connection: Any, _: Any) -> None:
         connection.execute(f"pragma {pragma}")
 
 
-def open_database(url: str) -> Database:
-    """Open a database whose tables are up to date."""
+def open_database(url: str, must_exist: bool = False) -> Database:
+    """Open a database whose tables are up to date.
+
+    Args:
+        url: see `Database`.
+        must_exist: whether a missing file of SQLite is an error instead of an empty database.
+
+    Raises:
+        ConfigError: see `Database`.
+        RecordsError: it is missing, or does not answer.
+    """
     database = Database(url)
+    if must_exist and not database.is_postgresql and not Path(database.url.database or "").is_file():
+        raise RecordsError(f"the records database is not there: no file {database.url.database}; set --records")
     database.migrate()
     return database

@@ -1,6 +1,8 @@
 """Records in SQLite and in a real PostgreSQL: written once, seen by their owners, and an audit that only grows."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,9 +15,10 @@ from alembic.migration import MigrationContext
 
 from hallmark.errors import ConfigError, RecordsError
 from hallmark.records import audit, reader
-from hallmark.records.database import Database, Viewer
+from hallmark.records.database import Database, Viewer, open_database
 from hallmark.records.rows import outcome_row, prediction_id
 from hallmark.records.tables import OWNED, audit_log, metadata, outcomes, predictions
+from tests.toys import ROOT
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -161,6 +164,52 @@ def test_a_changed_or_missing_entry_breaks_the_chain(tmp_path: Path) -> None:
     with database.engine.begin() as connection:
         connection.execute(sa.delete(audit_log).where(audit_log.c.number == 2))
     assert audit.check(database) == 3
+
+
+def test_heads_outside_the_database_show_that_the_chain_was_cut_or_written_anew(tmp_path: Path) -> None:
+    anchor = tmp_path / "elsewhere" / "audit.heads"
+    for name in ("records", "forged"):
+        database = Database(f"sqlite:///{tmp_path}/{name}.sqlite")
+        database.migrate()
+        for number in range(4):
+            audit.append(database, "key:app", "subject_exported", f"{name}-{number}", anchor=anchor)
+        if name == "records":
+            heads = audit.read_anchor(anchor)
+            assert audit.check(database, heads) is None
+            with database.engine.begin() as connection:
+                connection.exec_driver_sql("drop trigger audit_log_no_delete")
+                connection.execute(sa.delete(audit_log).where(audit_log.c.number == 4))
+            assert (audit.check(database), audit.check(database, heads)) == (None, 4)
+    assert (audit.check(database), audit.check(database, heads)) == (None, 1)
+    anchor.write_text("1 abc\n")
+    with pytest.raises(RecordsError, match=r"line 1 of .* is not a number and a sha256"):
+        audit.read_anchor(anchor)
+
+
+def test_the_command_names_the_entry_that_was_edited_by_hand(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/records.sqlite"
+    assert "the records database is not there" in _audit_verify(url).stderr
+    database = open_database(url)
+    for number in range(3):
+        audit.append(database, "key:app", "subject_exported", f"subject-{number}", anchor=tmp_path / "heads")
+    whole = _audit_verify(url, "--anchor", str(tmp_path / "heads"))
+    assert (whole.stdout, whole.returncode) == (
+        "3 entries are whole, 3 of them anchored outside the database\n",
+        0,
+    )
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("drop trigger audit_log_no_update")
+        connection.execute(sa.update(audit_log).where(audit_log.c.number == 2).values(actor="somebody"))
+    edited = _audit_verify(url)
+    assert (edited.stderr, edited.returncode) == (
+        "error: entry 2 of the audit log was changed, or one before it was taken away\n",
+        1,
+    )
+
+
+def _audit_verify(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "hallmark.cli", "audit", "verify", "--records", url, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("url", ["mysql://user:hush@host/name", "nothing at all"])
