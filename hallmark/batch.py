@@ -66,8 +66,10 @@ def predict_file(model: Model, source: Path, target: Path, progress: Progress = 
         Number of rows by status; rows that are no request count as `problem`.
 
     Raises:
-        RequestError: the file cannot be read, or has another format.
+        RequestError: the file cannot be read, has another format, or is the target.
     """
+    if target.exists() and source.exists() and target.samefile(source):
+        raise RequestError(f"{target} is the file of the requests: name another one for the answers")
     kind, counts, done = model.task.request_type(), dict[str, int](), 0
     total = count_rows(source)
     with writing(target, ["row", "problem", *model.task.response_type().model_fields]) as writer:

@@ -92,3 +92,13 @@ def test_an_earlier_result_stays_if_the_next_one_fails(model: Model, tmp_path: P
     with pytest.raises(RequestError):
         predict_file(model, tmp_path / "gone.csv", tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "earlier"
+
+
+def test_answers_never_replace_their_requests(model: Model, tmp_path: Path) -> None:
+    file = tmp_path / "requests.ndjson"
+    file.write_text("{}\n")
+    (tmp_path / "link.ndjson").symlink_to(file)
+    for target in (file, tmp_path / "link.ndjson"):
+        with pytest.raises(RequestError, match="is the file of the requests: name another one"):
+            predict_file(model, file, target)
+    assert file.read_text() == "{}\n"

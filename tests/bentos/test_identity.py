@@ -244,3 +244,19 @@ def test_a_broken_file_of_keys_is_one_line(tmp_path: Path, capsys: pytest.Captur
     if text != "[1]":
         assert keys(["--file", str(tmp_path / "keys.json"), "list"]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--role", "service", "--subjects", "ada"), "a key of role service takes no --subjects"),
+        (("--role", "clinician"), "a key of role clinician needs --subjects"),
+    ],
+)
+def test_subjects_belong_to_a_clinicians_key(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "keys.json"
+    assert keys(["--file", str(file), "add", "app", *arguments]) == 1
+    assert told in capsys.readouterr().err
+    assert not file.exists()
