@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -29,7 +30,7 @@ from hallmark.records.database import Database
 from hallmark.records.spool import Spool
 
 HOST = "127.0.0.1"
-LOCAL_KEYS = Path(".records/local-keys.json")
+LOCAL_KEYS = Path(".records")
 READY_S = 120.0  # seconds within which the model must be loaded
 
 
@@ -48,14 +49,17 @@ def main(arguments: Sequence[str]) -> int:
         Database(settings.records.url.get_secret_value())
         Rates(settings.rate)
         Spool(settings.records.spool).close()
+        check_jobs(settings.jobs.directory)
+        check_device(settings.device)
         environment = {**os.environ, **kernels.environment()}
-        key = None if settings.auth != AuthSettings() else local_key(LOCAL_KEYS)
+        keys = LOCAL_KEYS / f"local-keys-{port}.json"  # of its own, so that two services do not replace each other's
+        key = None if settings.auth != AuthSettings() else local_key(keys)
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     environment |= {"HALLMARK_BUNDLE": str(settings.served), "PYTHONDONTWRITEBYTECODE": "1"}
     if key is not None:
-        environment["HALLMARK_AUTH__KEYS_FILE"] = str(LOCAL_KEYS.resolve())
+        environment["HALLMARK_AUTH__KEYS_FILE"] = str(keys.resolve())
     command = [str(Path(sys.executable).with_name("bentoml")), "serve", "--quiet", "bentos.service:Service"]
     command += ["--host", HOST, "--port", str(port)]
     process = subprocess.Popen(command, env=environment)
@@ -83,6 +87,39 @@ def port_of(text: str) -> int:
         if probe.connect_ex((HOST, int(text))) == 0:
             raise ConfigError(f"port {text} is taken: try another, make serve PORT=3100")
     return int(text)
+
+
+def check_jobs(directory: Path) -> None:
+    """Check that jobs can be kept.
+
+    Raises:
+        ConfigError: the directory cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        what = f"{directory} cannot be written ({error.strerror})"
+        raise ConfigError(f"{what}: set HALLMARK_JOBS__DIRECTORY") from None
+
+
+def check_device(device: str) -> None:
+    """Check that torch sees the device.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if device == "cpu":
+        return
+    from torch import nn
+
+    from hallmark.learn.placement import place
+
+    try:
+        place(nn.Identity(), device)
+    except ConfigError as error:
+        raise ConfigError(f"HALLMARK_DEVICE: {error}") from None
 
 
 def wait_until_ready(process: "subprocess.Popen[Any]", port: int) -> bool:

@@ -249,6 +249,7 @@ def test_the_service_says_when_it_is_ready_and_how_to_ask(bundle: Path) -> None:
         ((), {"HALLMARK_BUNDLE": "nowhere"}, "is no bundle"),
         ((), {"HALLMARK_PUBLIC_KEY": "/nowhere.pem"}, "openssl ecparam"),
         ((), {"HALLMARK_RECORDS__SPOOL": "/proc/spool"}, "set HALLMARK_RECORDS__SPOOL"),
+        ((), {"HALLMARK_JOBS__DIRECTORY": "/proc/jobs"}, "set HALLMARK_JOBS__DIRECTORY"),
         ((), {"HALLMARK_RECORDS__REQUEST_DAYS": "1000000"}, "must be less than or equal to 36500"),
     ],
 )
