@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from hallmark import kernels
 from hallmark.prove.provenance import describe_machine
 
 RECORDED = Path(__file__).with_suffix(".json")
@@ -33,12 +32,12 @@ def main() -> None:
     torch.set_num_threads(1)
     digests = {name: digest(compute()) for name, compute in operations()}
     if options.write:
-        content = {"machine": describe_machine("cpu"), "digests": digests}
+        content = {"machine": describe_machine(), "digests": digests}
         RECORDED.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     recorded = json.loads(RECORDED.read_text())
     different = [name for name, found in digests.items() if recorded["digests"].get(name) != found]
     print(f"recorded on {json.dumps(recorded['machine'])}")
-    print(f"here        {json.dumps(describe_machine('cpu'))}")
+    print(f"here        {json.dumps(describe_machine())}")
     print(f"{len(digests) - len(different)} of {len(digests)} operations have the recorded bits")
     for name in different:
         print(f"  differs: {name}")
@@ -170,5 +169,4 @@ def of_training() -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 if __name__ == "__main__":
-    kernels.pin()
     main()

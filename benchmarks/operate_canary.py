@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from benchmarks.operate_drift import autoregressive, lower_95
+from benchmarks.bounds import interval
+from benchmarks.operate_drift import autoregressive
 from hallmark.watch.canary import CanaryRule, judge_canary
 
 PEOPLE, DAYS, REQUESTS = 20, 28, 40
@@ -43,10 +44,7 @@ def main() -> None:
             spent = 1000 * (time.process_time() - start) / looks
             ended = [day for day in days if day]
             early = sum(day <= 5 for day in ended)
-            shares = [
-                f"{n / len(days):.1%} ({lower_95(n, len(days)):.1%}–{upper_95(n, len(days)):.1%})"
-                for n in (len(ended), early)
-            ]
+            shares = [interval(count, len(days)) for count in (len(ended), early)]
             median = f"{np.median(ended):.0f}" if ended else "–"
             print(f"{name:16} {difference:14} {shares[0]:>22} {shares[1]:>22} {median:>11} {spent:14.2f}", flush=True)
 
@@ -92,16 +90,6 @@ def z_test(seen: pd.DataFrame) -> bool:
     difference = (seen["challenger"] - seen["champion"]).to_numpy()
     variance = (difference.var() + 1.0) / (REQUESTS * len(difference)) if len(difference) > 2 else np.inf
     return bool(difference.mean() / np.sqrt(variance) > 1.645)
-
-
-def interval(hits: int, tries: int) -> str:
-    """Write a share with its 90% interval."""
-    return f"{hits / tries:.1%} ({lower_95(hits, tries):.1%}–{upper_95(hits, tries):.1%})"
-
-
-def upper_95(hits: int, tries: int) -> float:
-    """Return the upper bound of a share, 95% confidence (Clopper and Pearson 1934)."""
-    return 1 - lower_95(tries - hits, tries)
 
 
 if __name__ == "__main__":

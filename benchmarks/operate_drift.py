@@ -3,9 +3,9 @@
 Fifty people, ten features, a value every half hour: a person's own level, days that resemble their neighbours, and half
 hours that resemble theirs. A person's days have a standard deviation of 0.39 and a correlation of 0.24 with the day
 before, as in AZT1D, T1D-UOM, HUPA-UCM and PhysioCGM (0.31 to 0.44, and 0.22 to 0.27, in units of all readings). Nothing
-drifts, until all values move by 0.3 standard deviations. Peers are used as documented: Evidently compares
-a day with the reference by the test of Kolmogorov and Smirnov, ADWIN of river reads every value, and `always` alarms on
-every day: it finds every shift at once.
+drifts, until all values move by 0.3 standard deviations. Peers are used as documented: Evidently compares a day with
+the reference by the test of Kolmogorov and Smirnov, ADWIN of river reads every value, and `always` alarms on every day:
+it finds every shift at once.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 
+from benchmarks.bounds import lower_95, poisson_interval
 from hallmark.arrays import Array
 from hallmark.watch.drift import MONTH, DriftRule, find_alarms, freeze_reference
 
@@ -136,20 +137,6 @@ def with_river(values: Array) -> Array:
                 detector.update(float(value))
                 found[day, feature] |= detector.drift_detected
     return found
-
-
-def poisson_interval(count: int) -> tuple[float, float]:
-    """Return the exact 90% interval of a Poisson mean: each end holds with 95% (Garwood 1936)."""
-    from scipy.stats import chi2
-
-    return (float(chi2.ppf(0.05, 2 * count) / 2) if count else 0.0), float(chi2.ppf(0.95, 2 * count + 2) / 2)
-
-
-def lower_95(hits: int, tries: int) -> float:
-    """Return the lower bound of a share, 95% confidence (Clopper and Pearson 1934)."""
-    from scipy.stats import beta
-
-    return float(beta.ppf(0.05, hits, tries - hits + 1)) if hits else 0.0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from benchmarks.operate_canary import interval
+from benchmarks.bounds import interval
 from hallmark.arrays import Array
 from hallmark.watch.never_worse import DAYS_A_YEAR, Day, Ledger, NeverWorseRule, update
 

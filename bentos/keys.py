@@ -31,11 +31,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         entries = read_entries(options.file) if options.file.is_file() else []
         if options.command == "add":
-            if bool(options.subjects) != (options.role == "clinician"):
-                what = (
-                    "needs --subjects" if options.role == "clinician" else "takes no --subjects: a clinician's key does"
-                )
-                raise ConfigError(f"a key of role {options.role} {what}")
+            if options.role == "clinician" and not options.subjects:
+                raise ConfigError("a key of role clinician needs --subjects")
+            if options.role != "clinician" and options.subjects:
+                raise ConfigError(f"a key of role {options.role} takes no --subjects: a clinician's key does")
             key, entry = make_key(options.client, options.role, [s for s in options.subjects.split(",") if s])
             write_keys(options.file, [*entries, entry])
             print(key)

@@ -30,7 +30,6 @@ from hallmark.records.database import Database
 from hallmark.records.spool import Spool
 
 HOST = "127.0.0.1"
-LOCAL_KEYS = Path(".records")
 READY_S = 120.0  # seconds within which the model must be loaded
 
 
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         check_jobs(settings.jobs.directory)
         check_device(settings.device)
         environment = {**os.environ, **kernels.environment()}
-        keys = LOCAL_KEYS / f"local-keys-{port}.json"  # of its own, so that two services do not replace each other's
+        keys = Path(f".records/local-keys-{port}.json")  # of its own, so that two services do not replace each other's
         key = None if settings.auth != AuthSettings() else local_key(keys)
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)

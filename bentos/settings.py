@@ -119,6 +119,11 @@ class RecordsSettings(BaseModel):
     keep_requests: bool = True
     request_days: Annotated[int, Field(ge=1, le=36_500)] = 30
 
+    @property
+    def audit_heads(self) -> Path:
+        """The anchor, or its default."""
+        return self.anchor or self.spool.parent / "audit.heads"
+
 
 class JobSettings(BaseModel):
     """Files of requests that are answered in the background.

@@ -102,8 +102,7 @@ async def export(
         raise forbidden("This token may not export this subject.")
     database = service.records.database
     await run_in_threadpool(service.records.flush, 5.0)
-    settings = service.settings.records
-    anchor = settings.anchor or settings.spool.parent / "audit.heads"
+    anchor = service.settings.records.audit_heads
     await read(lambda: audit.append(database, caller.client_id, "subject_exported", subject_id, anchor=anchor))
 
     def lines() -> Iterator[str]:

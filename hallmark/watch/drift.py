@@ -140,7 +140,8 @@ def find_alarms(figures: pd.DataFrame, reference: Reference, rule: DriftRule) ->
     sums, ages = np.zeros((2, len(reference.features))), np.zeros((2, len(reference.features)), dtype=np.int64)
     alarms = []
     for number, (day, row) in enumerate(zip(after.index, deviations, strict=True)):
-        sums, ages = _advance(sums, ages, row, rule.allowance)
+        sums = _advance(sums, row, rule.allowance)
+        ages = np.where(sums > 0, ages + 1, 0)
         for direction, feature in np.argwhere(sums > reference.threshold):
             start = number + 1 - ages[direction, feature]
             shift = float(np.nanmean(deviations[start : number + 1, feature]))
@@ -182,22 +183,20 @@ def bootstrap_threshold(values: Array, rule: DriftRule) -> float:
 def _alarms_a_month(deviations: Array, allowance: float, threshold: float) -> float:
     repetitions, days, features = deviations.shape
     sums = np.zeros((2, repetitions, features))
-    ages = np.zeros_like(sums, dtype=np.int64)
     alarms = 0
     for day in range(days):
-        sums, ages = _advance(sums, ages, deviations[:, day], allowance)
+        sums = _advance(sums, deviations[:, day], allowance)
         over = (sums > threshold).any(axis=0)
         alarms += int(over.sum())
         sums[:, over] = 0.0
     return float(alarms * MONTH / (repetitions * days))
 
 
-def _advance(sums: Array, ages: Array, row: Array, allowance: float) -> tuple[Array, Array]:
+def _advance(sums: Array, row: Array, allowance: float) -> Array:
     """Add a day to the sums of both directions, (2, …); a day without a value leaves them as they are."""
     known = ~np.isnan(row)
     added = np.stack([np.where(known, row - allowance, 0.0), np.where(known, -row - allowance, 0.0)])
-    sums = np.maximum(sums + added, 0.0)
-    return sums, np.where(sums > 0, ages + 1, 0)
+    return np.asarray(np.maximum(sums + added, 0.0))
 
 
 def _blocks(generator: np.random.Generator, repetitions: int, length: int, count: int, block: int) -> Array:
