@@ -15,7 +15,7 @@ TORCH := torch==2.13.0
 PYTHON ?= python3.11
 PORT ?= 3000
 
-.PHONY: help setup repro experiments summary test check params lock tune serve container dashboard promote clean
+.PHONY: help setup repro experiments summary test check params lock tune serve container image dashboard stack stackenv monitor retrain drill promote rollback clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --n
 LOCKED := --no-deps --require-hashes -r requirements.lock
 $(VENV)/.ready: requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11 or set PYTHON="; exit 1; }
+	@test ! -L $(VENV) || { echo "error: $(VENV) is a link, and what it leads to would be emptied: remove the link"; exit 1; }
 	@echo "set-up 1/4: $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@echo "set-up 2/4: $(TORCH): the largest download"
@@ -52,7 +53,7 @@ summary: $(VENV)/.ready  ## show the figures, verdicts and version of the last r
 	@hallmark summary
 
 test: $(VENV)/.ready  ## run the whole suite
-	@python -m pytest -n 2 --no-loadscope-reorder
+	@python -m pytest -n 2 --no-loadscope-reorder --durations=30
 
 check: $(VENV)/.ready  ## format, lint, types, floors
 	@ruff format --check .
@@ -75,17 +76,44 @@ tune: $(VENV)/.ready  ## search conf/tune on valid: make tune NAME=best; a kille
 	@python -m runtime.repro prepare
 	@python -m runtime.tune $(NAME)
 
-serve: $(VENV)/.ready  ## serve the last bundle on loopback: make serve PORT=3000, or TASK=cv for the last one of a task
-	@$(if $(TASK),HALLMARK_BUNDLE=bundles/$(TASK)) python -m bentos.serve --port "$(PORT)"
+serve: $(VENV)/.ready  ## serve the champion, or the last bundle, on loopback: make serve PORT=3000; TASK=cv for another task
+	@python -m bentos.serve --port "$(PORT)" $(if $(TASK),--task "$(TASK)")
 
 container: $(VENV)/.ready  ## build the image of the service; BASE=python:3.11-slim DEVICE=cpu
 	@python -m bentos.container $(if $(BASE),--base $(BASE)) $(if $(DEVICE),--device $(DEVICE))
 
+image: $(VENV)/.ready  ## build the image in which a stack's steps run; BASE=python:3.11-slim DEVICE=cpu
+	@python -m runtime.image $(if $(BASE),--base $(BASE)) $(if $(DEVICE),--device $(DEVICE))
+
 dashboard: $(VENV)/.ready  ## ZenML's dashboard with the runs of make repro, on loopback
 	@python -m runtime.dashboard
 
-promote: $(VENV)/.ready  ## make the bundle the champion
-	@python -m runtime.registry
+monitor: $(VENV)/.ready  ## watch what the service has recorded: alarms, page; S="monitor.settle_days=2" overrides
+	@python -m pipelines monitor $(S)
+
+retrain: $(VENV)/.ready  ## fit adapters again where it is due; a better challenger serves: S="retrain.every_days=1"
+	@python -m pipelines retrain $(S)
+
+drill: $(VENV)/.ready  ## play a year of operation against the real service in minutes: timeline, delays, picture
+	@python -m benchmarks.drill
+
+STACK ?= local
+stack: $(VENV)/.ready  ## run the pipelines elsewhere: make stack STACK=kubernetes checks conf/stack, registers it, makes it active
+	@python -m runtime.stack register "$(STACK)"
+
+# A stack whose client does not go together with requirements.lock has an environment of its own, for what starts runs.
+stackenv: $(VENV)/.ready  ## make .venv-STACK for a stack whose client conflicts with the lock: STACK=sagemaker
+	@$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  conf/stack/$(STACK).in -o conf/stack/$(STACK).lock
+	@$(PYTHON) -m venv --clear .venv-$(STACK)
+	@UV_SYSTEM_CERTS=1 $(VENV)/bin/uv pip install --quiet --python .venv-$(STACK)/bin/python --no-deps --require-hashes -r conf/stack/$(STACK).lock
+	@$(VENV)/bin/uv pip check --quiet --python .venv-$(STACK)/bin/python
+
+promote: $(VENV)/.ready  ## make the bundle the champion: it serves, and later models are compared with it
+	@python -m runtime.registry promote
+
+rollback: $(VENV)/.ready  ## let the version before serve again: make rollback TASK=glucose; TO=1.0.0 for another one
+	@python -m runtime.registry rollback $(TASK) $(if $(TO),--to "$(TO)")
 
 clean:  ## remove everything that was made, but not .venv
 	@rm -rf .zen .bentoml .work data/prepared models reports/validation reports/code bundle .mypy_cache .ruff_cache .pytest_cache .dvc/tmp

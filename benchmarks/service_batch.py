@@ -64,14 +64,14 @@ def in_a_process(bundle: Path, how: str, file: Path) -> tuple[float, float]:
 
 def shortened(served: Any, items: int) -> list[dict[str, Any]]:
     """Make 256 requests of the example's last items, each with numbers of its own."""
-    [(name, listed)] = [
-        (name, value) for name, value in served.example.model_dump(mode="json").items() if isinstance(value, list)
-    ]
-    last = listed[-items:]
-    return [
-        {name: [{k: v * (1 + i / 1000) if isinstance(v, float) else v for k, v in item.items()} for item in last]}
+    example = served.example.model_dump(mode="json")
+    [name, *_] = [name for name, value in example.items() if isinstance(value, list) and value]
+    last = example[name][-items:]
+    changed = (
+        [{k: v * (1 + i / 1000) if isinstance(v, float) else v for k, v in item.items()} for item in last]
         for i in range(256)
-    ]
+    )
+    return [{**example, name: listed} for listed in changed]
 
 
 def answered(bundle: Path, file: Path, bare: bool) -> tuple[float, float]:

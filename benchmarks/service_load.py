@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,9 @@ import psutil
 from benchmarks.crowd import crowded, name_of, read_example, requests
 from benchmarks.http_load import fire
 from bentos.keys import make_key, write_keys
+from hallmark.files import write_json
+from hallmark.kernels import processor
+from hallmark.plan.serve import SERVED, Load
 from hallmark.prove.bundle import open_bundle
 
 PEOPLE = 64
@@ -64,6 +68,7 @@ def main() -> None:
                         line = f"  {peer:10} c={clients:<3} {figures}"
                         print(line, file=sys.stderr, flush=True)
         show(rates, latency)
+        keep(rates, latency, options.bundle)
 
 
 def show(rates: dict[tuple[str, int], list[float]], latency: dict[tuple[str, int], list[float]]) -> None:
@@ -71,12 +76,31 @@ def show(rates: dict[tuple[str, int], list[float]], latency: dict[tuple[str, int
     print(f"{'':10} {'clients':>8} {'req/s':>8} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8}")
     for (peer, clients), values in sorted(rates.items()):
         took = sorted(latency[peer, clients])
-        at = [1000 * took[min(len(took) - 1, int(share * len(took)))] for share in (0.5, 0.95, 0.99)]
+        at = [quantile_ms(took, share) for share in (0.5, 0.95, 0.99)]
         print(f"{peer:10} {clients:8} {statistics.median(values):8.1f}" + "".join(f"{value:9.1f}" for value in at))
     for clients in CLIENTS:
         ours = statistics.median(rates["ours", clients])
         for peer in {name for name, _ in rates} - {"ours"}:
             print(f"ours / {peer} at {clients}: {ours / statistics.median(rates[peer, clients]):.2f}")
+
+
+def quantile_ms(took: list[float], share: float) -> float:
+    """Return a quantile of sorted seconds, in milliseconds."""
+    return 1000 * took[min(len(took) - 1, int(share * len(took)))]
+
+
+def keep(rates: dict[tuple[str, int], list[float]], latency: dict[tuple[str, int], list[float]], bundle: Path) -> None:
+    """Keep what the service carries here, for `hallmark plan serve`."""
+    known, digest = open_bundle(bundle)
+    loads = []
+    for (peer, clients), values in sorted(rates.items()):
+        if peer == "ours":
+            took = sorted(latency[peer, clients])
+            p95 = quantile_ms(took, 0.95)
+            name = f"{known.task} {known.version} ({digest[:12]})"
+            loads.append(asdict(Load(name, processor(), clients, statistics.median(values), p95)))
+    if loads:
+        write_json(SERVED, loads)
 
 
 def calls(peer: str, asked: list[dict[str, object]], key: str) -> tuple[str, list[bytes], str]:

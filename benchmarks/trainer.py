@@ -23,8 +23,9 @@ from hallmark.families.forecasting.base_fitting import batches, fit_assembler, p
 from hallmark.families.forecasting.base_model import make_forecaster
 from hallmark.families.forecasting.history import build_history
 from hallmark.families.forecasting.network import Shape
+from hallmark.learn.moving_average import EmaModel
 from hallmark.learn.precision import resolve
-from hallmark.learn.trainer import EmaModel, fit, quiet, seed_everything, steps_within
+from hallmark.learn.trainer import FLOP_ROWS, fit, flop_per_row, quiet, seed_everything, steps_within
 from runtime.compose import composed as compose
 
 
@@ -55,7 +56,7 @@ def main() -> None:
         learner.forecast.quantile_levels,
     )
     model = make_forecaster(build(params["model"]["candidates"][0]), shape, learner.forecast)
-    steps = steps_within(config, model, make)
+    steps = steps_within(config, flop_per_row(model, make, FLOP_ROWS))
     ours, bare = [], []
     for _ in range(arguments.repeats):
         clock = time.process_time()

@@ -18,7 +18,7 @@ from bentos.boundary import Boundary
 from bentos.lifecycle import make_state, running
 from bentos.metrics import Metrics
 from bentos.problems import MEDIA_TYPE, Problem, install_error_handlers
-from bentos.routes import jobs, operation, page, predict, provenance, records, stream
+from bentos.routes import insights, jobs, operation, page, predict, provenance, records, stream, training
 from bentos.settings import Settings, read_settings
 from bentos.state import DOCUMENTED, State, identify
 from bentos.traces import Traces
@@ -77,7 +77,8 @@ def _add_routes(app: FastAPI, state: State) -> None:
     protected = [Depends(identify), *DOCUMENTED]
     for routes in (predict, stream, jobs, records):
         app.include_router(routes.router(state), prefix="/v1", dependencies=protected, responses=PROBLEMS)
-    app.include_router(provenance.router(), prefix="/v1", dependencies=protected, responses=PROBLEMS)
+    for others in (provenance.router(), training.router(), insights.router()):
+        app.include_router(others, prefix="/v1", dependencies=protected, responses=PROBLEMS)
     app.include_router(operation.PROTECTED, dependencies=protected, responses=PROBLEMS)
     app.include_router(operation.PUBLIC)
     app.include_router(page.ROUTER)

@@ -7,20 +7,18 @@ the image holds neither a compiler nor pip. It serves as an unprivileged user an
 
 import argparse
 import compileall
-import importlib.metadata
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import Literal
 
 from bentos.build import INSIDE, NEEDS, ROOT, build_bento
+from bentos.distributions import copy_distributions, required
 from hallmark.errors import BundleError, ConfigError, HallmarkError
 from hallmark.prove.bundle import open_accepted
 from hallmark.prove.signature import signature_of
@@ -29,7 +27,6 @@ Device = Literal["cpu", "gpu"]
 CONTAINERFILE = Path(__file__).parent / "Containerfile"
 BASE = "python:3.11-slim"
 ENGINES = ("docker", "podman", "buildah")
-BUILD_TOOLS = {"setuptools", "pip", "wheel", "ninja", "cmake"}
 UNUSED = ("../*", "*.pyc", "*.pyi", "*.a", "*.h", "*.hpp", "*.cuh", "*.pxd", "*.pyx", "*/tests/*", "torch/test/*",
           "torch/include/*", "torch/share/*", "torch/bin/protoc*", "torch/bin/test_*", "pyarrow/include/*")  # fmt: skip
 """Files of distributions that a service never reads: headers, tests, static libraries, commands."""
@@ -89,23 +86,19 @@ def stage(bundle: Path, lock: Path, out: Path, device: Device, home: Path = ROOT
     hallmark, _ = open_accepted(bundle)
     tag, _ = build_bento(bundle, lock, home)
     source = home / "bentos" / tag.replace(":", "/") / "src"
-    distributions = {d.name.lower(): d for d in required((*NEEDS, *hallmark.requirements, "bentoml"))}
-    for name, distribution in distributions.items():
-        if name not in BUILD_TOOLS:
-            copy_distribution(distribution, out / "distributions")
+    copy_distributions(required((*NEEDS, *hallmark.requirements, "bentoml")), out / "distributions", UNUSED)
     # BentoML's own file names the bundle's digest, and nothing reads it: the code's layer must not change with weights.
     left_out = shutil.ignore_patterns(INSIDE, f"{INSIDE}.sig", "bentofile.yaml", "__pycache__")
     shutil.copytree(source, out / "code", ignore=left_out)
     shutil.copytree(source / INSIDE, out / "weights" / INSIDE)
     if (signature := signature_of(source / INSIDE)).is_file():
         shutil.copyfile(signature, signature_of(out / "weights" / INSIDE))
-    for layer in ("distributions", "code"):  # the root of the image is read-only
-        mode = PycInvalidationMode.UNCHECKED_HASH
-        compileall.compile_dir(out / layer, quiet=2, stripdir=str(out), invalidation_mode=mode, workers=2)
+    mode = PycInvalidationMode.UNCHECKED_HASH  # the root of the image is read-only
+    compileall.compile_dir(out / "code", quiet=2, stripdir=str(out), invalidation_mode=mode)
     for path in out.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     shutil.copyfile(CONTAINERFILE, out / "Containerfile")
-    sizes = {layer: _size(out / layer) for layer in ("distributions", "code", "weights")}
+    sizes = {layer: size_of(out / layer) for layer in ("distributions", "code", "weights")}
     return Context(out, f"{tag}{'-gpu' if device == 'gpu' else ''}", sizes)
 
 
@@ -122,47 +115,6 @@ def check_device(device: Device) -> None:
         raise ConfigError(f"--device cpu: torch here is for CUDA {cuda}: install one for CPUs, or choose --device gpu")
     if device == "gpu" and cuda is None:
         raise ConfigError("--device gpu: torch here is for CPUs: install one for CUDA, or choose --device cpu")
-
-
-def required(names: Sequence[str]) -> Iterator[importlib.metadata.Distribution]:
-    """Yield distributions and all that they require, as they are installed here.
-
-    Raises:
-        ConfigError: one is not installed.
-    """
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in names]
-    seen, found = set[tuple[str, tuple[str, ...]]](), set[str]()
-    while waiting:
-        name, extras = waiting.pop()
-        if (canonicalize_name(name), extras) in seen:
-            continue
-        seen.add((canonicalize_name(name), extras))
-        try:
-            distribution = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            raise ConfigError(f"{name} is not installed: run `make setup`") from None
-        if canonicalize_name(name) not in found:
-            found.add(canonicalize_name(name))
-            yield distribution
-        for text in distribution.requires or ():
-            needed = Requirement(text)
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in (*extras, "")):
-                waiting.append((needed.name, tuple(sorted(needed.extras))))
-
-
-def copy_distribution(distribution: importlib.metadata.Distribution, out: Path) -> None:
-    """Copy the files of a distribution that a service may read."""
-    for file in distribution.files or ():
-        name = file.as_posix()
-        if any(fnmatch(name, pattern) for pattern in UNUSED):
-            continue
-        source, target = Path(str(distribution.locate_file(file))), out / name
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
 
 
 def installed_engine() -> str:
@@ -203,7 +155,8 @@ def layers_of(image: str, engine: str) -> list[str]:
     return list(root.get("Layers") or root["diff_ids"])
 
 
-def _size(directory: Path) -> int:
+def size_of(directory: Path) -> int:
+    """Return the bytes of all files of a directory."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 

@@ -18,11 +18,11 @@ log = logging.getLogger("bentoml.hallmark")
 
 Role = Literal["person", "clinician", "service", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
-Scope = Literal["predict", "read", "outcomes", "export", "models", "metrics"]
+Scope = Literal["predict", "read", "outcomes", "train", "export", "models", "metrics"]
 SCOPES: Mapping[Role, frozenset[Scope]] = {
-    "person": frozenset({"predict", "read", "outcomes", "export", "models"}),
-    "clinician": frozenset({"predict", "read", "outcomes", "models"}),
-    "service": frozenset({"predict", "read", "outcomes", "models", "metrics"}),
+    "person": frozenset({"predict", "read", "outcomes", "train", "export", "models"}),
+    "clinician": frozenset({"predict", "read", "outcomes", "train", "models"}),
+    "service": frozenset({"predict", "read", "outcomes", "train", "models", "metrics"}),
     "admin": frozenset(get_args(Scope)),
 }
 KEY_CLIENT = "key:"  # client ids of API keys begin with it, so that no subject can have the same id

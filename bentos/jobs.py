@@ -10,6 +10,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +21,10 @@ from typing import Any, Literal
 from bentos.boundary import log_failure
 from bentos.identity import Principal
 from bentos.problems import ProblemError
-from hallmark.batch import count_rows, read_rows
-from hallmark.errors import RequestError
+from hallmark.errors import ConfigError, RequestError
 from hallmark.files import read_json, write_json
 from hallmark.formats import FORMATS, MEDIA_TYPES
+from hallmark.tables import count_rows, read_rows
 
 Status = Literal["queued", "running", "done", "cancelled", "failed"]
 ENDED: tuple[Status, ...] = ("done", "cancelled", "failed")
@@ -70,6 +71,21 @@ class Job:
         """Return what its client may know."""
         hidden = {"client_id", "role", "subjects"}
         return {name: value for name, value in asdict(self).items() if name not in hidden}
+
+
+def check_directory(directory: Path) -> None:
+    """Check that jobs can be kept in a directory.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        what = f"{directory} cannot be written ({error.strerror})"
+        raise ConfigError(f"{what}: set HALLMARK_JOBS__DIRECTORY") from None
 
 
 class JobStore:

@@ -1,11 +1,24 @@
 """Bodies of the service, typed by the task of the bundle; they document what `routes/` writes."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, create_model
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    create_model,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from bentos.problems import Problem
+from hallmark.wording import clinical_statements
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
@@ -38,16 +51,24 @@ class RowProblem(BaseModel):
 
 
 class OutcomeIn(BaseModel):
-    """What really happened after a prediction. The first outcome of a prediction and horizon counts."""
+    """What really happened after a prediction; the first outcome of a prediction and horizon counts.
+
+    The task checks it: a forecast needs one of its horizons, a number in its unit, and a time within two steps of the
+    horizon; a classification needs one of its labels. If one of a call is refused, none is recorded.
+    """
 
     model_config = STRICT
     prediction_id: PredictionId
     horizon: Annotated[
         str,
+        BeforeValidator(lambda given: str(given) if type(given) is int else given),
         Field(pattern=r"^[\w.:-]{0,32}$", description="of a forecast in minutes, such as 60; empty for other tasks"),
     ] = ""
     value: Annotated[StrictFloat | StrictInt | StrictStr, Field(description="in the task's unit, or a label")]
-    observed_at: Annotated[AwareDatetime, Field(ge=EARLIEST, lt=LATEST, description="with an offset, such as Z")]
+    observed_at: Annotated[
+        AwareDatetime,
+        Field(ge=EARLIEST, lt=LATEST, description="with its offset; of a forecast, the subject's local time"),
+    ]
 
 
 class OutcomesIn(BaseModel):
@@ -58,9 +79,10 @@ class OutcomesIn(BaseModel):
 
 
 class OutcomesOut(BaseModel):
-    """How many outcomes were kept, and which predictions are not known."""
+    """How many outcomes were kept, how many were there already, and which predictions are not known."""
 
     recorded: int
+    already_known: Annotated[int, Field(description="of the same prediction and horizon; the first ones stay")]
     unknown: Annotated[list[str], Field(description="ids that are none of this caller's predictions")]
 
 
@@ -71,6 +93,65 @@ class OutcomeOut(BaseModel):
     value: float | str
     observed_at: datetime
     recorded_at: datetime
+
+
+class TrainingJobIn(BaseModel):
+    """Whose adapter shall be fitted again."""
+
+    model_config = STRICT
+    subject_id: Annotated[str | None, Field(max_length=200, description="a person's token leaves it out")] = None
+
+
+class TrainingJobOut(BaseModel):
+    """A request to fit an adapter again, or a decision about it."""
+
+    job_id: PredictionId
+    subject_id: str
+    status: Literal["requested", "skipped", "rejected", "failed", "deployed"]
+    code: Annotated[str, Field(description="of the reason, such as insufficient_data; empty for a request")]
+    reason: str
+    created_at: datetime
+    finished_at: Annotated[datetime | None, Field(description="null while it waits for the next `make retrain`")]
+
+
+class TrainingJobsOut(BaseModel):
+    """Requests and decisions, the newest first."""
+
+    jobs: list[TrainingJobOut]
+
+
+Informational = Literal[
+    "What these readings show, by statistics alone. Research software, not for clinical use; no diagnosis and no "
+    "advice."
+]
+
+
+class InsightOut(BaseModel):
+    """Something that a subject's own readings show."""
+
+    model_config = STRICT
+    kind: Annotated[Literal["unusual", "pattern"], Field(description="a stretch of one day, or hours of most days")]
+    text: str
+    first: Annotated[datetime, Field(description="local; of the stretch, or of the days that show the pattern")]
+    last: datetime
+    chance: Annotated[float, Field(gt=0, le=1, description="how often a finding like this is one of chance alone")]
+
+    @field_validator("text")
+    @classmethod
+    def _no_advice(cls, text: str) -> str:
+        if found := clinical_statements(text):
+            raise PydanticCustomError("hallmark_wording", "the text would give {kinds}", {"kinds": ", ".join(found)})
+        return text
+
+
+class InsightsOut(BaseModel):
+    """What a subject's recorded readings show; it cannot be built without saying what it is not."""
+
+    model_config = STRICT
+    subject_id: str
+    rows: Annotated[int, Field(description="readings that were looked at")]
+    insights: list[InsightOut]
+    informational: Informational = get_args(Informational)[0]
 
 
 class PastOut(BaseModel):
@@ -143,6 +224,7 @@ class Bodies:
             __doc__="A row that was answered.",
             status=(Literal["answered"], ...),
             prediction_id=(PredictionId, ...),
+            reason=(str, Field(description="why a simpler model answered than could, or why there is no answer")),
             evidence=(EvidenceOut, ...),
             answer=(response, ...),
         )

@@ -1,6 +1,6 @@
 """Prometheus metrics of one service."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, Summary, generate_latest
 
 LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -11,6 +11,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)  # CPU seconds, memory, open files
         self.requests = Counter(
             "hallmark_requests", "HTTP requests by route and status", ("route", "status"), registry=registry
         )
@@ -22,6 +23,19 @@ class Metrics:
             "answered rows by version, status and the model that answered",
             ("version", "status", "served_by"),
             registry=registry,
+        )
+        self.row_seconds = Histogram(
+            "hallmark_row_seconds",
+            "computing time of a row by version; `kind` is answered or shadow",
+            ("version", "kind"),
+            buckets=LATENCY,
+            registry=registry,
+        )
+        self.shadows = Counter(
+            "hallmark_shadow", "rows that a challenger computed for nobody", ("version", "status"), registry=registry
+        )
+        self.outcome_loss = Summary(
+            "hallmark_outcome_loss", "errors of answers whose outcome is known", ("version", "error"), registry=registry
         )
         self.fallbacks = Counter(
             "hallmark_fallbacks", "rows that a simpler model answered", ("version",), registry=registry

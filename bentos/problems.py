@@ -101,7 +101,9 @@ def install_error_handlers(app: FastAPI) -> None:
     async def invalid(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, RequestValidationError)
         fields = rejected_fields(exc.errors(), _PARAMETERS)
-        return problem_response(422, "invalid_request", f"{len(exc.errors())} field(s) were rejected.", fields)
+        return problem_response(
+            422, "invalid_request", f"{counted(len(exc.errors()), 'field was', 'fields were')} rejected.", fields
+        )
 
     async def http(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)
@@ -136,6 +138,11 @@ def property_names(model: type[BaseModel]) -> frozenset[str]:
 
     walk(model.model_json_schema())
     return frozenset(names)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """Write a number with its noun: `1 field was`, `3 fields were`."""
+    return f"{number} {one if number == 1 else many}"
 
 
 def rejected_fields(errors: Sequence[Any], known: frozenset[str]) -> list[Field]:

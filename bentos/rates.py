@@ -22,13 +22,13 @@ class Rates:
     """
 
     def __init__(self, settings: RateSettings) -> None:
+        self.rows, self.failures = _rate("ROWS", settings.rows), _rate("FAILURES", settings.failures)
         try:
-            self.rows, self.failures = parse(settings.rows), parse(settings.failures)
             self._limiter = SlidingWindowCounterRateLimiter(storage_from_string(settings.storage))
-        except Exception as error:
+        except Exception as error:  # it may quote the address, which may hold a password
             raise ConfigError(
-                f"HALLMARK_RATE__…: cannot be read ({type(error).__name__}): write rows as 6000/minute, storage as "
-                "memory:// or redis://HOST (which needs the package redis)"
+                f"HALLMARK_RATE__STORAGE cannot be used ({type(error).__name__}): write memory://, or redis://HOST, "
+                "which needs the package redis"
             ) from None
 
     def count_rows(self, client_id: str, rows: int) -> None:
@@ -58,3 +58,10 @@ class Rates:
         seconds = max(1, round(reset - time.time()))
         detail = f"More than {item.amount} {who[0]} within {item.get_expiry()} s: try again in {seconds} s."
         return ProblemError(429, "too_many_requests", detail, headers={"retry-after": str(seconds)})
+
+
+def _rate(name: str, text: str) -> RateLimitItem:
+    try:
+        return parse(text)
+    except ValueError:
+        raise ConfigError(f"HALLMARK_RATE__{name}={text!r} is no rate: write it as 6000/minute") from None

@@ -1,4 +1,6 @@
-"""python -m bentos.serve [--port N]: serve the bundle on loopback; print when it is ready and how to send a request.
+"""python -m bentos.serve [--port N] [--task T]: serve a bundle on loopback; print when it is ready and how to ask.
+
+It is the bundle that `HALLMARK_BUNDLE` names, else the champion, else the last one that was made.
 
 Port, settings and bundle are checked before the server starts, so that an error is one line and not a traceback. Where
 no keys and tokens are configured, a key for this run is made and printed (`HALLMARK_KEY` sets another one).
@@ -10,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,13 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bentos.engine import check_device
 from bentos.identity import Identity, hash_key
+from bentos.jobs import check_directory
 from bentos.keys import make_key, write_keys
 from bentos.rates import Rates
 from bentos.settings import AuthSettings, read_settings
 from hallmark import kernels
 from hallmark.errors import ConfigError, HallmarkError
 from hallmark.prove.bundle import Hallmark, open_accepted
+from hallmark.prove.serving import champion_or_last
 from hallmark.prove.signature import verify
 from hallmark.records.database import Database
 from hallmark.records.spool import Spool
@@ -37,18 +41,21 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until interrupted; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bentos.serve", description=__doc__)
     parser.add_argument("--port", default=os.environ.get("PORT", "3000"))
+    parser.add_argument("--task", default="", help="serve the champion of a task, or the last bundle of it")
     options = parser.parse_args(arguments)
     try:
+        if options.task or "HALLMARK_BUNDLE" not in os.environ:
+            os.environ["HALLMARK_BUNDLE"] = str(champion_or_last(options.task))
         port, settings = port_of(options.port), read_settings()
         os.umask(0o077)
         if settings.public_key is not None:
-            verify(settings.served, settings.public_key)
-        hallmark, _ = open_accepted(settings.served)
+            verify(settings.served.resolve(), settings.public_key)
+        hallmark, _ = open_accepted(settings.served.resolve())
         Identity(settings.auth)
         Database(settings.records.url.get_secret_value())
         Rates(settings.rate)
         Spool(settings.records.spool).close()
-        check_jobs(settings.jobs.directory)
+        check_directory(settings.jobs.directory)
         check_device(settings.device)
         environment = {**os.environ, **kernels.environment()}
         keys = Path(f".records/local-keys-{port}.json")  # of its own, so that two services do not replace each other's
@@ -61,10 +68,10 @@ def main(arguments: Sequence[str]) -> int:
         environment["HALLMARK_AUTH__KEYS_FILE"] = str(keys.resolve())
     command = [str(Path(sys.executable).with_name("bentoml")), "serve", "--quiet", "bentos.service:Service"]
     command += ["--host", HOST, "--port", str(port)]
-    process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)  # Ctrl-C comes through us alone
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: process.terminate())
-    print(f"loading {hallmark.task} {hallmark.version} from {settings.served} …", file=sys.stderr, flush=True)
+    print(f"loading {hallmark.task} {hallmark.version} from {_short(settings.served)} …", file=sys.stderr, flush=True)
     if wait_until_ready(process, port):
         print(welcome(hallmark, key, port), file=sys.stderr, flush=True)
     elif process.poll() is None:
@@ -72,6 +79,11 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: the service was not ready within {READY_S:g} s", file=sys.stderr)
     code = process.wait()
     return 0 if code in (0, -signal.SIGTERM, -signal.SIGINT) else 1
+
+
+def _short(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def port_of(text: str) -> int:
@@ -86,39 +98,6 @@ def port_of(text: str) -> int:
         if probe.connect_ex((HOST, int(text))) == 0:
             raise ConfigError(f"port {text} is taken: try another, make serve PORT=3100")
     return int(text)
-
-
-def check_jobs(directory: Path) -> None:
-    """Check that jobs can be kept.
-
-    Raises:
-        ConfigError: the directory cannot be written.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        what = f"{directory} cannot be written ({error.strerror})"
-        raise ConfigError(f"{what}: set HALLMARK_JOBS__DIRECTORY") from None
-
-
-def check_device(device: str) -> None:
-    """Check that torch sees the device.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    if device == "cpu":
-        return
-    from torch import nn
-
-    from hallmark.learn.placement import place
-
-    try:
-        place(nn.Identity(), device)
-    except ConfigError as error:
-        raise ConfigError(f"HALLMARK_DEVICE: {error}") from None
 
 
 def wait_until_ready(process: "subprocess.Popen[Any]", port: int) -> bool:
@@ -158,4 +137,7 @@ def welcome(hallmark: Hallmark, key: str | None, port: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

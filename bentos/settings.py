@@ -5,15 +5,19 @@ A variable that is misspelt or has an invalid value is an error that names it.
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from hallmark.errors import ConfigError
+from hallmark.records import DEFAULT_URL
+from hallmark.watch.guard import GuardRule
 
 PREFIX = "HALLMARK_"
 PACKAGED = Path(__file__).resolve().parents[1] / "hallmark-bundle"
@@ -21,7 +25,8 @@ OF_OTHERS = ("HALLMARK_KERNELS", "HALLMARK_CACHE", "HALLMARK_DEBUG", "HALLMARK_K
 """Variables with this prefix that other parts of the project read."""
 
 STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-Seconds = Annotated[float, Field(gt=0, lt=1e6)]
+Seconds = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]
+WebAddress = Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
 Count = Annotated[int, Field(ge=1, lt=2**40)]
 
 
@@ -110,14 +115,16 @@ class RecordsSettings(BaseModel):
             `audit.heads` beside the spool.
         keep_requests: whether inputs are kept, so that an answer can be replayed.
         request_days: after so many days, inputs are removed.
+        days: after so many days, answers, their outcomes and the figures of subjects are deleted; None keeps them.
     """
 
     model_config = STRICT
-    url: SecretStr = SecretStr("sqlite:///.records/records.sqlite")
+    url: SecretStr = SecretStr(DEFAULT_URL)
     spool: Path = Path(".records/spool")
     anchor: Path | None = None
     keep_requests: bool = True
     request_days: Annotated[int, Field(ge=1, le=36_500)] = 30
+    days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
     @property
     def audit_heads(self) -> Path:
@@ -153,6 +160,30 @@ class WitnessSettings(BaseModel):
     per_hour: Annotated[int, Field(ge=0, le=3600)] = 60
 
 
+class GuardSettings(BaseModel):
+    """When a version is rolled back by itself, soon after it was promoted.
+
+    Attributes:
+        fewest_rows: below which shares are not judged.
+        failed_share: share of rows that may fail, or be answered by a baseline because the network failed.
+        more_fallbacks: by how much the share of subjects whose own model cannot be used may rise.
+        error_rate: how often each bound of a share is wrong, at one look.
+        days: after its promotion; later, a failure has other causes than the version.
+    """
+
+    model_config = STRICT
+    fewest_rows: Count = 20
+    failed_share: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    more_fallbacks: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    days: Annotated[float, Field(ge=0, le=365)] = 1.0
+
+    @property
+    def rule(self) -> GuardRule:
+        """The rule of the decision."""
+        return GuardRule(self.fewest_rows, self.failed_share, self.more_fallbacks, self.error_rate)
+
+
 class TraceSettings(BaseModel):
     """OpenTelemetry traces.
 
@@ -161,7 +192,7 @@ class TraceSettings(BaseModel):
     """
 
     model_config = STRICT
-    endpoint: str | None = None
+    endpoint: WebAddress | None = None
 
 
 class Settings(BaseSettings):
@@ -190,19 +221,20 @@ class Settings(BaseSettings):
     max_body_bytes: Count = 4_000_000
     max_rows: Count = 256
     cors_origins: list[str] = []
-    reload_s: Seconds = 1.0
+    reload_s: Seconds = 0.25
     queue: QueueSettings = QueueSettings()
     auth: AuthSettings = AuthSettings()
     rate: RateSettings = RateSettings()
     records: RecordsSettings = RecordsSettings()
     jobs: JobSettings = JobSettings()
     witness: WitnessSettings = WitnessSettings()
+    guard: GuardSettings = GuardSettings()
     traces: TraceSettings = TraceSettings()
 
     @cached_property
     def served(self) -> Path:
-        """The directory of the bundle."""
-        return PACKAGED if PACKAGED.is_dir() else self.bundle.resolve()
+        """The directory of the bundle; a link stays one, so that what it points to may change."""
+        return PACKAGED if PACKAGED.is_dir() else self.bundle.absolute()
 
 
 def read_settings() -> Settings:
@@ -219,10 +251,26 @@ def read_settings() -> Settings:
         variable = PREFIX + "__".join(str(part) for part in first["loc"]).upper()
         given = os.environ.get(variable)
         shown = f"{variable}={given!r}" if given is not None and "SECRET" not in variable else variable
-        wanted = first["msg"].replace("Input should ", "must ").replace("Value error, ", "")
-        raise ConfigError(f"{shown}: {wanted}") from None
-    except ValueError as error:  # a list or a mapping that is no JSON
-        raise ConfigError(f"{PREFIX}… holds a value that is not JSON: {error}") from None
+        raise ConfigError(f"{shown}: {_wanted(variable, first)}") from None
+    except SettingsError as error:  # a list or a mapping that is no JSON; the text names the field
+        found = re.search(r'field "(\w+)"', str(error))
+        variable = PREFIX + (found[1].upper() if found else "…")
+        raise ConfigError(f"{variable} must be JSON{_nested(variable)}") from None
+
+
+def _wanted(variable: str, error: ErrorDetails) -> str:
+    """Say what a value must be, in the words of whoever sets it."""
+    if "dictionary or instance" in error["msg"]:
+        return f"is not set itself{_nested(variable)}"
+    if error["type"] == "string_pattern_mismatch":
+        return "must be an address that begins with http:// or https://"
+    return str(error["msg"]).replace("Input should ", "must ").replace("Value error, ", "")
+
+
+def _nested(variable: str) -> str:
+    """Name the settings within a group, or how a list is written."""
+    inside = [name for name in variables(Settings, PREFIX) if name.startswith(f"{variable}__")]
+    return f": set {', '.join(inside)}" if inside else ', such as ["https://app.example"]'
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from bentos.engine import Answer, Engine
+from bentos.guard import Guard
 from bentos.identity import Identity, Principal
 from bentos.jobs import JobStore
 from bentos.messages import Bodies
@@ -18,6 +19,7 @@ from bentos.problems import ProblemError
 from bentos.queue import PredictionQueue
 from bentos.rates import Rates
 from bentos.settings import Settings
+from bentos.stopped import StoppedAdapters
 from bentos.traces import Traces
 from bentos.witness import Witness
 from hallmark.records.writer import RecordWriter
@@ -59,6 +61,8 @@ class State:
         queue: rows that wait for it.
         records: keeps what is answered.
         witness: computes some answers again.
+        guard: rolls a version back that fails.
+        stopped: adapters that may not serve.
         jobs: files of requests.
         identity: identifies callers.
         rates: counts their rows.
@@ -77,6 +81,8 @@ class State:
     queue: PredictionQueue[Answer]
     records: RecordWriter
     witness: Witness
+    guard: Guard
+    stopped: StoppedAdapters
     jobs: JobStore
     identity: Identity
     rates: Rates
@@ -98,8 +104,12 @@ class State:
             found.append(f"{damaged} files of the bundle are missing or changed: `hallmark verify` names the first")
         if not self.identity.configured:
             found.append("every call is refused: set HALLMARK_AUTH__KEYS_FILE or HALLMARK_AUTH__JWT__…")
+        if self.guard.told:
+            found.append(f"the guard has acted: {self.guard.told}")
+        if not self.stopped.known:
+            found.append("which adapters are stopped could not be read yet: all of them serve")
         if self.records.failures:
-            found.append("the records database does not answer: answers are kept in the spool")
+            found.append("the records database does not answer, the log says why: answers are kept in the spool")
         if not self.settings.records.keep_requests:
             found.append("requests are not kept: answers cannot be replayed")
         return found

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from bentos.engine import Engine
+from bentos.guard import Guard
 from bentos.metrics import Metrics
 from hallmark.prove.replay import Replayed, replay
 from hallmark.records.writer import RecordWriter
+from hallmark.watch.guard import Seen
 
 log = logging.getLogger("bentoml.hallmark")
 
@@ -26,13 +28,20 @@ class Witness:
         metrics: where the results are counted.
         per_hour: answers in an hour; 0 for none.
         machine: sha256 and description of this machine.
+        guard: is told of wrong answers.
     """
 
     def __init__(
-        self, engine: Engine, records: RecordWriter, metrics: Metrics, per_hour: int, machine: Mapping[str, str]
+        self,
+        engine: Engine,
+        records: RecordWriter,
+        metrics: Metrics,
+        per_hour: int,
+        machine: Mapping[str, str],
+        guard: Guard,
     ) -> None:
         self.engine, self.records, self.metrics, self.per_hour = engine, records, metrics, per_hour
-        self.machine = machine
+        self.machine, self.guard = machine, guard
         self.checked = self.wrong = 0
         self._random = random.Random()
 
@@ -43,18 +52,18 @@ class Witness:
             await asyncio.to_thread(self.check_one)
 
     def check_one(self) -> Replayed | None:
-        """Replay one recent answer of the model that answers now; None if there is none."""
-        served = self.engine.served
-        wanted = {"hallmark_sha256": served.digest}
+        """Replay one recent answer of a model that answers now; None if there is none."""
+        versions = {served.digest: served for served in self.engine.versions}
         # An answer of the baseline came from a network that failed or a file that may be mended since.
         rows = [
             row
-            for row in self.records.recent_rows("predictions", wanted)
-            if row["request"] is not None and row["served_by"] != "baseline"
+            for row in self.records.recent_rows("predictions", {})
+            if row["hallmark_sha256"] in versions and row["request"] is not None and row["served_by"] != "baseline"
         ]
         if not rows:
             return None
         row = self._random.choice(rows)
+        served = versions[row["hallmark_sha256"]]
         again, device = served.open_again(), self.engine.device
         [replayed] = replay([row], again, served.request_type, served.base_sha256, self.machine, device)
         self.count(replayed, row)
@@ -71,6 +80,8 @@ class Witness:
         if replayed.difference:
             self.metrics.replay_mismatches.inc()
             log.error("prediction %s: the replayed answer differs in %s", row["id"], replayed.difference)
+        if replayed.wrong_weights or replayed.difference:
+            self.guard.add(str(row["hallmark_sha256"]), Seen(wrong=1))
         self.metrics.wrong_adapter_rate.set(upper_95(self.wrong, self.checked))
 
 

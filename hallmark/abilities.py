@@ -3,7 +3,8 @@
 Stages, the service and the command line ask with `isinstance`; one that lacks an ability is used without it.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -97,6 +98,30 @@ class Refreshing(Protocol[T]):
 
         Raises:
             DataError: the rows violate the task's schema or its limits; nothing was written.
+        """
+
+    def known_until(self, state: Path) -> Mapping[str, datetime]:
+        """Return the time of the newest row of every subject in the state of the next refresh.
+
+        Raises:
+            BundleError: the state is missing or was changed.
+        """
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """A learner whose models hold files of single subjects, which can be taken out without training."""
+
+    def forget(self, model: Path, state: Path | None, subject_id: str) -> bool:
+        """Rewrite a model directory, and the state of its next refresh, without a subject.
+
+        What was fitted on many subjects, the base model, stays as it is. The others' weights keep their bits.
+
+        Returns:
+            Whether the subject was in one of them.
+
+        Raises:
+            BundleError: a file cannot be read.
         """
 
 

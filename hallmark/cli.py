@@ -8,23 +8,19 @@ from typing import Annotated
 
 import typer
 
-from hallmark import kernels
+from hallmark import cli_operation, cli_plan, kernels
+from hallmark.cli_operation import BUNDLE, SERVED, Bundle, Records
 from hallmark.errors import HallmarkError
+from hallmark.records import DEFAULT_URL
 
 app = typer.Typer(help=__doc__.splitlines()[0] if __doc__ else "", no_args_is_help=True, pretty_exceptions_enable=False)
-
-audit = typer.Typer(help="The audit log of decisions.", no_args_is_help=True)
-app.add_typer(audit, name="audit")
-
-BUNDLE = Path("bundle")
+app.add_typer(cli_operation.app)
+app.add_typer(cli_plan.app, name="plan")
+app.add_typer(cli_plan.stack_app, name="stack")
 BUNDLES = Path("bundles")  # the last bundle of every task
-Bundle = Annotated[Path, typer.Option(envvar="HALLMARK_BUNDLE", help="a bundle's directory")]
 REFRESH_STATE = Path("models/current/refresh_state")
 EVALUATION = Path("reports/evaluation")
 REFRESHED = Path("refreshed")
-ANCHOR = Path(".records/audit.heads")
-RECORDS = "sqlite:///.records/records.sqlite"
-Records = Annotated[str, typer.Option(envvar="HALLMARK_RECORDS__URL", help="the database")]
 Bundles = Annotated[list[Path] | None, typer.Option("--bundle", help="where the bundle lies; may be repeated")]
 
 
@@ -166,7 +162,7 @@ def predict_batch(
 def replay(
     prediction: Annotated[str | None, typer.Argument(help="id of a recorded answer")] = None,
     sample: Annotated[int, typer.Option(min=1, help="without an id: so many of the newest answers")] = 100,
-    records: Records = RECORDS,
+    records: Records = DEFAULT_URL,
     bundle: Bundles = None,
 ) -> None:
     """Compute recorded answers again from bundle and request; compare answers and weights byte for byte."""
@@ -189,7 +185,7 @@ def replay(
 def provenance(
     prediction: Annotated[str, typer.Argument(help="id of a recorded answer")],
     top: Annotated[int, typer.Option(min=1, help="so many of the most influential observations")] = 10,
-    records: Records = RECORDS,
+    records: Records = DEFAULT_URL,
     bundle: Bundles = None,
 ) -> None:
     """Name the observations that a recorded answer rests on, and those that it would change most without."""
@@ -209,29 +205,16 @@ def provenance(
     typer.echo(f"({traced.unit} without it)" if traced.unit else "this task measures no influences")
 
 
-@audit.command("verify")
-def verify_audit(
-    records: Records = RECORDS,
-    anchor: Annotated[
-        Path | None, typer.Option(envvar="HALLMARK_RECORDS__ANCHOR", help="heads of the chain that were kept elsewhere")
-    ] = None,
-) -> None:
-    """Check that no entry of the audit log was changed or taken away; compare it with its anchored heads."""
-    from hallmark.errors import RecordsError
-    from hallmark.records import audit as log
-    from hallmark.records.database import open_database
-
-    if anchor is not None and not anchor.is_file():
-        raise RecordsError(f"{anchor} is missing: name the file with the heads, or leave --anchor out")
-    database, heads = open_database(records, must_exist=True), log.read_anchor(anchor or ANCHOR)
-    if (broken := log.check(database, heads)) is not None:
-        raise RecordsError(f"entry {broken} of the audit log was changed, or one before it was taken away")
-    typer.echo(f"{log.count(database)} entries are whole, {len(heads)} of them anchored outside the database")
-
-
 def _directories(named: list[Path] | None) -> list[Path]:
     """List where the bundle of an answer may lie."""
-    return [*(named or ()), BUNDLE, REFRESHED / "bundle", *BUNDLES.glob("*"), *Path("champions").glob("*")]
+    return [
+        *(named or ()),
+        BUNDLE,
+        REFRESHED / "bundle",
+        *BUNDLES.glob("*"),
+        *Path("champions").glob("*"),
+        *SERVED.glob("*/*/"),
+    ]
 
 
 def main() -> None:

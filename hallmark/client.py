@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from hallmark.errors import HallmarkError
+from hallmark.errors import ConfigError, HallmarkError, RequestError
 from hallmark.formats import FORMATS, MEDIA_TYPES
 
 if TYPE_CHECKING:
@@ -96,11 +96,18 @@ class Client:
         key: API key or token.
         timeout_s: seconds of one attempt.
         attempts: how often a call is tried that found no service, or one that has too much to do.
+
+    Raises:
+        ConfigError: the address or the key cannot be sent.
     """
 
     def __init__(self, address: str, key: str, timeout_s: float = 60.0, attempts: int = 5) -> None:
         import httpx
 
+        if not address.startswith(("http://", "https://")):
+            raise ConfigError(f"address={address!r} must begin with http:// or https://, such as http://localhost:3000")
+        if not key or not key.isascii() or not key.isprintable():
+            raise ConfigError("key must be an API key or a token: printable ASCII characters")
         headers = {"authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout_s)
         self.attempts = attempts
@@ -124,7 +131,10 @@ class Client:
 
         Raises:
             ServiceError: the call as a whole was refused, or the service could not be reached.
+            TypeError: `rows` is one request, not a list of them.
         """
+        if isinstance(rows, Mapping):
+            raise TypeError("predict takes a list of requests: write [request]")
         headers = {"idempotency-key": idempotency_key or str(uuid.uuid4())}
         response = self._call("POST", "/v1/predict", headers=headers, content=_json({"rows": list(rows)}))
         return [_row(row) for row in response.json()["rows"]]
@@ -136,11 +146,16 @@ class Client:
     def outcome(self, prediction_id: str, value: float | str, observed_at: datetime, horizon: str = "") -> bool:
         """Tell what really happened after a prediction; returns whether the service knows the prediction.
 
+        The first outcome of a prediction and horizon counts.
+
         Args:
             prediction_id: of the prediction.
             value: a number in the task's unit, or a label.
-            observed_at: when; a time without a zone is this machine's.
+            observed_at: when: of a forecast, the subject's local time; a time without a zone is this machine's.
             horizon: of a forecast, in minutes.
+
+        Raises:
+            ServiceError: this cannot be an outcome of the prediction, or the call failed.
         """
         happened = {
             "prediction_id": prediction_id,
@@ -149,7 +164,7 @@ class Client:
             "horizon": horizon,
         }
         response = self._call("POST", "/v1/outcomes", content=_json({"outcomes": [happened]}))
-        return bool(response.json()["recorded"])
+        return not response.json()["unknown"]
 
     def models(self) -> list[Mapping[str, Any]]:
         """Describe the models that answer."""
@@ -168,10 +183,18 @@ class Client:
                 elif name == "problem":
                     raise ServiceError(data["status"], _name(data), data["detail"])
 
-    def job(self, file: Path) -> Job:
-        """Send a file of requests, CSV, Parquet or NDJSON, that is answered in the background."""
-        headers = {"content-type": MEDIA_TYPES[FORMATS[file.suffix]]}
-        with file.open("rb") as body:  # it is not sent again by itself: each attempt would be a job of its own
+    def job(self, file: Path | str) -> Job:
+        """Send a file of requests, CSV, Parquet or NDJSON, that is answered in the background.
+
+        Raises:
+            RequestError: the file's ending names none of these formats.
+            ServiceError: the file was refused, or the service could not be reached.
+        """
+        path = Path(file)
+        if path.suffix.lower() not in FORMATS:
+            raise RequestError(f"{path}: name a {', '.join(FORMATS)} file")
+        headers = {"content-type": MEDIA_TYPES[FORMATS[path.suffix.lower()]]}
+        with path.open("rb") as body:  # it is not sent again by itself: each attempt would be a job of its own
             return Job(**self._call("POST", "/v1/jobs", attempts=1, headers=headers, content=body).json())
 
     def job_state(self, job_id: str) -> Job:
@@ -200,7 +223,12 @@ class Client:
                     raise _error(response)
                 yield response
         except httpx.HTTPError as error:
-            raise ServiceError(0, "unreachable", f"{type(error).__name__} at {self._http.base_url}") from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> ServiceError:
+        where = str(self._http.base_url).rstrip("/")
+        detail = f"no service answers at {where} ({type(error).__name__}): is it running, and is this its address?"
+        return ServiceError(0, "unreachable", detail)
 
     def _call(self, method: str, path: str, attempts: int | None = None, **options: Any) -> "httpx.Response":
         import httpx
@@ -213,7 +241,7 @@ class Client:
             try:
                 response = self._http.request(method, path, **options)
             except httpx.HTTPError as error:
-                failure = ServiceError(0, "unreachable", f"{type(error).__name__} at {self._http.base_url}")
+                failure = self._unreachable(error)
             else:
                 if response.is_success:
                     return response

@@ -252,6 +252,14 @@ class TrainSettings(Protocol):
         """Processes that share the training of one candidate."""
 
     @property
+    def nodes(self) -> int:
+        """Machines that share it."""
+
+    @property
+    def restarts(self) -> int:
+        """How often all its processes begin again after one of them has died."""
+
+    @property
     def n_jobs(self) -> int:
         """Candidates that are trained at the same time, on CPUs."""
 
@@ -265,12 +273,47 @@ class TrainResult:
         best_step: the step with that loss.
         steps: number of training steps.
         curve: (step, loss on valid) of every evaluation.
+        spent: what it took, which is never the same twice; None if nothing was measured.
     """
 
     valid_loss: float
     best_step: int
     steps: int
     curve: tuple[tuple[int, float], ...]
+    spent: "Spent | None" = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a training run took in this process.
+
+    Attributes:
+        seconds: wall time.
+        cpu_seconds: of this process.
+        peak_bytes: of memory: allocated on the GPU, or on a CPU, by how much the process grew.
+        flop: floating-point operations of all steps, forward and backward.
+        joules: of the GPU; None where the machine does not tell.
+        machine: kind of CPU or GPU.
+        steps: that were made, in earlier processes too.
+        resumed: whether an earlier process made some of them, so that seconds are those of a part.
+        batch_size: rows of a micro-batch in the end.
+        gradient_accumulation: micro-batches per step in the end.
+        parameters: of the network.
+        trainable: of them, those that learned.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    flop: float
+    joules: float | None
+    machine: str
+    steps: int
+    resumed: bool
+    batch_size: int
+    gradient_accumulation: int
+    parameters: int
+    trainable: int
 
 
 @dataclass(frozen=True)

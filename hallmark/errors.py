@@ -28,6 +28,10 @@ class GateError(HallmarkError):
     """A gate that did not pass; names the measured value, the bound and the reason."""
 
 
+class MemoryExhausted(HallmarkError):
+    """A training step that does not fit into the memory of its device; says what to set."""
+
+
 class BundleError(HallmarkError):
     """A bundle or adapter whose bytes or versions are not what its manifest says."""
 

@@ -16,6 +16,9 @@ from safetensors import SafetensorError
 
 from hallmark.errors import BundleError
 
+CHECKPOINTS = Path(".work/checkpoints")
+"""Unfinished training, one directory for each set of inputs; nothing of it is left when training has ended."""
+
 
 @dataclass(frozen=True)
 class FileRef:
@@ -93,6 +96,11 @@ def tree_digests(directory: Path, everything: bool = False) -> dict[str, str]:
 def canonical_json(value: Any) -> str:
     """Serialise as JSON so that equal values have equal bytes: sorted keys, no NaN, a final newline."""
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def digest_text(text: str) -> str:
+    """Return the sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

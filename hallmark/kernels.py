@@ -8,8 +8,12 @@ Every entry point (pipelines, command line, service, tests, benchmarks) calls `p
 """
 
 import os
+import platform
+import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from hallmark.errors import ConfigError
 
@@ -18,6 +22,9 @@ KERNELS = "HALLMARK_KERNELS"
 
 ONE_THREAD: Mapping[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+GPU: Mapping[str, str] = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""Without it torch refuses a GPU's matrix products as soon as deterministic algorithms are asked for."""
+
 PORTABLE: Mapping[str, str] = {
     **ONE_THREAD,  # another number of threads gives sums with other bytes
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own loops
@@ -25,10 +32,11 @@ PORTABLE: Mapping[str, str] = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",  # torch's other matrix products
     "OPENBLAS_CORETYPE": "Haswell",  # numpy's and scipy's
     "OPENBLAS_L2_SIZE": "512",  # KiB; block sizes follow from it
+    **GPU,
 }
 """Kernels of every x86-64 CPU with AVX2, which servers have had since 2015."""
 
-NATIVE: Mapping[str, str] = {**ONE_THREAD, "MKL_CBWR": "AUTO,STRICT"}
+NATIVE: Mapping[str, str] = {**ONE_THREAD, "MKL_CBWR": "AUTO,STRICT", **GPU}
 """The fastest kernels of this CPU; another kind of CPU gives other bytes."""
 
 
@@ -63,3 +71,14 @@ def pin() -> None:
 def describe() -> dict[str, str]:
     """Return the variables of the kernels that are set, for the hallmark."""
     return {name: os.environ.get(name, "") for name in PORTABLE}
+
+
+def processor() -> str:
+    """Return vendor, family and model of the CPU, such as `GenuineIntel 6 207`: kernels of one name differ by it."""
+    with suppress(OSError):
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        about = dict(re.findall(r"^(.+?)\s*: (.+)$", first, re.MULTILINE))
+        for names in (("vendor_id", "cpu family", "model"), ("CPU implementer", "CPU variant", "CPU part")):
+            if found := " ".join(about[name] for name in names if name in about):
+                return found
+    return platform.processor()

@@ -25,6 +25,8 @@ class Model:
         degraded: open it even if files are missing or changed that the model can do without (`Degrading`): what they
             hold is then answered by a simpler model, and every such answer says so.
         device: `cpu`, or `cuda` where the task's predictor can use it (`Placeable`).
+        named: version and digest that its answers name instead of its own: those of the bundle that it was made from
+            by taking a subject out, whose other answers it computes again.
 
     Attributes:
         directory: of the bundle.
@@ -41,10 +43,17 @@ class Model:
         >>> model.predict([{"asked_at": …}])           # doctest: +SKIP
     """
 
-    def __init__(self, directory: str | PathLike[str], degraded: bool = False, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        directory: str | PathLike[str],
+        degraded: bool = False,
+        device: str = "cpu",
+        named: tuple[str, str] | None = None,
+    ) -> None:
         self.directory, self.device = Path(directory), device
         self.hallmark: Hallmark
         self.hallmark, self.digest = read_hallmark(self.directory)
+        self.named = named or (self.hallmark.version, self.digest)
         found = damage(self.directory, self.hallmark.files)
         check_verdicts(self.directory, self.hallmark)
         self.task: Task = build(self.hallmark.spec["task"], "task")
@@ -76,7 +85,7 @@ class Model:
 
     def open_again(self) -> AnyPredictor:
         """Open the bundle's files anew: a predictor that shares no memory with `predictor`."""
-        opened = (self.task, self.directory, self.version, self.digest)
+        opened = (self.task, self.directory, *self.named)
         if self.damaged and isinstance(self.learner, Degrading):
             predictor = self.learner.open_damaged(*opened, self.damaged)
         else:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from hallmark.errors import RecordsError, ReplayError
 from hallmark.files import sha256
 from hallmark.model import Model
-from hallmark.prove.bundle import MANIFEST
+from hallmark.prove.bundle import MANIFEST, read_hallmark
 from hallmark.prove.influence import Influence, Trace, influences, trace
 from hallmark.prove.replay import Replayed, replay
+from hallmark.stages.forget import made_from
 
 if TYPE_CHECKING:
     from hallmark.records.database import Database
@@ -86,7 +87,14 @@ def trace_answer(url: str, key: str, directories: Iterable[Path]) -> tuple[Trace
 
 
 def _by_digest(directories: Iterable[Path]) -> dict[str, Path]:
-    return {sha256(d / MANIFEST): d for d in directories if (d / MANIFEST).is_file()}
+    """Return digest → bundle; also digests of bundles whose place it took when a subject was taken out of them."""
+    found: dict[str, Path] = {}
+    for directory in directories:
+        if (directory / MANIFEST).is_file():
+            found[sha256(directory / MANIFEST)] = directory
+            for digest, _ in made_from(read_hallmark(directory)[0]):
+                found.setdefault(digest, directory)
+    return found
 
 
 def _find(database: "Database", key: str) -> Mapping[str, Any]:
@@ -105,4 +113,4 @@ def _model(row: Mapping[str, Any], bundles: Mapping[str, Path]) -> Model:
             f"the bundle of prediction {row['id']} ({row['task']} {row['model_version']}, "
             f"hallmark {digest[:12]}…) is not here: name its directory with --bundle"
         )
-    return Model(bundles[digest])
+    return Model(bundles[digest], named=(str(row["model_version"]), digest))

@@ -1,15 +1,21 @@
 """Register bundles in ZenML's model registry: one Model per task, one version per bundle."""
 
+import argparse
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hallmark.errors import HallmarkError
-from hallmark.prove.bundle import Hallmark, open_bundle
+from hallmark.prove.bundle import Hallmark, open_bundle, read_hallmark
+from hallmark.prove.serving import CURRENT, SERVED, ServedVersions, Switch
+from hallmark.records.database import configured_url
 from hallmark.stages.package import open_judged
 from hallmark.stages.package import promote as make_champion
+from hallmark.switching import note
 from pipelines import BUNDLE, CHAMPIONS, RELEASES
 from runtime import facts, store
 from runtime.snapshot import OUTPUT_DIGEST, WRITES
@@ -79,8 +85,8 @@ def _link(client: Any, version: Any, run: Any) -> None:
         client.zen_store.create_model_version_artifact_link(link)
 
 
-def promote(bundle: Path, releases: Path, champions: Path) -> Hallmark:
-    """Make a bundle the champion, in the repository and in the registry; the previous version is archived.
+def promote(bundle: Path, releases: Path, champions: Path, served: Path = SERVED) -> Hallmark:
+    """Make a bundle the champion, in the repository and in the registry, and let it serve; the one before is archived.
 
     Raises:
         BundleError: no gate judged it, or one refused it; nothing is changed.
@@ -91,21 +97,59 @@ def promote(bundle: Path, releases: Path, champions: Path) -> Hallmark:
     client = Client()
     _ensure_version(client, hallmark)  # first: if the store fails, the champion is unchanged
     make_champion(bundle, releases, champions)
+    switch = _versions(hallmark.task, served).promote(bundle)
     client.update_model_version(hallmark.task, hallmark.version, stage=PRODUCTION, force=True)
+    _note(switch, "promoted")
     return hallmark
 
 
-def main() -> int:
-    """Promote the bundle, for `python -m runtime.registry`."""
+def roll_back(task: str, to: str, served: Path = SERVED) -> str:
+    """Let an earlier version serve again, and give it the stage in the registry; returns what it has done.
+
+    Later models are still compared with the champion in the repository.
+
+    Raises:
+        BundleError: there is no such version, or it is gone or damaged; what serves stays.
+    """
+    from zenml.client import Client
+
+    switch = _versions(task, served).roll_back(to)
+    hallmark, _ = read_hallmark((served / task / CURRENT).resolve())
+    client = Client()
+    _ensure_version(client, hallmark)
+    client.update_model_version(task, hallmark.version, stage=PRODUCTION, force=True)
+    return f"{_note(switch, 'rolled_back')}, stage {PRODUCTION}"
+
+
+def _note(switch: Switch, action: Literal["promoted", "rolled_back"]) -> str:
+    return note(switch, action, "", configured_url())
+
+
+def _versions(task: str, served: Path) -> ServedVersions:
+    key = os.environ.get("HALLMARK_PUBLIC_KEY")
+    return ServedVersions(task, served, Path(key) if key else None)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Promote the bundle or roll back, for `python -m runtime.registry`."""
+    parser = argparse.ArgumentParser(prog="python -m runtime.registry")
+    parser.add_argument("what", choices=("promote", "rollback"))
+    parser.add_argument("task", nargs="?", default="")
+    parser.add_argument("--to", default="")
+    options = parser.parse_args(arguments)
     try:
         store.start()
+        if options.what == "rollback":
+            print(roll_back(options.task or read_hallmark(Path(BUNDLE))[0].task, options.to))
+            return 0
         hallmark = promote(Path(BUNDLE), Path(RELEASES), Path(CHAMPIONS))
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     champion = f"{CHAMPIONS}/{hallmark.task}"
     subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", champion], check=True)
-    print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: later models are compared with it")
+    print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: it serves, and later models are")
+    print("  compared with it")
     listed = [sys.executable, "-m", "dvc", "remote", "list"]
     remotes = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.strip()
     push = f" && dvc push {champion}" if remotes else ""
@@ -116,4 +160,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

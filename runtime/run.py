@@ -11,14 +11,17 @@ from typing import Any
 
 from hallmark import kernels
 from hallmark.errors import INTERRUPTED, GateError, HallmarkError, ProvenanceError
+from runtime import operate
 
 NAMES = ("prepare", "train", "evaluate", "package")
 
 
 def main(arguments: list[str]) -> int:
     """Run the named pipeline and return the exit status; a failure prints one line and keeps the earlier results."""
-    if len(arguments) != 1 or arguments[0] not in NAMES:
-        print(f"usage: python -m pipelines {{{','.join(NAMES)}}}", file=sys.stderr)
+    operation = arguments[:1] and arguments[0] in operate.NAMES
+    if not operation and (len(arguments) != 1 or arguments[0] not in NAMES):
+        usage = f"usage: python -m pipelines {{{','.join(NAMES)}}}, or {{{','.join(operate.NAMES)}}} [KEY=VALUE …]"
+        print(usage, file=sys.stderr)
         return 2
     gc.disable()  # imports allocate much and free nothing
     received: list[int] = []
@@ -30,7 +33,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, interrupt)  # recorded, because libraries convert the exception to others
     try:
         kernels.pin()
-        return run(arguments[0])
+        return operate.run(arguments[0], arguments[1:]) if operation else run(arguments[0])
     except (Exception, KeyboardInterrupt) as error:
         if not isinstance(error, ProvenanceError):
             _leave_experiment()
@@ -48,7 +51,7 @@ def run(name: str) -> int:
 
     from hallmark.build import build_experiment, read_params
     from runtime import experiment, facts, snapshot, store
-    from runtime.keep import earlier_kept, keep_bundle
+    from runtime.keep import OUTS, earlier_kept, keep_bundle
 
     written = Path("params.yaml").read_bytes() if Path("params.yaml").is_file() else b""
     params = read_params()
@@ -65,7 +68,7 @@ def run(name: str) -> int:
     try:
         with earlier_kept(name):
             start.write_made_from()
-            response = store.run(pipeline, params, facts=run_facts)
+            response = store.run(pipeline, params, facts=run_facts, files=[*start.deps, *OUTS[name]])
             start.check_unchanged()
             start.record_output(response)
     except GateError:

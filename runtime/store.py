@@ -2,9 +2,13 @@
 
 import logging
 import os
+import re
+from collections.abc import Iterable
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+
+from hallmark.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,6 +40,8 @@ def start() -> None:
     """
     for key, value in environment().items():
         os.environ.setdefault(key, value)
+    follow(ROOT)
+    (ROOT / ".zen").mkdir(exist_ok=True)  # without it, ZenML forgets between two processes which stack is active
     from zenml.environment import Environment
     from zenml.integrations.registry import integration_registry
     from zenml.logger import ZenMLConsoleHandler
@@ -50,14 +56,38 @@ def start() -> None:
             handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
 
-def run(pipeline: Any, *args: Any, facts: dict[str, Any], model: Any = None) -> Any:
-    """Run a pipeline; write the facts into the run's `extra`, and if it succeeds also into its metadata."""
+def follow(root: Path) -> None:
+    """Let ZenML find its local records in a repository that was moved or copied: it keeps their path."""
+    file, records = root / ".zen" / "config" / "config.yaml", "/.zen/stores/default_zen_store/zenml.db"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    kept = re.search(rf"^  url: sqlite:///(/.*){re.escape(records)}$", text, re.MULTILINE)
+    if kept and kept[1] != str(root) and Path(f"{root}{records}").is_file():
+        write_text(file, text.replace(f"{kept[1]}/.zen/", f"{root}/.zen/"))
+
+
+def run(pipeline: Any, *args: Any, facts: dict[str, Any], model: Any = None, files: Iterable[str] = ()) -> Any:
+    """Run a pipeline; write the facts into the run's `extra`, and if it succeeds also into its metadata.
+
+    Args:
+        pipeline: ZenML's.
+        args: its arguments.
+        facts: what identifies the run.
+        model: ZenML's model that the run belongs to; None for none.
+        files: paths that its steps read and write, for stacks whose steps have none of them.
+    """
     from zenml import log_metadata
+    from zenml.client import Client
     from zenml.exceptions import RunInterruptedException
 
-    options = {"extra": facts} | ({"model": model} if model else {})
+    from runtime import stack
+    from steps.carried import files_of_run
+
     try:
-        response = pipeline.with_options(**options)(*args)
+        client = Client()
+        configured = stack.settings_of(client.active_stack_model.name, pipeline.name)
+        with files_of_run(client.active_stack.artifact_store, files) as carried:
+            options = {"extra": facts | carried} | configured | ({"model": model} if model else {})
+            response = pipeline.with_options(**options)(*args)
     except RunInterruptedException as error:  # ZenML has its own handler of SIGINT and SIGTERM
         raise KeyboardInterrupt from error
     log_metadata(facts, run_id_name_or_prefix=response.id)

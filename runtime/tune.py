@@ -13,6 +13,7 @@ from hallmark.build import build, build_experiment, read_params
 from hallmark.errors import DataError, HallmarkError
 from hallmark.files import write_text
 from hallmark.learn.search import Pruned, open_study, search
+from hallmark.stages.tune import made_from
 from pipelines import PREPARED
 from runtime import store
 
@@ -43,7 +44,7 @@ def main(name: str) -> None:
         print(f"trial {trial.number}: {value} {_line(trial.params)}", file=sys.stderr, flush=True)
 
     config = build(params["tune"], "tune")
-    best, value = search(config, open_study(config, journal), attempt, after)
+    best, value = search(config, open_study(config, journal, made_from(params)), attempt, after)
     out = Path("conf/tuned") / f"{name}.yaml"
     write_text(out, _override(name, best, value))
     print(f"best: valid {value:.4f} {_line(best)}\nwritten to {out}; use it with")

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from zenml import log_metadata, step
+from zenml import log_metadata
 
 from bentos import build
 from hallmark.files import FileRef
 from steps import references  # noqa: F401, registers FileRef
+from steps.carried import step
 
 
 @step

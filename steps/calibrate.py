@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from zenml import ArtifactConfig, step
+from zenml import ArtifactConfig
 from zenml.enums import ArtifactType
 
 from hallmark.build import build
@@ -11,6 +11,7 @@ from hallmark.files import FileRef
 from hallmark.progress import bars
 from hallmark.stages import train as stage
 from steps import references  # noqa: F401, registers FileRef
+from steps.carried import step
 
 
 @step

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from zenml import step
-
 from hallmark.build import build
 from hallmark.files import FileRef
 from hallmark.progress import bars
 from hallmark.stages import prepare as stage
 from steps import references  # noqa: F401, registers FileRef
+from steps.carried import step
 
 
 @step

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from zenml import step
-
 from hallmark.files import FileRef
 from hallmark.stages import evaluate as stage
 from steps import references  # noqa: F401, registers FileRef
+from steps.carried import step
 
 
 @step

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from zenml import log_metadata, step
+from zenml import log_metadata
 
 from hallmark.build import build
 from hallmark.files import FileRef
 from hallmark.progress import bars
 from hallmark.stages import evaluate as stage
 from steps import references  # noqa: F401, registers FileRef
+from steps.carried import step
 
 
 @step

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from zenml import ArtifactConfig, log_metadata, step
+from zenml import ArtifactConfig, log_metadata
 from zenml.enums import ArtifactType
 
 from hallmark.build import build
 from hallmark.files import FileRef
 from hallmark.stages import package as stage
 from steps import references  # noqa: F401, registers FileRef
+from steps.carried import step
 
 
 @step

@@ -8,6 +8,7 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 
 from hallmark.files import FileRef
+from steps.carried import carrier_of_step
 
 SHOWN = {
     "report.html": VisualizationType.HTML,
@@ -23,7 +24,8 @@ class FileRefMaterializer(BaseMaterializer):
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
 
     def load(self, data_type: type[FileRef]) -> FileRef:
-        """Read the reference and check that its file or directory is unchanged."""
+        """Read the reference and check that its file or directory is unchanged; fetch it first where it is not here."""
+        carrier_of_step()
         with self.artifact_store.open(f"{self.uri}/ref.json") as file:
             reference = FileRef(**json.load(file))
         reference.open()

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from zenml import log_metadata, step
+from zenml import log_metadata
 
 from hallmark.build import build
 from hallmark.files import FileRef
 from hallmark.stages import prepare as stage
 from steps import references  # noqa: F401, registers FileRef
+from steps.carried import step
 
 
 @step

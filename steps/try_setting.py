@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from zenml import log_metadata, step
+from zenml import log_metadata
 
 from hallmark.build import build
 from hallmark.learn.search import STUDY, Pruned, open_study, watch
 from hallmark.progress import bars
 from hallmark.stages import tune as stage
+from steps.carried import step
 
 
 @step
@@ -18,7 +19,7 @@ def try_setting(
     """Fit with one setting; return the loss on valid, or that the trial was pruned."""
     from optuna.trial import Trial
 
-    study = open_study(build(params["tune"], "tune"), Path(journal))
+    study = open_study(build(params["tune"], "tune"), Path(journal), stage.made_from(params))
     evaluated = watch(Trial(study, trial_id))
     try:
         value = stage.try_setting(stage.with_setting(params, setting), Path(prepared), evaluated, bars())

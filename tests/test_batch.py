@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from hallmark.batch import predict_file, read_rows
-from hallmark.errors import RequestError
+from hallmark import batch
+from hallmark.batch import predict_file
+from hallmark.errors import HallmarkError, RequestError
 from hallmark.model import Model
+from hallmark.parts import Parts
+from hallmark.tables import read_rows
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +106,108 @@ def test_answers_never_replace_their_requests(model: Model, tmp_path: Path) -> N
         with pytest.raises(RequestError, match="is the file of the requests: name another one"):
             predict_file(model, file, target)
     assert file.read_text() == "{}\n"
+
+
+def test_an_interrupted_run_goes_on_after_its_last_part_unless_something_has_changed(
+    model: Model, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "PART", 2)
+    source, target, score = write(tmp_path / "in.ndjson", rows), tmp_path / "out.csv", batch._score
+    done: list[int] = []
+
+    def interrupted(*given: Any) -> Any:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(given[2][0])
+        return score(*given)
+
+    monkeypatch.setattr(batch, "_score", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(model, source, target)
+    assert not target.exists()
+    again: list[int] = []
+    monkeypatch.setattr(batch, "_score", lambda *given: again.append(given[2][0]) or score(*given))
+    counts = predict_file(model, source, target)
+    assert (done, again) == ([0, 2], list(range(4, len(rows), 2)))
+    assert counts == {"forecast": len(rows) - 1, "problem": 1}
+    whole = target.read_bytes()
+    monkeypatch.setattr(batch, "PART", 2_048)
+    predict_file(model, source, target)
+    assert target.read_bytes() == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"in.ndjson", "out.csv"}
+
+
+def test_parts_of_other_requests_or_another_bundle_are_not_taken(tmp_path: Path) -> None:
+    with Parts(tmp_path / "out.ndjson", {"requests": "a"}) as parts:
+        parts.keep(0, b"{}\n", {"forecast": 1})
+        assert parts.counts(0) == {"forecast": 1}
+        with pytest.raises(RequestError, match=r"another process makes .*out\.ndjson: wait for it"):
+            Parts(tmp_path / "out.ndjson", {"requests": "a"})
+    with Parts(tmp_path / "out.ndjson", {"requests": "a"}) as parts:
+        assert parts.counts(0) == {"forecast": 1}
+    (tmp_path / ".out.ndjson.parts" / "part-000000.json").unlink()
+    with Parts(tmp_path / "out.ndjson", {"requests": "a"}) as parts:
+        assert parts.counts(0) is None, "its content alone does not say that it is complete"
+    with Parts(tmp_path / "out.ndjson", {"requests": "b"}) as parts:
+        assert [path.name for path in parts.directory.iterdir()] == ["made_from.json"]
+        parts.keep(0, b"{}\n", {"forecast": 1})
+        (parts.directory / "part-000000.ndjson").write_bytes(b"")
+        assert parts.counts(0) is None, "a power loss left its counts alone"
+
+
+def test_what_is_not_ours_is_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").touch()
+    (tmp_path / ".out.csv.parts").symlink_to(tmp_path / "theirs")
+    with pytest.raises(RequestError, match="cannot be written"):
+        Parts(tmp_path / "out.csv", {"requests": "a"})
+    (tmp_path / ".other.csv.parts").mkdir()
+    (tmp_path / ".other.csv.parts" / "notes").touch()
+    with Parts(tmp_path / "other.csv", {"requests": "a"}) as parts:
+        parts.keep(0, b"", {})
+        parts.remove()
+    assert [path.name for path in (tmp_path / ".other.csv.parts").iterdir()] == ["notes"]
+    assert (tmp_path / "theirs" / "file").exists()
+
+
+def test_a_target_or_a_source_that_is_no_file_is_one_line_before_anything_is_answered(
+    model: Model, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.ndjson", rows[:1])
+    (tmp_path / "out.ndjson").mkdir()
+    with pytest.raises(RequestError, match="is a directory: name a file"):
+        predict_file(model, source, tmp_path / "out.ndjson")
+    os.mkfifo(tmp_path / "pipe.ndjson")
+    with pytest.raises(RequestError, match="is no regular file"):
+        predict_file(model, tmp_path / "pipe.ndjson", tmp_path / "other.ndjson")
+    with pytest.raises(RequestError, match=r"name a \.parquet"):
+        predict_file(model, tmp_path / "wrong.txt", tmp_path / "other.ndjson")
+
+
+def test_what_cannot_be_written_keeps_what_was_finished(tmp_path: Path) -> None:
+    with Parts(tmp_path / "out.ndjson", {}) as parts:
+        parts.keep(0, b"{}\n", {"forecast": 1})
+        (parts.directory / "part-000001.ndjson").mkdir()
+        with pytest.raises(HallmarkError, match=r"finished parts are kept in .*; make room, and run again") as told:
+            parts.keep(1, b"{}\n", {"forecast": 1})
+        assert "\n" not in str(told.value)
+        assert parts.counts(0) == {"forecast": 1}
+
+
+def test_a_row_that_makes_the_model_fail_costs_its_own_answer(
+    model: Model, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, poison = type(model.predictor), rows[0]["subject_id"]
+    predict = kind.predict
+
+    def fails(self: Any, requests: Any) -> Any:
+        if any(request.subject_id == poison for request in requests):
+            raise RuntimeError(f"shapes of {poison} do not match")
+        return predict(self, requests)
+
+    monkeypatch.setattr(kind, "predict", fails)
+    source = write(tmp_path / "in.ndjson", rows[:3])
+    assert predict_file(model, source, tmp_path / "out.ndjson") == {"problem": 1, "forecast": 2}
+    first, *others = answers(tmp_path / "out.ndjson")
+    assert first == {"row": 0, "problem": "The model failed on this row (RuntimeError)."}
+    assert all(not row["problem"] for row in others)

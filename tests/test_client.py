@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from hallmark.client import Client, ServiceError
+from hallmark.errors import ConfigError, RequestError
 from hallmark.files import write_text
 from hallmark.records import reader
 from hallmark.records.tables import predictions
@@ -56,8 +57,12 @@ def test_a_prediction_is_looked_up_and_its_outcome_told(
     server: Server, client: Client, questions: list[dict[str, Any]]
 ) -> None:
     [row] = client.predict(questions[:1])
-    assert client.outcome(row.prediction_id, 123.0, datetime.now(UTC), "60")
-    assert not client.outcome("00000000-0000-4000-8000-000000000000", 1.0, datetime.now(UTC))
+    when = datetime.fromisoformat(row.answer["provenance"]["last"]).replace(tzinfo=UTC) + timedelta(minutes=60)
+    assert client.outcome(row.prediction_id, 123.0, when, "60")
+    assert client.outcome(row.prediction_id, 125.0, when, "60"), "it is known, and the first one counts"
+    assert not client.outcome("00000000-0000-4000-8000-000000000000", 1.0, when)
+    with pytest.raises(ServiceError, match=r"outcomes\.0\.value.*looks like mmol/L"):
+        client.outcome(row.prediction_id, 6.8, when, "60")
     server.flush()
     found = client.prediction(row.prediction_id)
     assert found["answer"] == row.answer
@@ -170,3 +175,22 @@ def test_the_example_in_typescript_asks_and_names_what_was_refused(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("address", "key", "told"),
+    [("localhost:3000", "k", "must begin with http://"), ("http://a", "schlüssel", "ASCII"), ("http://a", "", "ASCII")],
+)
+def test_what_cannot_be_sent_is_refused_at_once(address: str, key: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Client(address, key)
+
+
+def test_what_was_given_by_mistake_is_told(tmp_path: Path) -> None:
+    with Client("http://127.0.0.1:9", "key", attempts=1) as client:
+        with pytest.raises(TypeError, match=r"write \[request\]"):
+            client.predict({"text": "one"})  # type: ignore[arg-type]
+        with pytest.raises(RequestError, match=r"name a \.parquet, \.csv"):
+            client.job(str(tmp_path / "in.txt"))
+        with pytest.raises(ServiceError, match=r"no service answers at http://127\.0\.0\.1:9 .*is it running"):
+            client.models()

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hallmark.build import build_experiment
+from hallmark.build import build, build_experiment
+from runtime.compose import compose_operation
 from tests.toys import ROOT, compose
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,8 +61,11 @@ def overrides() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("settings", overrides(), ids=" ".join)
-def test_every_experiment_that_is_shown_composes(settings: tuple[str, ...]) -> None:
-    assert build_experiment(compose(*settings))["task"].name
+def test_every_setting_that_is_shown_composes(settings: tuple[str, ...]) -> None:
+    if settings[0].startswith(("monitor.", "retrain.")):
+        assert build(compose_operation(list(settings)))
+    else:
+        assert build_experiment(compose(*settings))["task"].name
 
 
 def test_the_python_of_the_readme_runs(bundle: Path, toy: Any, tmp_path: Path) -> None:

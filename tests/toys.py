@@ -80,3 +80,15 @@ def train(params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, o
     if params["calibrate"] is not None:
         learner.calibrate(task, prepared, out, build(params["calibrate"]), no_progress)
     return out
+
+
+def another_version(bundle: Path, out: Path, name: str, model: Path | None = None) -> Path:
+    """Make a bundle whose manifest differs from that of another one, with its model or with a changed copy of it."""
+    from hallmark.prove.bundle import Contents, make_bundle, open_bundle
+
+    known, _ = open_bundle(bundle)
+    card = f"# {name}\n"
+    make_bundle(
+        model or bundle, Contents(known.task, known.spec, [], known.schema, {"data": name}, {}, [], card, None), out
+    )
+    return out

@@ -8,3 +8,21 @@ fetch("readyz").then(async (response) => {
   }
 });
 document.getElementById("call").textContent = document.getElementById("call").textContent.replaceAll("ADDRESS", location.origin);
+document.getElementById("ask").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const form = new FormData(event.target), subject = form.get("subject").trim();
+  const headers = { authorization: "Bearer " + form.get("key"), "content-type": "application/json" };
+  const jobs = "v1/training-jobs", answer = document.getElementById("answer");
+  const body = JSON.stringify(subject ? { subject_id: subject } : {});
+  try {
+    const asked = await fetch(jobs, { method: "POST", headers, body });
+    const told = await asked.json();
+    if (!asked.ok) throw new Error(told.detail);
+    const query = subject ? "?subject_id=" + encodeURIComponent(subject) : "";
+    const known = (await (await fetch(jobs + query, { headers })).json()).jobs.filter((job) => job.finished_at);
+    const before = known.length ? " The last decision was " + known[0].status + ": " + known[0].reason + "." : "";
+    answer.textContent = "It waits for the next run of make retrain." + before;
+  } catch (error) {
+    answer.textContent = "It was not asked for: " + error.message;
+  }
+});

@@ -14,12 +14,13 @@ from pydantic import BaseModel, Field
 
 from bentos.jobs import ENDED, SUFFIXES, Job, Status
 from bentos.policy import require
-from bentos.problems import Problem, ProblemError
-from bentos.routes.predict import ask, keep, write_row
+from bentos.problems import Problem, ProblemError, problem
+from bentos.routes.predict import ask, keep, questions, write_row
 from bentos.routes.stream import event
 from bentos.state import Caller, Service, State
 from hallmark.batch import fields_of
 from hallmark.records.rows import NAMESPACE, Asked
+from hallmark.tables import why_unreadable
 
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 PROGRESS_S = 0.5  # between two events
@@ -58,7 +59,8 @@ async def result(job_id: JobId, caller: Caller, service: Service) -> FileRespons
     job = service.jobs.find(caller, job_id)
     path = service.jobs.result(job)
     if not path.is_file():
-        raise ProblemError(404, "not_found", "This job has no answers yet.")
+        ended = f"This job has ended ({job.status}) without an answer. {job.detail}".rstrip()
+        raise ProblemError(404, "not_found", ended if job.status in ENDED else "This job has no answers yet.")
     return FileResponse(path, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
 
 
@@ -99,15 +101,18 @@ async def answer(service: State, job: Job, first: int, rows: list[dict[str, Any]
     asked: list[Asked | Problem] = []
     kind = service.engine.served.request_type
     for place, row in enumerate(rows, first):
+        if unreadable := why_unreadable(row):
+            asked.append(problem(422, "invalid_request", unreadable))
+            continue
         item = ask(service, caller, fields_of(kind, row), arrived, None, place)
         if isinstance(item, Asked):
             item = Asked(
                 str(uuid.uuid5(NAMESPACE, f"{job.id}/{place}")), item.client_id, item.owner_id, arrived, item.request
             )
         asked.append(item)
-    wanted = [item for item in asked if isinstance(item, Asked)]
-    requests = [item.request for item in wanted]
-    results = await service.queue.submit(requests, service.settings.jobs.timeout_s, bulk=True) if requests else []
+    wanted = [service.stopped.hold_back(item) for item in asked if isinstance(item, Asked)]
+    timeout_s = service.settings.jobs.timeout_s
+    results = await service.queue.submit(questions(wanted), timeout_s, bulk=True) if wanted else []
     written = keep(service, wanted, results, clock)
     out = [item if isinstance(item, Problem) else written[item.id] for item in asked]
     return [write_row(row) for row in out], sum(isinstance(row, Problem) for row in out)

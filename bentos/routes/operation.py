@@ -41,22 +41,21 @@ async def ready(response: Response, service: Service) -> Health:
 
 @PROTECTED.get("/v1/models")
 async def models(caller: Caller, service: Service) -> list[ModelOut]:
-    """Return the model that answers: version, provenance, figures, verdicts of the gates, card."""
+    """Return the models that answer, the champion first: version, provenance, figures, verdicts of the gates, card."""
     require(caller, "models")
-    served = service.engine.served
-    hallmark = served.hallmark
     return [
         ModelOut(
-            task=hallmark.task,
-            version=hallmark.version,
-            reason=hallmark.reason,
+            task=served.hallmark.task,
+            version=served.hallmark.version,
+            reason=served.hallmark.reason,
             hallmark_sha256=served.digest,
-            provenance=dict(hallmark.provenance),
-            digests=dict(hallmark.digests),
-            metrics=dict(hallmark.metrics),
-            verdicts=[dict(verdict) for verdict in hallmark.verdicts],
+            provenance=dict(served.hallmark.provenance),
+            digests=dict(served.hallmark.digests),
+            metrics=dict(served.hallmark.metrics),
+            verdicts=[dict(verdict) for verdict in served.hallmark.verdicts],
             card=served.model.card,
         )
+        for served in service.engine.versions
     ]
 
 

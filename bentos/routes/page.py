@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from bentos.problems import ProblemError
 from bentos.state import Service
+from hallmark.abilities import Refreshing
 
 PAGES = Path(__file__).resolve().parents[1] / "pages"
 ROUTER = APIRouter(include_in_schema=False)
@@ -37,6 +38,7 @@ async def home(service: Service) -> HTMLResponse:
     }
     for name, value in values.items():
         text = text.replace(f"{{{{{name}}}}}", html.escape(value))
+    text = text.replace("{{hidden}}", "" if isinstance(served.model.learner, Refreshing) else " hidden")
     return HTMLResponse(text, headers={"cache-control": "no-cache"})
 
 

@@ -1,8 +1,10 @@
 """`POST /v1/predict`: answer one or many rows, each with its own subject and its own error."""
 
+import asyncio
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -10,10 +12,10 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from bentos.engine import Answer
+from bentos.engine import Answer, Question, Served
 from bentos.identity import Principal
 from bentos.policy import require, viewer, with_subject
-from bentos.problems import Problem, ProblemError, problem, rejected_fields
+from bentos.problems import Problem, ProblemError, counted, problem, rejected_fields
 from bentos.queue import Result
 from bentos.state import Caller, Service, State
 from hallmark.contracts import JsonObject
@@ -22,6 +24,8 @@ from hallmark.prove.replay import DIGESTS
 from hallmark.records import reader
 from hallmark.records.rows import Asked, prediction_id, prediction_row
 from hallmark.records.spool import Entry
+from hallmark.watch.guard import Seen
+from hallmark.watch.pairs import asked_by
 
 JSON = "application/json"
 Row = dict[str, Any]
@@ -47,10 +51,11 @@ async def predict(
     wanted = [item for item in asked if isinstance(item, Asked)]
     async with service.key_locks.of(caller.client_id, idempotency_key):
         known = await recorded(service, caller, wanted) if idempotency_key else {}
-        fresh = [item for item in wanted if item.id not in known]
+        fresh = [service.stopped.hold_back(item) for item in wanted if item.id not in known]
         timeout_s = service.settings.predict_timeout_s
-        results = await service.queue.submit([item.request for item in fresh], timeout_s) if fresh else []
+        results = await service.queue.submit(questions(fresh), timeout_s) if fresh else []
         written = {**known, **keep(service, fresh, results, clock)}
+    shadow(service, fresh)
     out = [item if isinstance(item, Problem) else written[item.id] for item in asked]
     if alone and isinstance(out[0], Problem):
         raise ProblemError.of(out[0])
@@ -58,6 +63,44 @@ async def predict(
     name = {"task": served.hallmark.task, "version": served.hallmark.version, "hallmark_sha256": served.digest}
     content = f'{{"model":{json.dumps(name)},"rows":[{",".join(map(write_row, out))}]}}'
     return Response(content, media_type=JSON, headers={"cache-control": "no-store"})
+
+
+def questions(asked: Sequence[Asked]) -> list[Question]:
+    """Ask what was asked of the version that its owner is answered by."""
+    return [Question(item.request, item.owner_id) for item in asked]
+
+
+def shadow(service: State, asked: Sequence[Asked]) -> None:
+    """Let a challenger in shadow mode compute its answers behind all others; they are counted and not kept."""
+    drawn = [item for item in asked if service.engine.beside.shadows(item.owner_id)]
+    challenger = service.engine.challenger()
+    if not drawn or challenger is None:
+        return
+
+    async def compute() -> None:
+        wanted = [Question(item.request, digest=challenger.digest) for item in drawn]
+        with suppress(ProblemError):  # there is too much to do: nobody waits for these
+            results = await service.queue.submit(wanted, service.settings.predict_timeout_s, bulk=True)
+            count_shadows(service, challenger, results)
+
+    task = asyncio.create_task(compute())
+    service.background.add(task)
+    task.add_done_callback(service.background.discard)
+
+
+def count_shadows(service: State, challenger: Served, results: Sequence[Result[Answer]]) -> None:
+    """Count what a challenger has computed for nobody."""
+    version = challenger.hallmark.version
+    for result in results:
+        if result.answer is None:
+            status = "failed"
+        elif result.answer.served is not challenger:
+            continue  # it was stopped meanwhile
+        else:
+            status = str(getattr(result.answer.response, "status", "answered"))
+            service.metrics.row_seconds.labels(version, "shadow").observe(result.answer.seconds)
+        service.metrics.shadows.labels(version, status).inc()
+        service.guard.add(challenger.digest, seen_of(result.answer))
 
 
 def rows_of(body: Any, max_rows: int) -> list[Any]:
@@ -82,7 +125,7 @@ def ask(service: State, caller: Principal, row: Any, arrived: datetime, key: str
     except ValidationError as error:
         errors = error.errors(include_input=False, include_context=False, include_url=False)
         fields = rejected_fields(errors, service.names)
-        return problem(422, "invalid_request", f"{len(errors)} field(s) were rejected.", fields)
+        return problem(422, "invalid_request", f"{counted(len(errors), 'field was', 'fields were')} rejected.", fields)
     except ProblemError as refused:
         return refused.problem
     return Asked(prediction_id(caller.client_id, key, place), caller.client_id, owner, arrived, request)
@@ -103,7 +146,7 @@ async def recorded(service: State, caller: Principal, asked: Sequence[Asked]) ->
                 continue
         if row is None:
             continue
-        if row["request"] not in (None, item.request.model_dump_json()):
+        if row["request"] not in (None, item.request.model_dump_json(), asked_by(item.request, None).model_dump_json()):
             detail = "This idempotency key was used for another request: take a new key."
             found[item.id] = problem(422, "idempotency_key_reused", detail)
         else:
@@ -120,9 +163,11 @@ def keep(
         ProblemError: 503; no answer is given that could not be recorded.
     """
     rows: dict[str, Row | Problem] = {}
-    for item, result in zip(asked, results, strict=True):
+    for item, result, question in zip(asked, results, questions(asked), strict=True):
+        served = service.engine.version_for(question) if result.answer is None else result.answer.served
+        service.guard.add(served.digest, seen_of(result.answer))
         if result.answer is None:
-            service.metrics.failures.labels(service.engine.served.hallmark.version, result.failure).inc()
+            service.metrics.failures.labels(served.hallmark.version, result.failure).inc()
             rows[item.id] = problem(500, "internal", "Computing this row failed; the failure is logged.")
         else:
             rows[item.id] = make_row(
@@ -131,6 +176,13 @@ def keep(
     answered: list[Entry] = [("predictions", row) for row in rows.values() if isinstance(row, dict)]
     append(service, answered, "The answer could not be recorded, so it is not given: try again later.")
     return rows
+
+
+def seen_of(answer: Answer | None) -> Seen:
+    """Count an answer for the guard."""
+    if answer is None or getattr(answer.response, "served_by", "") == "baseline":
+        return Seen(rows=1, failed=1)
+    return Seen(rows=1, fallbacks=int(bool(getattr(answer.response, "fallback", ""))))
 
 
 def append(service: State, entries: list[Entry], refusal: str) -> None:
@@ -161,6 +213,7 @@ def make_row(service: State, asked: Asked, answer: Answer, batch_rows: int, late
     )
     version = served.hallmark.version
     service.metrics.predictions.labels(version, row["status"], row["served_by"]).inc()
+    service.metrics.row_seconds.labels(version, "answered").observe(answer.seconds)
     if getattr(answer.response, "fallback", ""):
         service.metrics.fallbacks.labels(version).inc()
     return row
@@ -170,7 +223,9 @@ def write_row(row: Row | Problem) -> str:
     """Write a row of the response; the answer is written byte for byte as it is recorded."""
     if isinstance(row, Problem):
         return f'{{"status":"problem","problem":{row.model_dump_json()}}}'
-    head = json.dumps({"status": "answered", "prediction_id": row["id"], "evidence": evidence_of(row)})
+    head = json.dumps(
+        {"status": "answered", "prediction_id": row["id"], "reason": row["reason"], "evidence": evidence_of(row)}
+    )
     return f'{head[:-1]},"answer":{row["response"]}}}'
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from starlette.concurrency import run_in_threadpool
 
-from bentos.engine import Served
+from bentos.engine import Question, Served
 from bentos.messages import InfluenceOut, PastOut, PredictionId, ProvenanceOut
 from bentos.policy import require
 from bentos.problems import ProblemError
@@ -36,7 +36,7 @@ async def provenance(
     row = await find(service, caller, prediction_id)
     if row is None:
         raise ProblemError(404, "not_found", "No prediction of this caller has this id.")
-    served = service.engine.served
+    served = service.engine.version_for(Question(None, digest=row["hallmark_sha256"]))
     if row["request"] is None:
         raise ProblemError(409, "request_not_kept", "The request was not kept, or its retention has passed.")
     if row["hallmark_sha256"] != served.digest:
@@ -84,7 +84,7 @@ async def answered(service: State, served: Served, requests: Sequence[Any]) -> l
     answers: list[Any] = []
     until = time.monotonic() + LONGEST_S
     for start in range(0, len(requests), BULK_BATCH):
-        block = requests[start : start + BULK_BATCH]
+        block = [Question(request, digest=served.digest) for request in requests[start : start + BULK_BATCH]]
         results = await service.queue.submit(block, max(until - time.monotonic(), 0.0), bulk=True)
         if any(result.answer is not None and result.answer.served is not served for result in results):
             raise ProblemError(409, "another_version", "A new bundle has begun to answer: ask again.")

@@ -1,21 +1,24 @@
 """Routes of what was recorded: one prediction, outcomes of predictions, everything about a subject."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from bentos.identity import Principal
 from bentos.messages import OutcomesIn, OutcomesOut, PredictionId
 from bentos.policy import forbidden, may_export, require, viewer
-from bentos.problems import ProblemError
+from bentos.problems import MAX_FIELDS, Field, ProblemError, counted
 from bentos.routes.predict import append, evidence_of
 from bentos.state import Caller, Service, State
+from hallmark.contracts import Task
 from hallmark.errors import RecordsError
+from hallmark.outcomes import HasOutcomes, Outcome, OutcomeError, check
 from hallmark.records import audit, reader
 from hallmark.records.rows import outcome_row
 from hallmark.records.spool import Entry
@@ -80,17 +83,73 @@ async def outcomes(body: OutcomesIn, caller: Caller, service: Service) -> Outcom
     """Record what really happened after predictions that the caller may see."""
     require(caller, "outcomes")
     service.rates.count_rows(caller.client_id, len(body.outcomes))
-    rows: list[Entry] = []
-    unknown = []
+    predicted = {key: await find(service, caller, key) for key in {o.prediction_id for o in body.outcomes}}
+    if refused := await run_in_threadpool(_refused, service, body, predicted):
+        detail = f"{counted(len(refused), 'outcome was', 'outcomes were')} refused; none was recorded."
+        raise ProblemError(422, "invalid_request", detail, refused[:MAX_FIELDS])
+    rows: dict[str, dict[str, Any]] = {}
     for outcome in body.outcomes:
-        row = await find(service, caller, outcome.prediction_id)
+        if (row := predicted[outcome.prediction_id]) is not None:
+            made = outcome_row(
+                row, caller.client_id, outcome.horizon, outcome.value, outcome.observed_at.astimezone(UTC)
+            )
+            rows.setdefault(made["id"], made)
+    known = await _known(service, list(rows))
+    new: list[Entry] = [("outcomes", row) for key, row in rows.items() if key not in known]
+    append(service, new, "The outcomes could not be recorded: send them again later.")
+    await run_in_threadpool(_count_errors, service, [row for _, row in new], predicted)
+    unknown = [outcome.prediction_id for outcome in body.outcomes if predicted[outcome.prediction_id] is None]
+    already = len(body.outcomes) - len(unknown) - len(new)
+    return OutcomesOut(recorded=len(new), already_known=already, unknown=unknown)
+
+
+def _refused(service: State, body: OutcomesIn, predicted: Mapping[str, Mapping[str, Any] | None]) -> list[Field]:
+    """Describe the outcomes that cannot be those of their answers."""
+    task, now, found = service.engine.served.model.task, datetime.now(UTC), list[Field]()
+    answers: dict[str, BaseModel] = {}
+    for place, sent in enumerate(body.outcomes):
+        row = predicted[sent.prediction_id]
         if row is None:
-            unknown.append(outcome.prediction_id)
             continue
-        made = outcome_row(row, caller.client_id, outcome.horizon, outcome.value, outcome.observed_at.astimezone(UTC))
-        rows.append(("outcomes", made))
-    append(service, rows, "The outcomes could not be recorded: send them again later.")
-    return OutcomesOut(recorded=len(rows), unknown=unknown)
+        try:
+            if row["task"] != task.name:
+                raise OutcomeError("prediction_id", "is a prediction of another task than this service's")
+            if sent.prediction_id not in answers:
+                answers[sent.prediction_id] = _answer(task, row)
+            outcome = Outcome(sent.horizon, sent.value, sent.observed_at)
+            check(task, answers[sent.prediction_id], outcome, _utc(row["asked_at"]), now)
+        except OutcomeError as error:
+            found.append(Field(name=f"outcomes.{place}.{error.field}", problem=str(error)))
+    return found
+
+
+def _count_errors(
+    service: State, happened: list[dict[str, Any]], predicted: Mapping[str, Mapping[str, Any] | None]
+) -> None:
+    """Add the errors of new outcomes to the metrics of the version that had answered."""
+    task = service.engine.served.model.task
+    for outcome in happened:
+        row = predicted[outcome["prediction_id"]]
+        if row is not None and isinstance(task, HasOutcomes):
+            errors = task.errors(_answer(task, row), outcome["horizon"], json.loads(outcome["value"]))
+            for name, value in errors.items():
+                service.metrics.outcome_loss.labels(row["model_version"], name).observe(value)
+
+
+def _answer(task: Task, row: Mapping[str, Any]) -> BaseModel:
+    try:
+        return task.response_type().model_validate_json(row["response"])
+    except ValidationError:
+        raise OutcomeError("prediction_id", "is an answer in the form of an earlier release") from None
+
+
+async def _known(service: State, keys: list[str]) -> set[str]:
+    """Return the ids of outcomes that are recorded already; those of this process alone while no database answers."""
+    recent = {key for key in keys if service.records.recent("outcomes", key) is not None}
+    try:
+        return recent | await run_in_threadpool(reader.known_outcomes, service.records.database, keys)
+    except RecordsError:
+        return recent
 
 
 async def export(
@@ -103,7 +162,7 @@ async def export(
     database = service.records.database
     await run_in_threadpool(service.records.flush, 5.0)
     anchor = service.settings.records.audit_heads
-    await read(lambda: audit.append(database, caller.client_id, "subject_exported", subject_id, anchor=anchor))
+    await read(lambda: audit.append_about(database, caller.client_id, "subject_exported", subject_id, anchor=anchor))
 
     def lines() -> Iterator[str]:
         for table, row in reader.export(database, viewer(caller), subject_id):
@@ -122,6 +181,10 @@ def router(service: State) -> APIRouter:
     return routes
 
 
-def _iso(time: Any) -> str:
+def _utc(time: Any) -> datetime:
     moment = time if isinstance(time, datetime) else datetime.fromisoformat(str(time))
-    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).isoformat()
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _iso(time: Any) -> str:
+    return _utc(time).isoformat()

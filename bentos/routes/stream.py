@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from bentos.boundary import log_failure
-from bentos.engine import Answer
+from bentos.engine import Answer, Question
 from bentos.policy import require
 from bentos.problems import Problem, ProblemError, problem
 from bentos.queue import Result
@@ -31,7 +31,7 @@ async def stream(request: Request, caller: Caller, service: Service) -> Streamin
     asked = ask(service, caller, request.state.json, datetime.now(UTC), None, 0)
     if isinstance(asked, Problem):
         raise ProblemError.of(asked)
-    served = service.engine.served
+    served = service.engine.version_for(Question(asked.request, asked.owner_id))
     predictor = served.model.predictor
     assert isinstance(predictor, Streaming)  # the route exists for such tasks alone
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str]()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from hallmark.abilities import Combining
 from hallmark.build import configuration
-from hallmark.contracts import Candidate, Follow, Learner, Prepared, Progress, Task, TrainResult, TrainSettings
+from hallmark.contracts import Candidate, Follow, Learner, Prepared, Progress, Spent, Task, TrainResult, TrainSettings
 from hallmark.errors import ConfigError
 from hallmark.files import write_json
 from hallmark.learn.parallel import run_parallel
@@ -36,6 +36,8 @@ class NoTrainer:
     seed: int
     processes: int
     n_jobs: ClassVar[int] = 1
+    nodes: ClassVar[int] = 1
+    restarts: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.processes != 1:
@@ -61,6 +63,7 @@ def fit_candidates(
     scratch: Path,
     progress: Progress,
     evaluated: Evaluated | None = None,
+    spent: Callable[[str, Spent], None] | None = None,
 ) -> dict[str, Any]:
     """Fit every candidate, rank them by loss on valid, and save them.
 
@@ -76,6 +79,7 @@ def fit_candidates(
         scratch: directory of checkpoints; the same directory resumes a killed run.
         progress: called with the progress of training.
         evaluated: see `Evaluated`; with it, networks are trained one after the other.
+        spent: called with the name of every network and what its training took.
 
     Returns:
         The training record: facts of the examples, a record per candidate, and the name of the chosen one.
@@ -85,16 +89,22 @@ def fit_candidates(
     """
     _check_names(candidates)
     examples = learner.examples(task, prepared, train, progress)
-    to_fit = _to_fit(candidates)
-    callbacks = {name: progress_callback(i, name, progress, evaluated) for i, name in enumerate(to_fit)}
-    jobs = {name: partial(learner.fit_one, examples, single, train, scratch / name) for name, single in to_fit.items()}
+    networks = to_fit(candidates)
+    callbacks = {name: progress_callback(i, name, progress, evaluated) for i, name in enumerate(networks)}
+    jobs = {
+        name: partial(learner.fit_one, examples, single, train, scratch / name) for name, single in networks.items()
+    }
     # Processes of torchrun share each network; a study needs the losses of one network before those of the next.
     serial = world() > 1 or evaluated is not None
     trained = run_parallel(jobs, 1 if serial else train.n_jobs, lambda name, *state: callbacks[name](*state))
 
+    for name, (_, result) in trained.items():
+        if spent is not None and result.spent is not None:
+            spent(name, result.spent)
+
     def fitted(candidate: Any) -> tuple[M, TrainResult]:
         if not isinstance(candidate, Composite):
-            return trained[next(name for name, single in to_fit.items() if single == candidate)]
+            return trained[next(name for name, single in networks.items() if single == candidate)]
         assert isinstance(learner, Combining)  # checked when the configuration was built
         combined: tuple[M, TrainResult] = learner.combine(
             examples, candidate, [fitted(m)[0] for m in candidate.members]
@@ -112,6 +122,7 @@ def fit_candidates(
             "best_step": result.best_step,
             "steps": result.steps,
             "curve": [[step, round(loss, 6)] for step, loss in result.curve],
+            **_shrunk(result, train),
             **learner.save(model, candidate, directory),
         }
     record = {
@@ -123,13 +134,21 @@ def fit_candidates(
     return record
 
 
+def _shrunk(result: TrainResult, train: TrainSettings) -> dict[str, int]:
+    """Return the batch of a run whose memory was too small for the configured one; sums in another order follow."""
+    configured = getattr(train, "batch_size", None)
+    if result.spent is None or result.spent.batch_size == configured:
+        return {}
+    return {"batch_size": result.spent.batch_size, "gradient_accumulation": result.spent.gradient_accumulation}
+
+
 def _check_names(candidates: Sequence[Candidate]) -> None:
     names = [candidate.name for candidate in candidates]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two of model.candidates are named {repeated.pop()!r}: give one another `name`")
 
 
-def _to_fit(candidates: Sequence[Any]) -> dict[str, Any]:
+def to_fit(candidates: Sequence[Any]) -> dict[str, Any]:
     """Return all candidates to fit by a unique name: those without members, and the members of the others."""
     named: dict[str, Any] = {}
     for candidate in candidates:

@@ -1,4 +1,4 @@
-"""Parallel map on CPUs by forked processes, with results identical to a serial run.
+"""Parallel map on CPUs by forked processes, or on a Ray cluster, with results identical to a serial run.
 
 Forked processes read the parent's data without a copy; each computes with its own threads.
 """
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 
 from hallmark.errors import HallmarkError
+from hallmark.learn import cluster
 
 Report = Callable[[int, int, float], None]
 """Called with step, steps and the latest loss on valid."""
@@ -37,7 +38,7 @@ def run_parallel(
     Args:
         jobs: name → function to run; its argument is a callback for its progress.
         at_once: number of processes; with 1 or with a GPU, the jobs run one after the other in this process, because
-            forked processes cannot share a CUDA context.
+            forked processes cannot share a CUDA context. Where `HALLMARK_ENGINE=ray`, as many as the cluster takes.
         report: called with a job's name and its progress; an exception that it raises ends all jobs.
 
     Returns:
@@ -46,7 +47,11 @@ def run_parallel(
     Raises:
         HallmarkError: a job raised it, a job failed with another error, or a process was killed.
     """
-    if at_once == 1 or len(jobs) == 1 or torch.cuda.is_available():
+    if len(jobs) == 1 or torch.cuda.is_available():
+        return {name: job(_named(report, name)) for name, job in jobs.items()}
+    if cluster.on_ray():
+        return cluster.run_jobs(jobs, report)
+    if at_once == 1:
         return {name: job(_named(report, name)) for name, job in jobs.items()}
     context = get_context("fork")
     waiting, results = list(jobs), dict[str, Result]()
@@ -103,7 +108,7 @@ def map_parallel(
     Returns:
         Results of `work`, in the order of `items`.
     """
-    count = max(1, min(at_once, len(items)))
+    count = max(1, min(cluster.places() if cluster.on_ray() else at_once, len(items)))
 
     def run_share(first: int, report: Report) -> list[Result]:
         results: list[Result] = []

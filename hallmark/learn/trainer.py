@@ -4,30 +4,43 @@ Determinism: batches depend only on the seed and the step, dropout on torch's ge
 checkpoint; so a run that was killed and resumed ends with the same bytes as one that was not.
 """
 
-import copy
+import logging
+import math
 import os
 import random
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils import deterministic
 from torch.utils.data import Dataset
 
 from hallmark.build import Count, NotNegative, Positive, Share, configuration
 from hallmark.contracts import Follow, TrainResult
-from hallmark.errors import BundleError
+from hallmark.errors import ConfigError, MemoryExhausted
 from hallmark.files import read_json
+from hallmark.learn.memory import is_out_of_memory, memory_now, release_memory
+from hallmark.learn.moving_average import EmaModel
 from hallmark.learn.precision import Precision, resolve
-from hallmark.learn.processes import world
+from hallmark.learn.processes import device, rank, world
+from hallmark.learn.sharding import fill, gather_optimizer, shape_of, shard, shard_optimizer
+from hallmark.learn.spent import spending
 
 EVAL_BATCH_FACTOR = 4  # validation has no gradients, but must not need more memory than training
+FLOP_ROWS = 8  # the cost is proportional to the rows
+Make = Callable[[list[int]], dict[str, Tensor]]
+"""Makes a batch of the indices of its examples."""
+log = logging.getLogger(__name__)
 
 
 @configuration
@@ -48,7 +61,13 @@ class TrainConfig:
         precision: `fp32`, `bf16` (autocast), or `auto`: bf16 on a GPU that supports it, else fp32.
         compile: whether to use torch.compile.
         gradient_accumulation: batches per step.
-        processes: processes of data-parallel training (DDP), each with its own batch.
+        gradient_checkpointing: whether the backward pass computes activations again instead of keeping them.
+        on_oom: when memory is exhausted: `raise`, or `shrink`: halve the batch, double the accumulation, and go on.
+        distributed: `none`; `ddp`: every process holds the model; `fsdp2`: they share its parameters, gradients and
+            optimiser state.
+        processes: of each node, each with its own batch.
+        nodes: machines, on each of which the same command runs; HALLMARK_RENDEZVOUS=host:port names one of them.
+        restarts: how often all processes begin again from the last checkpoint after one of them has died.
         n_jobs: networks that are trained at the same time, each in its own process; results do not depend on it.
     """
 
@@ -65,58 +84,55 @@ class TrainConfig:
     precision: Precision
     compile: bool
     gradient_accumulation: Count
+    gradient_checkpointing: bool
+    on_oom: Literal["raise", "shrink"]
+    distributed: Literal["none", "ddp", "fsdp2"]
     processes: Count
+    nodes: Count
+    restarts: Annotated[int, Field(ge=0)]
     n_jobs: Count
 
+    def __post_init__(self) -> None:
+        if (self.processes * self.nodes > 1) != (self.distributed != "none"):
+            raise ValueError(
+                f"distributed={self.distributed} with processes={self.processes} and nodes={self.nodes}: "
+                "ddp and fsdp2 need several processes, and several processes need one of them"
+            )
+        if self.on_oom == "shrink" and self.distributed != "none":
+            raise ValueError(
+                f"on_oom=shrink with distributed={self.distributed}: the batch of one process is halved alone"
+            )
 
-class EmaModel(nn.Module):
-    """A model and the moving average of its weights: the model is trained, the average evaluated, both checkpointed."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__()
-        self.model = model
-        self.average = copy.deepcopy(model).requires_grad_(False)
-        self.decay = decay
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.updates: Tensor
+@dataclass(frozen=True)
+class Run:
+    """A training run as `fit` would make it.
 
-    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        """Run the model in training mode, its average in evaluation mode."""
-        result: dict[str, Tensor] = (self.model if self.training else self.average)(**batch)
-        return result
+    Attributes:
+        model: the network.
+        train: number of examples, and what makes a batch of them.
+        valid: the same for early stopping.
+        config: training settings.
+    """
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # it has two forms
-        """Return the trainable parameters of model and average, and all buffers; frozen parameters are not stored."""
-        parameters = {name for name, _ in self.named_parameters(remove_duplicate=False)}
-        trainable = {name for name, value in self.named_parameters() if value.requires_grad}
-        trainable |= {name.replace("model.", "average.", 1) for name in trainable}
-        everything: dict[str, Any] = super().state_dict(*args, **kwargs)
-        return {name: value for name, value in everything.items() if name in trainable or name not in parameters}
+    model: nn.Module
+    train: tuple[int, Make]
+    valid: tuple[int, Make]
+    config: TrainConfig
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a `state_dict` of this class.
 
-        Raises:
-            BundleError: it belongs to another model.
-        """
-        if mismatched := sorted(set(state_dict) ^ set(self.state_dict())):
-            raise BundleError(f"{mismatched[0]} is in the model or in the checkpoint alone: remove .work/checkpoints")
-        super().load_state_dict(state_dict, strict=False, assign=assign)
-        return _IncompatibleKeys([], [])  # no trainable parameter is missing
+_OBSERVER: ContextVar[list[Run] | None] = ContextVar("observer", default=None)
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Update the average of the trainable weights; its decay rises at first, so that early steps are forgotten."""
-        self.updates += 1
-        updates = int(self.updates)
-        decay = min(self.decay, (1 + updates) / (10 + updates))
-        pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
-        averages, weights = zip(
-            *((average, weight.detach()) for average, weight in pairs if weight.requires_grad), strict=True
-        )
-        torch._foreach_lerp_(list(averages), list(weights), 1 - decay)
-        for average, weight in zip(self.average.buffers(), self.model.buffers(), strict=True):
-            average.copy_(weight)
+
+@contextmanager
+def observed_runs() -> Iterator[list[Run]]:
+    """Collect the runs that `fit` is asked for inside the block, instead of making them."""
+    runs: list[Run] = []
+    token = _OBSERVER.set(runs)
+    try:
+        yield runs
+    finally:
+        _OBSERVER.reset(token)
 
 
 class _Indices(Dataset[int]):
@@ -142,28 +158,35 @@ def seed_everything(seed: int, threads: int) -> None:
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # would write every new tensor twice
 
 
-def steps_within(config: TrainConfig, model: nn.Module, make: Callable[[list[int]], dict[str, Tensor]]) -> int:
-    """Return the number of steps within the FLOP budget, from the cost of one forward and backward pass."""
+def flop_per_row(model: nn.Module, make: Make, rows: int) -> float:
+    """Count the floating-point operations of a forward and backward pass of a row; moves the model to its device."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    rows = 8  # the cost is proportional to the rows
+    there = device()
+    batch = {name: tensor.to(there) for name, tensor in make(list(range(rows))).items()}
     with FlopCounterMode(display=False) as counter:
-        model(**make(list(range(rows))))["loss"].backward()
+        model.to(there)(**batch)["loss"].backward()
     model.zero_grad()
+    return float(counter.get_total_flops()) / rows
+
+
+def steps_within(config: TrainConfig, flop_of_row: float) -> int:
+    """Return the number of steps within the FLOP budget."""
     rows_per_step = config.batch_size * config.gradient_accumulation * world()
-    flop_per_step = float(counter.get_total_flops()) / rows * rows_per_step
-    return max(1, round(config.budget_tflop * 1e12 / max(flop_per_step, 1.0)))
+    return max(1, round(config.budget_tflop * 1e12 / max(flop_of_row * rows_per_step, 1.0)))
 
 
 def fit(
     model: nn.Module,
-    train: tuple[int, Callable[[list[int]], dict[str, Tensor]]],
-    valid: tuple[int, Callable[[list[int]], dict[str, Tensor]]],
+    train: tuple[int, Make],
+    valid: tuple[int, Make],
     config: TrainConfig,
     checkpoints: Path,
     progress: Follow | None = None,
 ) -> tuple[nn.Module, TrainResult]:
     """Train a model and return its best averaged weights.
+
+    Inside `observed_runs`, nothing is trained: what would be is told to the observer.
 
     Args:
         model: `forward(**batch)` returns a dict with `loss`.
@@ -175,16 +198,88 @@ def fit(
 
     Returns:
         The averaged weights of the lowest loss on valid, on the CPU and in evaluation mode; and the training record.
-    """
-    from transformers import Trainer, TrainerCallback, TrainingArguments
-    from transformers.trainer_utils import get_last_checkpoint
 
-    seed_everything(config.seed, config.threads)
-    averaged = EmaModel(model, config.ema_decay)
-    steps = steps_within(config, model, train[1])
-    batches = {"train": train[1], "valid": valid[1]}
+    Raises:
+        MemoryExhausted: a step does not fit; the message has the numbers and what to set.
+    """
+    if (observer := _OBSERVER.get()) is not None:
+        observer.append(Run(model, train, valid, config))
+        return model.eval(), TrainResult(math.nan, 0, 0, ())
+    sizes = [(value.numel(), value.requires_grad) for value in model.parameters()]
+    resumed = checkpoints.is_dir()
+    with spending() as spent:
+        seed_everything(config.seed, config.threads)
+        trained, history, made, per_row, config = _fit_in_memory(model, train, valid, config, checkpoints, progress)
+        cost = spent(
+            flop=made * per_row * config.batch_size * config.gradient_accumulation,
+            steps=made,
+            resumed=resumed,
+            batch_size=config.batch_size,
+            gradient_accumulation=config.gradient_accumulation,
+            parameters=sum(size for size, _ in sizes),
+            trainable=sum(size for size, learns in sizes if learns),
+        )
+    curve = tuple((e["step"], e["eval_loss"]) for e in history if "eval_loss" in e)
+    best_step, best_loss = min(curve, key=lambda point: point[1])
+    return trained, TrainResult(best_loss, best_step, made, curve, cost)
+
+
+def _fit_in_memory(
+    model: nn.Module,
+    train: tuple[int, Make],
+    valid: tuple[int, Make],
+    config: TrainConfig,
+    checkpoints: Path,
+    progress: Follow | None,
+) -> tuple[nn.Module, list[dict[str, Any]], int, float, TrainConfig]:
+    """Train; where memory is exhausted and `on_oom` allows it, with half the batch and twice the accumulation."""
+    shrinks = config.on_oom == "shrink"
+    learns = {name: value for name, value in model.named_parameters() if value.requires_grad} if shrinks else {}
+    first = {name: value.detach().cpu().clone() for name, value in learns.items()}
+    per_row: float | None = None
+    while True:
+        try:
+            if per_row is None:  # counted once: texts of fewer rows are padded to another length
+                per_row = flop_per_row(model, train[1], min(FLOP_ROWS, config.batch_size))
+            steps = steps_within(config, per_row)
+            return *_fit(model, train, valid, config, steps, checkpoints, progress), per_row, config
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not shrinks or config.batch_size % 2:
+                raise MemoryExhausted(_advice(config)) from error
+        config = replace(
+            config, batch_size=config.batch_size // 2, gradient_accumulation=2 * config.gradient_accumulation
+        )
+        log.warning(
+            "memory is exhausted: train.batch_size=%d and train.gradient_accumulation=%d from here on",
+            config.batch_size,
+            config.gradient_accumulation,
+        )
+        model.zero_grad()
+        release_memory()
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if name in first:
+                    value.copy_(first[name])
+
+
+def _advice(config: TrainConfig) -> str:
+    smaller = max(1, config.batch_size // 2)
+    return (
+        f"memory is exhausted in a step of train.batch_size={config.batch_size} ({memory_now()}): set "
+        f"-S train.batch_size={smaller} -S train.gradient_accumulation={2 * config.gradient_accumulation}, or "
+        "-S train.gradient_checkpointing=true; in one process, -S train.on_oom=shrink halves the batch by itself, and "
+        "`hallmark plan` says what fits"
+    )
+
+
+def training_arguments(config: TrainConfig, steps: int, checkpoints: Path) -> Any:
+    """Return the arguments of transformers' Trainer."""
+    from transformers import TrainingArguments
+
     evaluate_every = min(config.evaluate_every, steps)
-    args = TrainingArguments(
+    return TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=config.batch_size,
@@ -220,6 +315,55 @@ def fit(
         full_determinism=False,
     )
 
+
+def recompute_activations(model: nn.Module) -> None:
+    """Let the layers of a transformer compute their activations again in the backward pass.
+
+    Raises:
+        ConfigError: the network has no such layers.
+    """
+    part: Any
+    for part in model.modules():
+        if getattr(part, "supports_gradient_checkpointing", False):
+            part.activation_checkpointing_enable({"use_reentrant": False})
+            return
+    raise ConfigError(
+        "train.gradient_checkpointing=true: this network has no layers that compute their activations again: "
+        "set it to false"
+    )
+
+
+def _fit(
+    model: nn.Module,
+    train: tuple[int, Make],
+    valid: tuple[int, Make],
+    config: TrainConfig,
+    steps: int,
+    checkpoints: Path,
+    progress: Follow | None,
+) -> tuple[nn.Module, list[dict[str, Any]], int]:
+    from transformers import Trainer, TrainerCallback
+    from transformers.trainer_utils import get_last_checkpoint
+
+    args = training_arguments(config, steps, checkpoints)
+    if world() > 1:
+        _ = args.device  # starts the process group
+        check_shared(checkpoints)
+    if rank() == 0:
+        remove_incomplete(checkpoints)
+    if world() > 1:
+        torch.distributed.barrier()
+    sharded = config.distributed == "fsdp2" and world() > 1
+    if config.gradient_checkpointing:
+        recompute_activations(model)
+    shape = None
+    if sharded:
+        model.to(args.device)  # which starts the process group
+        shape = shape_of(model)
+        shard(model)
+    averaged = EmaModel(model, config.ema_decay)
+    batches = {"train": train[1], "valid": valid[1]}
+
     class Averaging(TrainerCallback):  # type: ignore[misc]
         """Update the average after every step, report progress, and stop when the loss on valid stops improving."""
 
@@ -237,7 +381,7 @@ def fit(
                 control.should_training_stop = True
 
     class SplitTrainer(Trainer):  # type: ignore[misc]
-        """Trainer with separate collate functions for train and valid."""
+        """Trainer with separate collate functions for train and valid, and with parameters that may be sharded."""
 
         def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
             self.data_collator = batches["valid"]
@@ -246,6 +390,31 @@ def fit(
         def get_train_dataloader(self) -> Any:
             self.data_collator = batches["train"]
             return super().get_train_dataloader()
+
+        def create_accelerator_and_postprocess(self) -> None:
+            super().create_accelerator_and_postprocess()
+            if sharded:  # DDP would wrap the shards as if they were whole
+                self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            if not sharded:
+                super().save_model(output_dir, _internal_call)
+                return
+            self._save(output_dir, state_dict=self.model.state_dict())  # gathered by all, written by the first
+
+        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+            if not sharded:
+                super()._save_optimizer_and_scheduler(output_dir)
+                return
+            state = gather_optimizer(self.optimizer)
+            if self.args.should_save:
+                torch.save(state, Path(output_dir) / "optimizer.pt")
+                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            if sharded and checkpoint is not None:
+                shard_optimizer(self.optimizer)
 
     trainer = SplitTrainer(
         model=averaged,
@@ -259,14 +428,44 @@ def fit(
     torch.set_num_threads(config.threads)
     last_checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     if last_checkpoint is not None and (finished := _finished(Path(last_checkpoint), steps, config.patience)):
-        best, log, steps_made = finished  # killed after its last step: one more would change the result
+        best, history, steps_made = finished  # killed after its last step: one more would change the result
         averaged.load_state_dict(load_file(str(best / "model.safetensors")))
     else:
         trainer.train(resume_from_checkpoint=last_checkpoint)
-        log, steps_made = trainer.state.log_history, trainer.state.global_step
-    curve = tuple((e["step"], e["eval_loss"]) for e in log if "eval_loss" in e)
-    best_step, best_loss = min(curve, key=lambda point: point[1])
-    return averaged.average.cpu().eval(), TrainResult(best_loss, best_step, steps_made, curve)
+        history, steps_made = trainer.state.log_history, trainer.state.global_step
+    result = averaged.averaged()
+    return (result if shape is None else fill(shape, result)).cpu().eval(), history, steps_made
+
+
+def check_shared(directory: Path) -> None:
+    """Check that all processes see one directory; each decides by its files where to go on.
+
+    Raises:
+        ConfigError: a process does not see what the first one has written.
+    """
+    marker = directory / ".seen-by-all"
+    if rank() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    torch.distributed.barrier()
+    seen = [torch.tensor([float(marker.is_file())], device=device())]
+    torch.distributed.all_reduce(seen[0], torch.distributed.ReduceOp.MIN)
+    if rank() == 0:
+        marker.unlink(missing_ok=True)
+    if not seen[0].item():
+        raise ConfigError(
+            f"train.nodes: {directory} is not the same directory on all nodes: put the repository on a disk that they "
+            "share, or train on one node"
+        )
+
+
+def remove_incomplete(checkpoints: Path) -> None:
+    """Remove checkpoints whose process was killed while it wrote them; the one before is then resumed from."""
+    for directory in checkpoints.glob("checkpoint-*"):
+        try:
+            read_json(directory / "trainer_state.json")
+        except (OSError, ValueError):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _finished(checkpoint: Path, steps: int, patience: int) -> tuple[Path, list[dict[str, Any]], int] | None:

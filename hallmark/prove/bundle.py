@@ -84,7 +84,7 @@ class Contents:
         card: the model card, Markdown.
         release: version and digests of the released model, or of the bundle that was refreshed, from which the next
             version is derived; None before the first release.
-        refreshed: whether adapters of an earlier bundle were updated, without training.
+        refreshed: whether adapters of an earlier bundle were updated or taken out, without training.
     """
 
     task: str

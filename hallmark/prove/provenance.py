@@ -2,9 +2,6 @@
 
 import hashlib
 import platform
-import re
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from hallmark import kernels
@@ -19,22 +16,11 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
     return of_gpu | {
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "processor": _processor(),
+        "processor": kernels.processor(),
         "kernels": kernels.describe(),
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
-
-
-def _processor() -> str:
-    """Return vendor, family and model of the CPU, such as `GenuineIntel 6 207`: kernels of one name differ by it."""
-    with suppress(OSError):
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-        about = dict(re.findall(r"^(.+?)\s*: (.+)$", first, re.MULTILINE))
-        for names in (("vendor_id", "cpu family", "model"), ("CPU implementer", "CPU variant", "CPU part")):
-            if found := " ".join(about[name] for name in names if name in about):
-                return found
-    return platform.processor()
 
 
 def digest_of(value: Any) -> str:

@@ -33,7 +33,7 @@ def next_version(
     Args:
         digests: sha256 of `schema`, `weights` and `bundle`.
         release: `version` and `digests` of the release that this bundle follows; None before the first release.
-        refreshed: whether the adapters of that release were updated without training.
+        refreshed: whether adapters of that release were updated or taken out, without training.
 
     Returns:
         The version and its reason, a short text.
@@ -47,7 +47,7 @@ def next_version(
     if digests["weights"] == before["weights"] and digests["bundle"] == before["bundle"]:
         return str(release["version"]), "nothing changed since the release"
     if refreshed:
-        return f"{major}.{minor}.{patch + 1}", "adapters refreshed, nothing trained"
+        return f"{major}.{minor}.{patch + 1}", "adapters changed, nothing trained"
     changed = (
         "weights changed" if digests["weights"] != before["weights"] else "same weights, something around them changed"
     )

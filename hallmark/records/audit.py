@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from hallmark.errors import RecordsError
 from hallmark.records.database import Database
+from hallmark.records.pseudonyms import pseudonym
 from hallmark.records.reader import EVERYTHING
 from hallmark.records.tables import audit_log
 
@@ -40,25 +41,60 @@ def append(
         RecordsError: the database cannot be written, or the anchor cannot; then the entry is in the database.
     """
     with database.writing() as connection:
-        if database.is_postgresql:
-            connection.exec_driver_sql(f"select pg_advisory_xact_lock({LOCK})")
-        else:
-            connection.exec_driver_sql("update alembic_version set version_num = version_num")  # takes the write lock
-        last = connection.execute(sa.select(audit_log).order_by(audit_log.c.number.desc()).limit(1)).mappings().first()
-        number = 1 if last is None else int(last["number"]) + 1
-        entry = {
-            "number": number,
-            "at": datetime.now(UTC),
-            "actor": actor,
-            "action": action,
-            "object": what,
-            "detail": detail,
-            "previous_sha256": START if last is None else last["sha256"],
-        }
-        digest = _digest(entry)
-        connection.execute(audit_log.insert().values(**entry, sha256=digest))
+        head = add(database, connection, actor, action, what, detail)
     if anchor is not None:  # after the commit: a head whose entry is not there says that it was taken away
-        _anchor(anchor, number, digest)
+        write_anchor(anchor, head)
+
+
+def add(
+    database: Database, connection: sa.Connection, actor: str, action: str, what: str, detail: str = ""
+) -> tuple[int, str]:
+    """Append a decision within a transaction, which holds up other writers until it ends; see `append`.
+
+    Returns:
+        Number and digest of the entry, for `write_anchor` after the commit.
+    """
+    if database.is_postgresql:
+        connection.exec_driver_sql(f"select pg_advisory_xact_lock({LOCK})")
+    else:
+        connection.exec_driver_sql("update alembic_version set version_num = version_num")  # takes the write lock
+    last = connection.execute(sa.select(audit_log).order_by(audit_log.c.number.desc()).limit(1)).mappings().first()
+    number = 1 if last is None else int(last["number"]) + 1
+    entry = {
+        "number": number,
+        "at": datetime.now(UTC),
+        "actor": actor,
+        "action": action,
+        "object": what,
+        "detail": detail,
+        "previous_sha256": START if last is None else last["sha256"],
+    }
+    digest = _digest(entry)
+    connection.execute(audit_log.insert().values(**entry, sha256=digest))
+    return number, digest
+
+
+def append_about(
+    database: Database, actor: str, action: str, subject_id: str, detail: str = "", anchor: Path | None = None
+) -> None:
+    """Append a decision about a subject, under its pseudonym; see `append`."""
+    with database.writing() as connection:
+        who = pseudonym(database, connection, subject_id)
+        head = add(database, connection, actor, action, who, detail)
+    if anchor is not None:
+        write_anchor(anchor, head)
+
+
+def configured_anchor() -> Path:
+    """Return the file of the heads that the environment names, or the default."""
+    return Path(os.environ.get("HALLMARK_RECORDS__ANCHOR", ".records/audit.heads"))
+
+
+def entries(database: Database, count: int) -> list[Mapping[str, Any]]:
+    """Return the newest entries, the newest first."""
+    query = sa.select(audit_log).order_by(audit_log.c.number.desc()).limit(count)
+    with database.reading(EVERYTHING) as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def read_anchor(file: Path) -> dict[int, str]:
@@ -102,7 +138,13 @@ def count(database: Database) -> int:
         return int(connection.execute(sa.select(sa.func.count()).select_from(audit_log)).scalar_one())
 
 
-def _anchor(file: Path, number: int, digest: str) -> None:
+def write_anchor(file: Path, head: tuple[int, str]) -> None:
+    """Append the number and the digest of an entry to the file of heads.
+
+    Raises:
+        RecordsError: it cannot be written.
+    """
+    number, digest = head
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -1,6 +1,8 @@
 """Connect to the database of the records and bring its tables up to date."""
 
 import json
+import os
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from hallmark.errors import ConfigError, RecordsError
+from hallmark.records import DEFAULT_URL
 
 SERVICE = "hallmark_service"  # the PostgreSQL role that writes rows of every owner
 BATCH = 500  # rows of one insert
+URL = "HALLMARK_RECORDS__URL"
 MIGRATING = 1_919_247_215  # key of the lock that keeps two services from migrating at once
 
 
@@ -50,7 +54,7 @@ class Database:
         try:
             self.url = sa.make_url(url)
         except sa.exc.ArgumentError:
-            raise ConfigError("records url cannot be read: write sqlite:///PATH or postgresql+psycopg://…") from None
+            raise ConfigError(f"{URL} cannot be read: write sqlite:///PATH or postgresql+psycopg://…") from None
         self.is_postgresql = self.url.get_backend_name() == "postgresql"
         if self.is_postgresql:
             ms = int(timeout_s * 1000)
@@ -59,7 +63,7 @@ class Database:
         elif self.url.get_backend_name() == "sqlite":
             arguments = {"timeout": timeout_s}
         else:
-            raise ConfigError(f"records url: {self.url.drivername!r} is not sqlite or postgresql+psycopg")
+            raise ConfigError(f"{URL}: {self.url.drivername!r} is neither sqlite nor postgresql+psycopg")
         self.engine = sa.create_engine(self.url, connect_args=arguments, pool_pre_ping=True, pool_timeout=timeout_s)
         if not self.is_postgresql:
             sa.event.listen(self.engine, "connect", _sqlite_pragmas)
@@ -102,9 +106,22 @@ class Database:
 
     def insert(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows; a row whose key is there already is left as it is."""
-        make = postgresql.insert if self.is_postgresql else sqlite.insert
+        statement = self._insert(table).on_conflict_do_nothing()
         for start in range(0, len(rows), BATCH):
-            connection.execute(make(table).on_conflict_do_nothing(), list(rows[start : start + BATCH]))
+            connection.execute(statement, list(rows[start : start + BATCH]))
+
+    def replace(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows; one whose key is there already takes its place."""
+        statement = self._insert(table)
+        keys = [column.name for column in table.primary_key]
+        others = {column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key}
+        statement = statement.on_conflict_do_update(index_elements=keys, set_=others)
+        for start in range(0, len(rows), BATCH):
+            connection.execute(statement, list(rows[start : start + BATCH]))
+
+    def _insert(self, table: sa.Table) -> Any:
+        """Begin an insert in the dialect of this database, which knows what to do about a conflict."""
+        return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
 
     def close(self) -> None:
         """Close all connections."""
@@ -117,7 +134,14 @@ class Database:
             yield
         except (sa.exc.SQLAlchemyError, OSError) as error:
             cause = getattr(error, "orig", None) or error
-            raise RecordsError(f"the records database cannot {what} ({type(cause).__name__})") from error
+            raise RecordsError(f"{self.place} cannot {what} ({_told(cause)}): check {URL}") from error
+
+    @property
+    def place(self) -> str:
+        """Where the records are, without a password."""
+        if self.is_postgresql:
+            return f"the records database {self.url.database} at {self.url.host or 'the local socket'}"
+        return f"the records database {self.url.database or 'in memory'}"
 
 
 def visible(table: sa.Table, viewer: Viewer) -> "sa.ColumnElement[bool]":
@@ -134,8 +158,15 @@ def _sqlite_pragmas(connection: Any, _: Any) -> None:
         connection.execute(f"pragma {pragma}")
 
 
+def configured_url() -> str:
+    """Return the URL that the environment names, or the default."""
+    return os.environ.get(URL, DEFAULT_URL)
+
+
 def open_database(url: str, must_exist: bool = False) -> Database:
-    """Open a database whose tables are up to date.
+    """Open a database whose tables are up to date, for a command; the directory of an SQLite file is made.
+
+    A service does not make it: the directory may be a volume that is away for a while.
 
     Args:
         url: see `Database`.
@@ -146,7 +177,18 @@ def open_database(url: str, must_exist: bool = False) -> Database:
         RecordsError: it is missing, or does not answer.
     """
     database = Database(url)
-    if must_exist and not database.is_postgresql and not Path(database.url.database or "").is_file():
-        raise RecordsError(f"the records database is not there: no file {database.url.database}; set --records")
+    if not database.is_postgresql:
+        file = Path(database.url.database or "")
+        if must_exist and not file.is_file():
+            raise RecordsError(f"the records database is not there: no file {file}; set --records")
+        with database.failing("make its directory"):
+            file.parent.mkdir(parents=True, exist_ok=True)
     database.migrate()
     return database
+
+
+def _told(cause: BaseException) -> str:
+    """Name an error of the driver; its text only where it cannot quote values of a statement."""
+    if isinstance(cause, sqlite3.OperationalError) or type(cause) is sqlite3.DatabaseError:
+        return str(cause)
+    return type(cause).__name__

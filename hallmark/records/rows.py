@@ -15,6 +15,7 @@ from hallmark.prove.bundle import Hallmark
 from hallmark.records.spool import Entry
 
 NAMESPACE = uuid.UUID("5f0c7a3e-0d5c-5c52-9a55-7e1d3b6f9e10")
+REQUESTED, DEPLOYED = "requested", "deployed"  # states of a training job
 UNANSWERED = "none"  # `served_by` of an abstention
 
 
@@ -28,6 +29,7 @@ class Asked:
         owner_id: the subject that the answer is about, or the client where it is not personal.
         at: when the request arrived.
         request: the request as the predictor read it.
+        held_back: why it was not asked as one of its subject; empty if it was.
     """
 
     id: str
@@ -35,6 +37,7 @@ class Asked:
     owner_id: str
     at: datetime
     request: BaseModel
+    held_back: str = ""
 
 
 def prediction_id(client_id: str, key: str | None, row: int) -> str:
@@ -78,7 +81,7 @@ def prediction_row(
         **asdict(evidence),
         "status": status,
         "served_by": UNANSWERED if status == "abstained" else served_by,
-        "reason": str(getattr(response, "reason", "") or getattr(response, "fallback", "")),
+        "reason": str(getattr(response, "reason", "") or getattr(response, "fallback", "") or asked.held_back),
         "asked_at": asked.at,
         "latency_ms": round(latency_ms, 3),
         "batch_rows": batch_rows,
@@ -101,6 +104,23 @@ def outcome_row(
         "value": json.dumps(value),
         "observed_at": observed_at,
         "recorded_at": datetime.now(UTC),
+    }
+
+
+def training_row(
+    key: str, owner_id: str, client_id: str, task: str, status: str, reason: str, now: datetime
+) -> dict[str, Any]:
+    """Make the row of a request to fit an adapter again, or of a decision about one."""
+    finished = None if status == REQUESTED else now
+    return {
+        "id": key,
+        "owner_id": owner_id,
+        "client_id": client_id,
+        "task": task,
+        "status": status,
+        "reason": reason,
+        "created_at": now,
+        "finished_at": finished,
     }
 
 

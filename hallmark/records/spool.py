@@ -86,10 +86,11 @@ class Spool:
     def segments(self) -> list[Path]:
         """List ended segments, the oldest first, those of dead processes before those of this one."""
         self._adopt()
-        with self._lock:
-            active = self._name(self._segment) if self._active is not None else None
+        with self._lock:  # a segment that is begun from here on is not ended, even if the listing finds it
+            begun = self._name(self._segment + 1 if self._active is None else self._segment)
         held = [directory for directory, _ in self._held]
-        return [s for directory in reversed(held) for s in sorted(directory.glob("*.jsonl")) if s != active]
+        listed = [s for directory in reversed(held) for s in sorted(directory.glob("*.jsonl"))]
+        return [s for s in listed if s.parent != self.own or s.name < begun.name]
 
     def read(self, segment: Path) -> list[Entry]:
         """Read a segment; a last line that was cut off belongs to an answer that was never given, and is left out."""

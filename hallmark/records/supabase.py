@@ -7,7 +7,11 @@ import io
 from pathlib import Path
 
 DIRECTORY = Path("supabase/migrations")
-FILES = {"0001": "20261126000000_records.sql"}
+FILES = {
+    "0001": "20261126000000_records.sql",
+    "0002": "20261127000000_monitor.sql",
+    "0003": "20261127100000_subjects.sql",
+}
 """Revision → file, named as Supabase's command line orders them."""
 OPENING = """-- Made from hallmark/records/migrations by `python -m hallmark.records.supabase`: change it there.
 do $$ begin

@@ -7,7 +7,9 @@ row-level security compares it with the subject of the token (the convention of 
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
+    Date,
     DateTime,
     Float,
     Index,
@@ -121,6 +123,85 @@ audit_log = Table(
     Column("previous_sha256", SHA256, nullable=False),
     Column("sha256", SHA256, nullable=False),
 )
+
+arrivals = Table(
+    "arrivals",
+    metadata,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("kind", String(16), nullable=False),  # predictions or outcomes
+    Column("id", ID, nullable=False),
+)
+"""Rows that the monitor has not read yet; triggers add them, the monitor takes them away."""
+
+subject_days = Table(
+    "subject_days",
+    metadata,
+    Column("task", String(100), primary_key=True),
+    Column("day", Date, primary_key=True),  # of the predictions, UTC
+    Column("hallmark_sha256", SHA256, primary_key=True),
+    Column("owner_id", WHO, primary_key=True),
+    Column("figures", Text, nullable=False),  # JSON: name → [count, sum]
+)
+
+days = Table(
+    "days",
+    metadata,
+    Column("task", String(100), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("figures", Text, nullable=False),  # JSON: name → mean over subjects of their means
+)
+
+references = Table(
+    "watch_references",
+    metadata,
+    Column("task", String(100), primary_key=True),
+    Column("reference", Text, nullable=False),  # JSON: what is usual, and the rule by which it was frozen
+    Column("frozen_at", TIME, nullable=False),
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("id", ID, primary_key=True),
+    Column("task", String(100), nullable=False),
+    Column("kind", String(32), nullable=False),  # drift or bound
+    Column("figure", String(200), nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("day", Date, nullable=False),
+    Column("since", Date, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("raised_at", TIME, nullable=False),
+    Column("told_at", TIME, nullable=True),  # when every sink had it
+)
+Index("ix_alarms_task", alarms.c.task, alarms.c.day)
+
+ledgers = Table(
+    "ledgers",
+    metadata,
+    Column("task", String(100), primary_key=True),
+    Column("hallmark_sha256", SHA256, primary_key=True),
+    Column("owner_id", WHO, primary_key=True),
+    Column("state", String(16), nullable=False),  # serving or stopped
+    Column("reason", Text, nullable=False),
+    Column("last_day", Date, nullable=False),  # of the predictions that were compared
+    Column("ledger", Text, nullable=False),  # JSON: see `hallmark.watch.never_worse.Ledger`
+)
+
+pseudonyms = Table(
+    "pseudonyms",
+    metadata,
+    Column("owner_id", WHO, primary_key=True),
+    Column("pseudonym", ID, nullable=False),
+)
+"""What a subject is called in the audit log; without its row, nothing leads from the log to the subject."""
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("owner_sha256", SHA256, primary_key=True),
+    Column("at", TIME, nullable=False),
+)
+"""Subjects whose rows of before are not inserted any more, should some still lie in a spool."""
 
 OWNED = (predictions, outcomes, training_jobs, user_datasets)
 """Tables under row-level security: each row belongs to a subject or a client."""

@@ -17,6 +17,8 @@ import sqlalchemy as sa
 
 from hallmark.errors import RecordsError
 from hallmark.records.database import Database
+from hallmark.records.erasures import is_erased, read_erasures
+from hallmark.records.reader import EVERYTHING
 from hallmark.records.spool import Entry, Spool, batches
 from hallmark.records.tables import metadata
 
@@ -34,6 +36,9 @@ class RecordWriter:
     Args:
         database: where the records go; its tables are created by the thread, when the database first answers.
         spool: directory of the spool, shared by all processes of the service.
+
+    Attributes:
+        failures: attempts to insert that have failed since the last one that did not.
     """
 
     def __init__(self, database: Database, spool: Path) -> None:
@@ -75,6 +80,15 @@ class RecordWriter:
         with self._recent_lock:
             rows = [row for (name, _), row in self._recent.items() if name == table]
         return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+    def forget_erased(self) -> None:
+        """Forget rows of erased subjects that are still in memory.
+
+        Raises:
+            RecordsError: the database does not answer.
+        """
+        with self.database.reading(EVERYTHING) as connection:
+            self._forget_recent(read_erasures(connection))
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything that was appended is in the database; returns whether it is."""
@@ -126,9 +140,19 @@ class RecordWriter:
         if not entries:
             return
         with self.database.writing() as connection:
+            erased = read_erasures(connection)
             for name, rows in batches(entries):
                 table = metadata.tables[name]
-                self.database.insert(connection, table, [_typed(table, row) for row in rows])
+                kept = [_typed(table, row) for row in rows if not is_erased(row, erased)]
+                self.database.insert(connection, table, kept)
+        self._forget_recent(erased)
+
+    def _forget_recent(self, erased: Mapping[str, datetime]) -> None:
+        """Forget the rows of erased subjects that are still in memory."""
+        if erased:
+            with self._recent_lock:
+                for key in [key for key, row in self._recent.items() if is_erased(row, erased)]:
+                    del self._recent[key]
 
 
 def _typed(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,4 +162,5 @@ def _typed(table: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(column.type, sa.DateTime) and isinstance(value := row.get(column.name), str)
         else row.get(column.name)
         for column in table.columns
+        if column.server_default is None
     }

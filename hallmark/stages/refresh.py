@@ -46,21 +46,31 @@ def refresh(
         shutil.copytree(bundle, model)
         counts = learner.refresh(task, raw, model, state, fresh / "refresh_state")
         refreshed = {"from": digest, "trained": trained_from(hallmark, digest), "rows": sha256(rows), **counts}
-        contents = Contents(
-            task=hallmark.task,
-            spec=hallmark.spec,
-            requirements=hallmark.requirements,
-            schema=hallmark.schema,
-            provenance={**hallmark.provenance, "refreshed": refreshed},
-            metrics=hallmark.metrics,
-            verdicts=[Verdict(**verdict) for verdict in hallmark.verdicts],
-            card=(bundle / CARD).read_text(encoding="utf-8"),
-            release={"version": hallmark.version, "digests": hallmark.digests},
-            refreshed=True,
-        )
-        made = make_bundle(model, contents, fresh / "bundle")
+        made = make_bundle(model, successor(bundle, hallmark, {"refreshed": refreshed}), fresh / "bundle")
         shutil.rmtree(model)
     return made, counts
+
+
+def successor(bundle: Path, hallmark: Hallmark, provenance: Mapping[str, Any]) -> Contents:
+    """Return the contents of a bundle that follows another one without training: its adapters alone have changed.
+
+    Args:
+        bundle: the other one.
+        hallmark: its manifest.
+        provenance: what was done, beside where the other one came from.
+    """
+    return Contents(
+        task=hallmark.task,
+        spec=hallmark.spec,
+        requirements=hallmark.requirements,
+        schema=hallmark.schema,
+        provenance={**hallmark.provenance, **provenance},
+        metrics=hallmark.metrics,
+        verdicts=[Verdict(**verdict) for verdict in hallmark.verdicts],
+        card=(bundle / CARD).read_text(encoding="utf-8"),
+        release={"version": hallmark.version, "digests": hallmark.digests},
+        refreshed=True,
+    )
 
 
 def _source(task: OwnRows, rows: Path, settings: Mapping[str, str]) -> Source:

@@ -1,15 +1,18 @@
 """Stage train: fit the base model, personalise and calibrate it, resuming from checkpoints."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hallmark.abilities import Calibrating, Personalising
 from hallmark.build import dump
-from hallmark.contracts import AnyLearner, Candidate, Progress, Task, TrainSettings, no_progress
-from hallmark.files import FileRef, read_json
+from hallmark.contracts import AnyLearner, Candidate, Progress, Spent, Task, TrainSettings, no_progress
+from hallmark.files import CHECKPOINTS, FileRef, read_json
 from hallmark.learn.candidates import fit_candidates
 from hallmark.learn.processes import output_of_rank, rank, run
 from hallmark.progress import bars
@@ -17,7 +20,9 @@ from hallmark.prove.code import SourceTree
 from hallmark.prove.provenance import describe_machine, digest_of
 from hallmark.stages.prepare import open_prepared
 
-CHECKPOINTS = Path(".work/checkpoints")
+SPENT = Path(".work/spent.jsonl")
+RESUMABLE = ("distributed", "processes", "nodes", "restarts", "on_oom", "n_jobs")
+"""Settings of training with which a run that others began goes on: a checkpoint holds whole tensors."""
 
 
 def fit_base(
@@ -30,9 +35,11 @@ def fit_base(
     progress: Progress,
 ) -> FileRef:
     """Fit the candidates and keep the best on valid; a killed run is resumed by the next run with the same inputs."""
-    scratch = _checkpoints(task, learner, prepared, [dump(list(candidates)), dump(train)], [*candidates, train])
+    settings = [dump(list(candidates)), {k: v for k, v in dump(train).items() if k not in RESUMABLE}]
+    scratch = _checkpoints(task, learner, prepared, settings, [*candidates, train])
     work = (task, learner, candidates, train, prepared, out, scratch)
-    run(train.processes, _fit, *work, progress if train.processes == 1 else None)
+    alone = train.processes == train.nodes == 1
+    run(train.processes, _fit, *work, progress if alone else None, nodes=train.nodes, restarts=train.restarts)
     return FileRef.to(out / "base")
 
 
@@ -56,7 +63,21 @@ def _fit(
             directory,
             scratch,
             progress or _progress_of_rank(),
+            spent=partial(_note_spent, task) if rank() == 0 else None,
         )
+
+
+def _note_spent(task: Task, name: str, spent: Spent) -> None:
+    """Append what the training of one candidate took, for `hallmark plan review`; figures of no two runs are equal."""
+    line = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "task": task.name,
+        "candidate": name,
+        **asdict(spent),
+    }
+    SPENT.parent.mkdir(parents=True, exist_ok=True)
+    with SPENT.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def personalise(

@@ -9,6 +9,7 @@ from typing import Any
 from hallmark.build import build
 from hallmark.contracts import Progress
 from hallmark.learn.candidates import Evaluated, fit_candidates
+from hallmark.prove.provenance import digest_of
 from hallmark.stages.prepare import open_prepared
 
 
@@ -24,6 +25,12 @@ def try_setting(params: Mapping[str, Any], prepared: Path, evaluated: Evaluated,
         return float(record["candidates"][record["chosen"]]["valid_loss"])
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def made_from(params: Mapping[str, Any]) -> str:
+    """Return a digest of what the losses of a study depend on, but for the keys that it searches."""
+    fixed = with_setting(params, dict.fromkeys(params["tune"]["space"], 0.0))
+    return digest_of([fixed[section] for section in ("data", "task", "learner", "model", "train")])
 
 
 def with_setting(params: Mapping[str, Any], setting: Mapping[str, float]) -> dict[str, Any]:

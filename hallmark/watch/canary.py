@@ -79,7 +79,7 @@ def judge_canary(losses: pd.DataFrame, rule: CanaryRule) -> CanaryResult:
         )
         return CanaryResult("continue", reason, None, None, 1.0, subjects, pairs)
     differences = (paired["challenger"] - paired["champion"]) / spread
-    mean, error = _clustered_mean(differences, paired["subject_id"])
+    mean, error = clustered_mean(differences, paired["subject_id"])
     evidence = _evidence(mean - rule.margin, error, subjects, rule.effect)
     worse = evidence >= 1 / rule.error_rate
     figures = f"its mean loss is {mean:+.3f} ± {error:.3f} standard deviations against the champion's"
@@ -87,7 +87,7 @@ def judge_canary(losses: pd.DataFrame, rule: CanaryRule) -> CanaryResult:
     return CanaryResult("roll_back" if worse else "continue", reason, mean, error, evidence, subjects, pairs)
 
 
-def _clustered_mean(values: "pd.Series[float]", subjects: "pd.Series[str]") -> tuple[float, float]:
+def clustered_mean(values: "pd.Series[float]", subjects: "pd.Series[str]") -> tuple[float, float]:
     """Return the mean, and its standard error where values of one subject are not independent."""
     mean = float(values.mean())
     sums = (values - mean).groupby(subjects.to_numpy()).sum().to_numpy()

@@ -19,6 +19,7 @@ from hallmark.build import Count, Positive, configuration
 from hallmark.errors import DataError
 
 MONTH = 30  # days
+FEWEST_KNOWN = 0.5  # share of the reference days with a value, below which a figure is not watched
 
 
 @configuration
@@ -115,16 +116,21 @@ def freeze_reference(figures: pd.DataFrame, rule: DriftRule) -> Reference:
         )
     reference = figures.iloc[: rule.reference_days]
     values = reference.to_numpy(dtype=np.float64)
-    known = (~np.isnan(values)).mean(axis=0)
-    with np.errstate(invalid="ignore"):
-        spread = np.nanstd(values, axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-    for name, share, sd in zip(figures.columns, known, spread, strict=True):
-        if share < 0.5 or not sd > 0:
-            what = f"has values on {share:.0%} of" if share < 0.5 else "never changes on"
-            raise DataError(f"feature {name!r} {what} the reference days: take it out of monitor.features")
+    for name, column in zip(figures.columns, values.T, strict=True):
+        if why := why_unwatchable(column):
+            raise DataError(f"feature {name!r} {why}: take it out of monitor.drift_figures")
+    spread = np.nanstd(values, axis=0, ddof=1)
     threshold = bootstrap_threshold(values, rule)
     names, (first, last) = tuple(map(str, figures.columns)), (reference.index[0], reference.index[-1])
     return Reference(names, np.nanmean(values, axis=0), spread, threshold, first, last)
+
+
+def why_unwatchable(values: Array) -> str:
+    """Return why a figure with these values, (N,), on the reference days cannot be watched; empty if it can."""
+    known = values[~np.isnan(values)]
+    if (share := len(known) / len(values)) < FEWEST_KNOWN:
+        return f"has values on {share:.0%} of the reference days"
+    return "" if len(known) > 1 and known.std() > 0 else "never changes on the reference days"
 
 
 def find_alarms(figures: pd.DataFrame, reference: Reference, rule: DriftRule) -> list[Alarm]:
@@ -207,10 +213,9 @@ def _blocks(generator: np.random.Generator, repetitions: int, length: int, count
 
 
 def describe(alarm: Alarm) -> str:
-    """Say what an alarm means and what to do, in one line."""
+    """Say what has moved, by how much and since when."""
     days = (alarm.day - alarm.since) // timedelta(days=1) + 1
     return (
-        f"{alarm.feature}: {alarm.shift:+.1f} standard deviations of the reference days since {alarm.since} "
-        f"({days} day{'s' if days > 1 else ''}). Compare the sensors and subjects of these days with those before; "
-        "if the change is real, retrain"
+        f"{alarm.feature} deviates by {alarm.shift:+.1f} standard deviations of the reference days since {alarm.since} "
+        f"({days} day{'s' if days > 1 else ''})"
     )

@@ -26,6 +26,8 @@ State = Literal["serving", "stopped"]
 BETS = np.asarray([0.05, 0.1, 0.2, 0.4, 0.8])
 """Shares of the wealth that a bet risks: small ones find small differences, large ones find large differences early."""
 DAYS_A_YEAR = 365
+FEWEST_DAYS = 3
+"""Days before which the budget stops nothing: a year's loss cannot be told from less."""
 
 
 @configuration
@@ -164,9 +166,20 @@ def _decide(ledger: Ledger, rule: NeverWorseRule) -> Ledger:
         return _stopped(ledger, f"worse than the base (e-value {evidence['no_worse']:.0f})")
     if evidence["covers"] >= rule.threshold:
         return _stopped(ledger, f"its intervals cover too little (e-value {evidence['covers']:.0f})")
-    if ledger.excess > rule.budget * year:
+    if ledger.days >= FEWEST_DAYS and ledger.excess > rule.budget * year:
         return _stopped(ledger, f"its losses beyond the base's passed {rule.budget:.1%} of a year's")
     return ledger
+
+
+def refitted(ledger: Ledger, rule: NeverWorseRule) -> Ledger:
+    """Return the ledger of an adapter that was fitted again: all tests begin anew.
+
+    One that was stopped serves again if half of its subject's budget is left, as after `better`.
+    """
+    year = ledger.base / max(ledger.days, 1) * DAYS_A_YEAR
+    if ledger.state == "serving" or ledger.excess > 0.5 * rule.budget * year:
+        return _fresh(ledger) if ledger.state == "serving" else ledger
+    return replace(_fresh(ledger), state="serving", reason="it was fitted again, and is better on held-out days")
 
 
 def _stopped(ledger: Ledger, reason: str) -> Ledger:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,13 @@ import httpx
 import pytest
 
 from bentos.build import NEEDS
-from bentos.container import build, layers_of, required, stage
+from bentos.container import build, layers_of, stage
+from bentos.distributions import required
 from bentos.keys import make_key, write_keys
 from hallmark.errors import ConfigError
 from tests.bentos.server import free_port
-from tests.toys import ROOT
-
-TOOLS = ("buildah", "podman", "runc", "debootstrap")
-MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
-WITHOUT_DAEMON = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}
-PYTHON = "python3-minimal,libpython3.11-stdlib,ca-certificates,libgomp1"
+from tests.images import PODMAN_RUN
+from tests.toys import ROOT, another_version
 
 
 def test_everything_that_a_worker_needs_is_found_with_what_it_requires() -> None:
@@ -57,54 +53,21 @@ def test_another_device_than_that_of_the_torch_here_is_refused(bundle: Path, tmp
         stage(bundle, ROOT / "requirements.lock", tmp_path / "out", other, tmp_path / "home")  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An image with Python and nothing else, made of Debian's packages: no registry is asked."""
-    if MISSING or os.geteuid():
-        pytest.skip(f"building an image needs root and {', '.join(MISSING)}")
-    root = tmp_path_factory.mktemp("base") / "root"
-    made = subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={PYTHON}", "bookworm", str(root)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip(f"debootstrap cannot make a base here: {(made.stdout.strip().splitlines() or [''])[-1]}")
-    for unused in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man"):
-        shutil.rmtree(root / unused)
-    container = tool("buildah", "from", "scratch")
-    tool("buildah", "add", "-q", container, str(root), "/")
-    tool("buildah", "commit", "-q", "--timestamp", "0", container, "localhost/hallmark-test-base")
-    tool("buildah", "rm", container)
-    shutil.rmtree(root)
-    yield "localhost/hallmark-test-base"
-    tool("buildah", "rmi", "--force", "localhost/hallmark-test-base")
-
-
-def tool(*command: str) -> str:
-    """Run a tool; returns what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **WITHOUT_DAEMON})
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 @pytest.mark.slow
 def test_the_image_answers_on_a_read_only_root_and_new_weights_change_one_layer(
-    base: str, bundle: Path, requests_by_subject: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_base: str, bundle: Path, requests_by_subject: dict[str, Any], tmp_path: Path
 ) -> None:
-    for name, value in WITHOUT_DAEMON.items():
-        monkeypatch.setenv(name, value)
     images = []
     for number, source in enumerate((bundle, other_bundle(bundle, tmp_path / "other"))):
         (tmp_path / f"context-{number}").mkdir()
         context = stage(source, ROOT / "requirements.lock", tmp_path / f"context-{number}", "cpu", tmp_path / "home")
         forbidden = [path.name for path in context.directory.rglob("*") if is_forbidden(path.name)]
         assert forbidden == []
-        image = build(context, base, "buildah")
+        image = build(context, image_base, "buildah")
         images.append(layers_of(image, "buildah"))
         if number == 0:
             ask(image, requests_by_subject, tmp_path / "run")
             print({layer: f"{size / 1e6:.1f} MB" for layer, size in context.layers.items()})
-    tool("buildah", "rmi", "--force", image)
     first, second = images
     assert len(first) == len(second) == 4
     assert first[:3] == second[:3]
@@ -119,18 +82,13 @@ def is_forbidden(name: str) -> bool:
 
 def other_bundle(bundle: Path, out: Path) -> Path:
     """A bundle with the same code and other weights."""
-    from hallmark.prove.bundle import Contents, make_bundle, open_bundle
-
-    hallmark, _ = open_bundle(bundle)
     model = Path(shutil.copytree(bundle, out / "model"))
     shutil.rmtree(model / "subjects" / "sim-005")
     entries = json.loads((model / "subjects" / "subjects.json").read_text())
     (model / "subjects" / "subjects.json").write_text(
         json.dumps([entry for entry in entries if entry["subject_id"] != "sim-005"])
     )
-    contents = Contents(hallmark.task, hallmark.spec, [], hallmark.schema, {"data": "other"}, {}, [], "# other\n", None)
-    make_bundle(model, contents, out / "bundle")
-    return out / "bundle"
+    return another_version(bundle, out / "bundle", "other", model)
 
 
 def ask(image: str, requests_by_subject: dict[str, Any], home: Path) -> None:
@@ -142,13 +100,12 @@ def ask(image: str, requests_by_subject: dict[str, Any], home: Path) -> None:
     write_keys(home / "secrets" / "keys.json", [entry])
     os.chown(home / "secrets" / "keys.json", 1034, 1034)
     port = free_port()
-    command = ["podman", "--runtime", "runc", "--cgroup-manager=cgroupfs", "run", "--rm", "--network", "host"]
-    command += ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--read-only", "--tmpfs", "/tmp"]
+    command = [*PODMAN_RUN, "--read-only", "--tmpfs", "/tmp"]
     command += ["--volume", f"{home}/records:/records", "--volume", f"{home}/secrets:/secrets:ro"]
     command += ["--env", "HALLMARK_AUTH__KEYS_FILE=/secrets/keys.json", "--cap-drop", "ALL", image, "--port", str(port)]
     address, headers = f"http://127.0.0.1:{port}", {"authorization": f"Bearer {key}"}
     with (home / "log").open("wb") as log:
-        container = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **WITHOUT_DAEMON})
+        container = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 180
         while container.poll() is None and time.monotonic() < deadline:

@@ -23,6 +23,7 @@ from hallmark.records import reader
 from hallmark.records.database import Database
 from hallmark.records.tables import predictions
 from tests.bentos.server import Service, running
+from tests.toys import another_version
 
 CANARY = "CANARY-90417"
 
@@ -120,10 +121,10 @@ def test_a_worker_that_is_killed_under_load_loses_and_doubles_no_answer(
         killer.start()
         told, failed = load(service, questions, 8.0)
         assert told
-        assert 0 in failed  # the kill was felt
-        service.wait()  # BentoML has started another worker
+        service.wait()
+        assert service.worker() != worker, "BentoML has started another; callers may have waited in the socket's queue"
         assert service.ask(questions[0]).status_code == 200
-    known = service.recorded() + service.spooled()
+    known = service.spooled() + service.recorded()  # a row goes from the one to the other
     report("worker killed", told, failed, known)
     assert set(told) <= set(known)
     assert len(service.recorded()) == len(set(service.recorded()))
@@ -188,14 +189,10 @@ def test_a_new_bundle_is_taken_under_load_without_a_dropped_request(
     bundle: Path, questions: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     from hallmark.files import replacing
-    from hallmark.prove.bundle import Contents, make_bundle
 
     served = Path(shutil.copytree(bundle, tmp_path / "bundle"))
-    hallmark, first = open_bundle(bundle)
-    contents = Contents(
-        hallmark.task, hallmark.spec, [], hallmark.schema, {"data": "another"}, {}, [], "# another\n", None
-    )
-    make_bundle(bundle, contents, tmp_path / "next")
+    another_version(bundle, tmp_path / "next", "another")
+    _, first = open_bundle(bundle)
     _, second = open_bundle(tmp_path / "next")
     with running(served, tmp_path / "home", {}, reload_s=0.1) as server:
         seen: list[str] = []

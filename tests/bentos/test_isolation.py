@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,13 @@ def test_a_prediction_is_found_by_its_subject_and_those_who_may_see_the_subject(
 
 @pytest.mark.parametrize("who", ROLES)
 def test_outcomes_are_taken_only_for_predictions_that_the_caller_may_see(server: Server, of_ada: str, who: str) -> None:
-    outcome = {"prediction_id": of_ada, "horizon": who, "value": 120.0, "observed_at": "2024-01-01T00:00:00Z"}
+    horizon = {"ada": "15", "doctor": "30", "admin": "45"}.get(who, "60")
+    outcome = outcome_of(server, of_ada, horizon)
     response = server.call("POST", "/v1/outcomes", who, json={"outcomes": [outcome]})
     assert response.status_code == 200
     allowed = who in ("ada", "doctor", "admin")
-    assert response.json() == {"recorded": int(allowed), "unknown": [] if allowed else [of_ada]}
+    unknown = [] if allowed else [of_ada]
+    assert response.json() == {"recorded": int(allowed), "already_known": 0, "unknown": unknown}
 
 
 @pytest.mark.parametrize("who", ROLES)
@@ -164,13 +167,54 @@ def test_calls_at_the_same_time_with_one_key_have_one_answer(
     assert {response.status_code for response in found} == {200, 422}
 
 
-def test_an_outcome_is_kept_in_utc(server: Server, asking: dict[str, Any], subjects: list[str]) -> None:
+def outcome_of(server: Server, key: str, horizon: str, value: object = 120.0, late: timedelta = timedelta(0)) -> Any:
+    """What happened at a horizon of a prediction, told in the subject's local time, two hours east of UTC."""
+    answer = server.call("GET", f"/v1/predictions/{key}", "admin").json()["answer"]
+    last = datetime.fromisoformat(answer["provenance"]["last"])
+    when = (last + timedelta(minutes=int(horizon or 0)) + late).isoformat() + "+02:00"
+    return {"prediction_id": key, "horizon": horizon, "value": value, "observed_at": when}
+
+
+def test_an_outcome_is_kept_once_and_in_utc(server: Server, asking: dict[str, Any], subjects: list[str]) -> None:
     key = rows(server.predict(asking[subjects[0]], "ada"))[0]["prediction_id"]
-    outcome = {"prediction_id": key, "horizon": "60", "value": 1.0, "observed_at": "2024-02-12T02:58:00+02:00"}
-    assert server.call("POST", "/v1/outcomes", "ada", json={"outcomes": [outcome]}).json()["recorded"] == 1
+    outcome = outcome_of(server, key, "60")
+    twice = server.call("POST", "/v1/outcomes", "ada", json={"outcomes": [outcome, outcome]}).json()
+    assert twice == {"recorded": 1, "already_known": 1, "unknown": []}
     server.flush()
+    server.state.records._recent.clear()
+    later = {**outcome, "value": 140.0}
+    again = server.call("POST", "/v1/outcomes", "ada", json={"outcomes": [later]}).json()
+    assert again == {"recorded": 0, "already_known": 1, "unknown": []}
     [found] = server.call("GET", f"/v1/predictions/{key}", "ada").json()["outcomes"]
-    assert found["observed_at"] == "2024-02-12T00:58:00+00:00"
+    expected = datetime.fromisoformat(outcome["observed_at"]).astimezone(UTC)
+    assert (found["observed_at"], found["value"]) == (expected.isoformat(), 120.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "problem"),
+    [
+        ("horizon", {"horizon": "61"}, "must be a horizon of the forecast, in minutes: 5, 10, 15"),
+        ("horizon", {"horizon": ""}, "must be a horizon of the forecast"),
+        ("value", {"value": 6.7}, "looks like mmol/L"),
+        ("value", {"value": 6000}, "must lie within 10 and 600 mg/dL"),
+        ("value", {"value": "high"}, "must be a number, in mg/dL"),
+        ("observed_at", {"late": timedelta(minutes=11)}, "the last reading plus the horizon, within 10 minutes"),
+        ("observed_at", {"late": timedelta(hours=-2)}, "the last reading plus the horizon, within 10 minutes"),
+        ("observed_at", {"observed_at": "2199-01-01T00:00:00Z"}, "lies in the future"),
+    ],
+)
+def test_what_cannot_be_an_outcome_of_a_forecast_is_refused_with_all_that_came_with_it(
+    server: Server, asking: dict[str, Any], subjects: list[str], field: str, change: dict[str, Any], problem: str
+) -> None:
+    key = rows(server.predict(asking[subjects[0]], "ada"))[0]["prediction_id"]
+    right, wrong = outcome_of(server, key, "30"), outcome_of(server, key, "60", late=change.pop("late", timedelta(0)))
+    response = server.call("POST", "/v1/outcomes", "ada", json={"outcomes": [right, {**wrong, **change}]})
+    assert response.status_code == 422
+    [found] = response.json()["fields"]
+    assert found["name"] == f"outcomes.1.{field}"
+    assert problem in found["problem"]
+    server.flush()
+    assert server.call("GET", f"/v1/predictions/{key}", "ada").json()["outcomes"] == []
 
 
 @pytest.mark.parametrize(

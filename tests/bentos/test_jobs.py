@@ -253,3 +253,22 @@ def test_rows_that_are_done_are_skipped_wherever_the_run_stopped(tmp_path: Path)
         file.write("cut")
     assert whole_lines(tmp_path / "result") == 2
     assert (tmp_path / "result").read_text() == "a\nb\n"
+
+
+def test_a_line_that_is_no_request_is_told_as_such(server: Server, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "in.ndjson"
+    file.write_text(json.dumps(rows[0]) + "\n{torn\n\n[1]\n")
+    job = ended(server, send(server, file))
+    assert (job["done"], job["problems"]) == (3, 2), "blank lines are no rows"
+    lines = server.call("GET", f"/v1/jobs/{job['id']}/result").text.splitlines()
+    told = [json.loads(line)["problem"]["detail"] for line in lines[1:]]
+    assert told == ["The line is not JSON.", "The line is JSON, but no object of fields."]
+
+
+def test_a_job_without_an_answer_says_that_it_has_ended(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "in.parquet"
+    file.write_bytes(b"PAR1 but no Parquet")
+    job = ended(server, send(server, file))
+    response = server.call("GET", f"/v1/jobs/{job['id']}/result")
+    assert (response.status_code, job["status"]) == (404, "failed")
+    assert response.json()["detail"].startswith("This job has ended (failed) without an answer.")

@@ -245,7 +245,7 @@ def test_the_service_says_when_it_is_ready_and_how_to_ask(bundle: Path) -> None:
         ),
         ((), {"HALLMARK_AUTH__JWT__SECRET": "hush"}, "HALLMARK_AUTH__JWT"),
         ((), {"HALLMARK_AUTH__KEYS_FILE": "nowhere.json"}, "make it with `python -m bentos.keys add`"),
-        ((), {"HALLMARK_RECORDS__URL": "mysql://x:hush@y/z"}, "is not sqlite or postgresql+psycopg"),
+        ((), {"HALLMARK_RECORDS__URL": "mysql://x:hush@y/z"}, "is neither sqlite nor postgresql+psycopg"),
         ((), {"HALLMARK_BUNDLE": "nowhere"}, "is no bundle"),
         ((), {"HALLMARK_PUBLIC_KEY": "/nowhere.pem"}, "openssl ecparam"),
         ((), {"HALLMARK_RECORDS__SPOOL": "/proc/spool"}, "set HALLMARK_RECORDS__SPOOL"),
@@ -288,3 +288,10 @@ def test_the_example_of_the_readme_is_answered(service: Service) -> None:
     status, answer = service.predict(json.loads((ROOT / "examples" / "glucose.json").read_text()))
     assert (status, answer["status"], answer["served_by"]) == (200, "forecast", "base")
     assert answer["fallback"]  # the toy does not know this person
+
+
+def test_bentoml_serve_ends_with_one_line_if_a_setting_is_wrong(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="is not ready"):
+        Service(bundle, tmp_path / "home" / "log", HALLMARK_JOBS__DIRECTORY="/proc/jobs")
+    [told] = (tmp_path / "home" / "log").read_text().strip().splitlines()
+    assert told.startswith("error: the service cannot start: /proc/jobs cannot be written")

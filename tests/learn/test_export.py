@@ -1,6 +1,7 @@
 """A network in another form answers the same, is the same bytes twice, and is held back when it does not."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from hallmark.families.language.text_classifier import load_classifier
 from hallmark.judge.gates import judge_output_change
 from hallmark.learn.export import NETWORK, Exported, Onnx, export
 from hallmark.stages import package
-from tests.toys import compose, prepare, train
+from tests.presets import composition
+from tests.toys import compose
 
 EXACT, EIGHT_BITS = Onnx(int8=False, max_drift=0.001), Onnx(int8=True, max_drift=0.1)
 
@@ -78,43 +80,31 @@ def test_drift_is_a_share_of_the_spread_and_bad_numbers_never_pass() -> None:
     assert judge_output_change(before, np.where(before > 9, np.nan, before), 1.0).status == "failed"
 
 
-SMALL = {
-    "sentiment": ("data.rows=260", "train.budget_tflop=1.0"),
-    "cv": ("data.sentences=1", "data.cvs=1", "train.budget_tflop=1.0"),
-}
-
-
-@pytest.fixture(scope="module", params=sorted(SMALL))
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A trained text model with its data on disk."""
-    from hallmark.stages import prepare as stage
-
-    params = compose(f"experiment={request.param}", *SMALL[request.param])
-    task, out = build(params["task"], "task"), tmp_path_factory.mktemp(request.param)
-    stage.clean_rows(build(params["data"], "data"), task, out / "prepared", out / "report", lambda *_: None)
-    stage.split_rows(task, out / "prepared")
-    train(params, task, build(params["learner"]), prepare(params, task), out / "model")
-    return task, build(params["learner"]), out
+@pytest.fixture(scope="module", params=["cv", "sentiment"])
+def made(request: pytest.FixtureRequest, ran: Callable[[str], Path]) -> Any:
+    """Task, learner, model and prepared data of a text task."""
+    params, where = compose(*composition(request.param)), ran(request.param)
+    return build(params["task"]), build(params["learner"]), where / "models" / "current", where / "data" / "prepared"
 
 
 def test_a_text_model_in_another_form_passes_the_gate_and_answers_alike(made: Any, tmp_path: Path) -> None:
-    task, learner, out = made
+    task, learner, model, prepared = made
     for form in (EXACT, EIGHT_BITS):
         there = tmp_path / str(form.int8)
-        verdict = package.export(task, learner, out / "model", there, out / "prepared", form)
+        verdict = package.export(task, learner, model, there, prepared, form)
         assert verdict.status == "passed"
         assert verdict.figure is not None
         assert (verdict.figure > 0.001) == form.int8
-        assert not (out / "model" / "base" / NETWORK).exists()
+        assert not (model / "base" / NETWORK).exists()
         load = load_classifier if task.name == "sentiment" else load_retriever
         assert load(there / "base").model.encoder.__class__.__name__ == "ExportedEncoder"
 
 
 def test_a_form_that_changes_too_much_is_refused(made: Any, tmp_path: Path) -> None:
-    task, learner, out = made
+    task, learner, model, prepared = made
     strict = Onnx(int8=True, max_drift=1e-6)
     with pytest.raises(GateError, match=r"99% of .* numbers change by .* of their spread"):
-        package.export(task, learner, out / "model", tmp_path / "there", out / "prepared", strict)
+        package.export(task, learner, model, tmp_path / "there", prepared, strict)
 
 
 def test_a_task_that_knows_no_other_form_says_so(tmp_path: Path) -> None:

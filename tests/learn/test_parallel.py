@@ -17,6 +17,8 @@ from hallmark.errors import ConfigError, HallmarkError
 from hallmark.learn.parallel import Report, map_parallel, run_parallel
 from tests.toys import ROOT
 
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="jobs share the GPU here, one after the other")
+
 
 def quiet(name: str, step: int, steps: int, loss: float) -> None:
     """Show nothing."""

@@ -64,7 +64,7 @@ def test_a_task_without_a_network_says_that_it_answers_on_the_cpu() -> None:
     toy = trained_task("experiment=trades", "data.trades=2500", "model.candidates.0.iterations=60")
     model = Model.__new__(Model)
     model.device, model.damaged, model.directory = "cuda", (), toy.trained
-    model.task, model.learner, model.digest = toy.task, toy.learner, "0" * 64
+    model.task, model.learner, model.digest, model.named = toy.task, toy.learner, "0" * 64, ("trades", "1.0.0")
     model.hallmark = type("Named", (), {"task": "trades", "version": "1.0.0"})()
     with pytest.raises(ConfigError, match="the models of trades answer on the CPU alone"):
         model.open_again()

@@ -1,5 +1,7 @@
 """The search: seeded, resumed where it stopped, pruned, and loud about another space."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,9 @@ from typing import Any
 import pytest
 
 from hallmark.errors import ConfigError
-from hallmark.learn.search import Pruned, Range, SearchConfig, open_study, search, watch
+from hallmark.learn.search import URL, Pruned, Range, SearchConfig, open_study, search, watch
+from hallmark.stages.tune import made_from, with_setting
+from tests.toys import ROOT, compose
 
 
 def config(trials: int, high: float = 4.0) -> SearchConfig:
@@ -73,7 +77,85 @@ def test_another_space_is_refused(tmp_path: Path) -> None:
         open_study(config(2, high=9.0), tmp_path / "j")
 
 
+def test_a_study_of_other_parameters_is_refused(tmp_path: Path) -> None:
+    open_study(config(2), tmp_path / "j", "a")
+    open_study(config(3), tmp_path / "j", "a")
+    with pytest.raises(ConfigError, match="made with other parameters, so that losses cannot be compared"):
+        open_study(config(2), tmp_path / "j", "b")
+
+
+def test_what_a_study_is_made_from_leaves_out_what_it_searches() -> None:
+    params = compose("experiment=toy")
+    changed = with_setting(params, dict.fromkeys(params["tune"]["space"], 0.123))
+    assert made_from(changed) == made_from(params)
+    assert made_from({**params, "task": {**params["task"], "name": "other"}}) != made_from(params)
+
+
 def test_watch_raises_nothing_on_unknown_losses(tmp_path: Path) -> None:
     study = open_study(config(2), tmp_path / "j")
     watch(study.ask())(1, float("nan"))
     assert issubclass(Pruned, Exception)
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from hallmark.learn import search
+from tests.learn.test_search import bowl, config
+search.HEARTBEAT_S = 1
+def attempt(trial, setting):
+    print("begun", trial.number, flush=True)
+    time.sleep(0.5 if len(sys.argv) < 2 or trial.number < 3 else 600)
+    return bowl(trial, setting)
+study = search.open_study(config(10), Path("shared.journal"))
+best, value = search.search(config(10), study, attempt, lambda trial: print("ended", trial.number, flush=True))
+print("best", value, flush=True)
+"""
+
+
+def test_workers_share_a_study_and_go_on_with_what_a_lost_one_tried(
+    postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL, postgresql)
+    whole = sorted(tuple(sorted(trial.items())) for trial in settings_without_a_database(tmp_path))
+    lost, stays = (
+        subprocess.Popen([sys.executable, "-c", WORKER, *hangs], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for hangs in (["hangs"], [])
+    )
+    assert lost.stdout is not None
+    hung = next(line.split()[1] for line in lost.stdout if line.startswith("begun") and int(line.split()[1]) >= 3)
+    lost.kill()
+    lost.wait()
+    said, _ = stays.communicate(timeout=120)
+    trials = open_study(config(10), Path("shared.journal")).trials
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    assert trials[int(hung)].state.name == "FAIL"
+    assert len(complete) == 10
+    again = [trial for trial in complete if trial.params == trials[int(hung)].params]
+    assert len(again) == 1, "another worker tried its values, once"
+    assert float(said.split()[-1]) == min(trial.value for trial in complete)
+    startup = [tuple(sorted(trial.params.items())) for trial in complete if trial.number < 2]
+    assert set(startup) <= set(whole), "the first trials do not depend on who runs them"
+
+
+def settings_without_a_database(where: Path) -> list[dict[str, float]]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv(URL)
+        return settings(where / "alone.journal", 10)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mysql://x:hush@y/z", "HALLMARK_TUNE__URL must begin with postgresql"),
+        ("postgresql+psycopg://x:hush@127.0.0.1:1/z", "cannot be reached .OperationalError.: check host"),
+    ],
+)
+def test_a_database_that_is_not_there_is_one_line_without_its_password(
+    url: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL, url)
+    with pytest.raises(ConfigError, match=told) as refused:
+        open_study(config(2), tmp_path / "j")
+    assert "hush" not in str(refused.value)
+    assert "\n" not in str(refused.value)

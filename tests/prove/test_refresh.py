@@ -10,8 +10,9 @@ import pytest
 
 from hallmark.errors import BundleError, ConfigError, DataError
 from hallmark.files import read_json
-from hallmark.prove.bundle import Contents, make_bundle, open_bundle
+from hallmark.prove.bundle import open_bundle
 from hallmark.stages.refresh import refresh
+from tests.toys import another_version
 from tests.workspace import run
 
 
@@ -153,10 +154,7 @@ def test_a_refresh_that_was_killed_between_two_names_goes_on(
 @pytest.fixture
 def other_training(bundle: Path, trained: Path, tmp_path: Path) -> Path:
     """A bundle of the same model as if it had been trained from other data."""
-    was, _ = open_bundle(bundle)
-    contents = Contents(was.task, was.spec, [], was.schema, {"data": "other"}, {}, [], "# other\n", None)
-    make_bundle(trained, contents, tmp_path / "trained")
-    return tmp_path / "trained"
+    return another_version(bundle, tmp_path / "trained", "other", trained)
 
 
 def test_a_state_of_another_refresh_and_a_refresh_of_another_training_are_refused(

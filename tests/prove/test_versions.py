@@ -32,7 +32,7 @@ def test_the_largest_change_decides(change: dict[str, str], expected: str) -> No
 def test_a_refresh_is_a_patch_so_that_no_training_shares_its_version() -> None:
     refreshed = {**WAS, "weights": "x", "bundle": "x"}
     release = {"version": "3.4.5", "digests": WAS}
-    assert next_version(refreshed, release, refreshed=True) == ("3.4.6", "adapters refreshed, nothing trained")
+    assert next_version(refreshed, release, refreshed=True) == ("3.4.6", "adapters changed, nothing trained")
     assert next_version(refreshed, release)[0] == "3.5.0"
 
 

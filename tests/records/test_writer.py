@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,8 @@ from hallmark.records.database import Database
 from hallmark.records.spool import Spool
 from hallmark.records.tables import predictions
 from hallmark.records.writer import RecordWriter
-from tests.records.test_records import postgresql, row
+from tests.records.test_records import row
 from tests.toys import ROOT
-
-__all__ = ["postgresql"]
 
 
 def entries(count: int) -> list[Any]:
@@ -143,6 +142,59 @@ while True:
     found = ids(database)
     assert set(told) - {""} <= set(found)  # whatever the process had told of is there
     assert len(found) == len(set(found))
+
+
+def test_a_segment_that_is_begun_while_segments_are_listed_is_not_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are read later, all of them: a segment that is read is deleted, and lines would be added to nothing."""
+    kept = Spool(tmp_path)
+    kept.append([("predictions", row("ada"))])
+    kept.close_segment()
+    glob = Path.glob
+
+    def late(directory: Path, pattern: str) -> Iterator[Path]:
+        monkeypatch.setattr(Path, "glob", glob)
+        kept.append([("predictions", row("bob"))])
+        return glob(directory, pattern)
+
+    monkeypatch.setattr(Path, "glob", late)
+    [ended] = kept.segments()
+    assert [entry["owner_id"] for _, entry in kept.read(ended)] == ["ada"]
+    kept.done(ended, 1)
+    kept.append([("predictions", row("eve"))])
+    kept.close_segment()
+    [ended] = kept.segments()
+    assert [entry["owner_id"] for _, entry in kept.read(ended)] == ["bob", "eve"]
+
+
+def test_what_threads_append_while_segments_are_read_is_read_once(tmp_path: Path) -> None:
+    kept, seen = Spool(tmp_path), list[str]()
+
+    def append(number: int) -> None:
+        for place in range(3_000):
+            kept.append([("predictions", {"id": f"{number}-{place}"})])
+
+    def read() -> None:
+        kept.close_segment()
+        for segment in kept.segments():
+            entries = kept.read(segment)
+            seen.extend(entry["id"] for _, entry in entries)
+            kept.done(segment, len(entries))
+
+    threads = [threading.Thread(target=append, args=(number,)) for number in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads meet in places where they seldom meet otherwise
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            read()
+    finally:
+        sys.setswitchinterval(before)
+    read()
+    assert sorted(seen) == sorted(f"{number}-{place}" for number in range(4) for place in range(3_000))
+    assert kept.pending == 0
 
 
 def test_the_directory_of_a_living_process_is_not_touched(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ import pytest
 import yaml
 
 from hallmark.prove.bundle import open_bundle
-from tests.workspace import copy_repository, environment, run
+from tests.presets import GATE
+from tests.workspace import environment, run
 
 pytestmark = pytest.mark.slow
 
@@ -44,21 +48,10 @@ print(json.dumps([runs, versions, shown, linked], default=str))
 """
 
 
-# What no gate judged cannot be promoted.
-GATE = (
-    "evaluate.gates=[{_target_: hallmark.judge.gates.Within, metric: rmse, horizon: '60', low: 0.0, high: 999.0, "
-    "segment: all}]"
-)
-
-
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository on which the toy ran once."""
-    where = copy_repository(tmp_path_factory.mktemp("repro") / "repository")
-    assert run(where, "python", "-m", "runtime.compose", "experiment=toy", GATE, "package.bento=true").returncode == 0
-    done = run(where, "dvc", "repro")
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
-    return where
+def repository(ran: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository on which the toy ran once."""
+    return Path(shutil.copytree(ran("toy"), tmp_path_factory.mktemp("repro") / "repository", symlinks=True))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +73,13 @@ def test_every_stage_is_a_run_that_carries_its_facts(store: Any) -> None:
         assert len(facts["params_sha256"]) == 64
         assert len(facts["git_commit"]) == 40
         assert facts["dvc_deps"]
+
+
+def test_a_copied_repository_keeps_records_of_its_own(repository: Path, store: Any, ran: Callable[[str], Path]) -> None:
+    configuration = (repository / ".zen" / "config" / "config.yaml").read_text()
+    assert f"sqlite:///{repository}/.zen" in configuration
+    assert f"{ran('toy')}/" not in configuration
+    assert len(store[0]) == 4, "the runs before it was copied are among them"
 
 
 def test_the_dependency_hashes_are_those_of_dvc(repository: Path, store: Any) -> None:
@@ -165,7 +165,7 @@ def test_a_failed_gate_fails_the_stage_and_keeps_its_report(repository: Path) ->
     params["evaluate"]["gates"] = [gate]
     file.write_text(yaml.safe_dump(params, sort_keys=False))
     try:
-        done = run(repository, "dvc", "repro", "package")
+        done = run(repository, "python", "-m", "runtime.repro", "package")
         assert done.returncode != 0
         assert "1 of 1 gates failed: rmse@60 within 0–1: " in done.stderr
         assert "mg/dL" in done.stderr
@@ -174,7 +174,7 @@ def test_a_failed_gate_fails_the_stage_and_keeps_its_report(repository: Path) ->
         assert "failed" in (repository / "reports" / "evaluation" / "report.html").read_text()
     finally:
         file.write_text(before)
-        assert run(repository, "dvc", "repro").returncode == 0
+        assert run(repository, "python", "-m", "runtime.repro").returncode == 0
 
 
 def test_the_report_names_no_machine_and_loads_nothing_from_elsewhere(repository: Path) -> None:
@@ -185,19 +185,28 @@ def test_the_report_names_no_machine_and_loads_nothing_from_elsewhere(repository
 
 
 def test_promotion_makes_the_next_model_answer_to_the_champion(repository: Path) -> None:
-    done = run(repository, "python", "-m", "runtime.registry")
+    done = run(repository, "python", "-m", "runtime.registry", "promote")
     assert done.returncode == 0, done.stderr
     assert "1.0.0 is the champion, stage production" in done.stdout
+    assert open_bundle((repository / "served" / "glucose" / "current").resolve())[0].version == "1.0.0"
+    done = run(repository, "python", "-m", "runtime.registry", "rollback")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1)
+    assert "promoted over no version of glucose" in done.stderr
     release = json.loads((repository / "releases.json").read_text())["glucose"]
     assert release["version"] == "1.0.0"
     assert "path: glucose" in (repository / "champions" / "glucose.dvc").read_text()
     # An experiment removes what DVC does not know to be in use: the champion must not be among it.
-    done = run(repository, "dvc", "exp", "run", "-S", "experiment=toy", "-S", GATE, "-S", "train.seed=1")
+    settings = ["-S", "experiment=toy", "-S", GATE, "-S", "train.seed=1"]
+    done = run(repository, "python", "-m", "runtime.repro", *settings)
     assert done.returncode == 0, done.stderr[-2000:]
     assert open_bundle(repository / "champions" / "glucose")[0].version == "1.0.0"
     assert open_bundle(repository / "bundle")[0].version == "1.1.0"
     summary = (repository / "reports" / "evaluation" / "summary.csv").read_text()
     assert "champion,rmse,60" in summary
+    assert run(repository, "hallmark", "promote").returncode == 0
+    done = run(repository, "python", "-m", "runtime.registry", "rollback", "glucose")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"glucose 1\.0\.0 \(\w{12}\) serves now instead of 1\.1\.0 .*, stage production", done.stdout)
 
 
 def test_experiments_compare(repository: Path) -> None:
@@ -213,3 +222,13 @@ def test_experiments_compare(repository: Path) -> None:
     assert "train.seed" in rows
     assert "task.name" not in rows  # it is the same in all
     assert "reports/code" not in table
+
+
+def test_the_stage_that_plans_runs_when_it_is_asked_for(repository: Path) -> None:
+    assert not (repository / "reports" / "plan").exists()
+    done = run(repository, "dvc", "repro", "conf/plan/dvc.yaml")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((repository / "reports" / "plan" / "plan.json").read_text())["task"] == "glucose"
+    assert "Machines, the cheapest first" in (repository / "reports" / "plan" / "plan.html").read_text()
+    again = run(repository, "dvc", "repro", "conf/plan/dvc.yaml")
+    assert "plan' didn't change, skipping" in again.stdout

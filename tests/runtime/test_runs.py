@@ -142,7 +142,9 @@ def test_an_experiment_beside_a_run_is_refused_and_the_run_does_not_claim_its_pa
     before = state(repository)
     first = start(repository, "dvc", "repro", "--force", "--single-item", "train")
     wait_for(first, "[2/4] train")
+    os.killpg(first.pid, signal.SIGSTOP)  # on a fast machine it would end before the second has started
     second = run(repository, "dvc", "exp", "run", *SET, "-S", long, "-S", "train.seed=3")
+    os.killpg(first.pid, signal.SIGCONT)
     assert second.returncode != 0
     assert first.wait(600) != 0
     assert first.stderr is not None
@@ -155,6 +157,7 @@ def test_our_own_command_refuses_a_second_run_before_it_writes_anything(reposito
     written = (repository / "params.yaml").read_text()
     first = start(repository, "python", "-m", "runtime.repro", "--force", "train")
     wait_for(first, "[2/4] train")
+    os.killpg(first.pid, signal.SIGSTOP)  # on a fast machine it would end before the second has started
     second = run(repository, "python", "-m", "runtime.repro", *SET, "-S", "train.seed=3")
     assert (second.returncode, len(second.stderr.splitlines())) == (1, 1)
     assert "works in this folder: wait until it has ended, nothing was changed" in second.stderr
@@ -187,7 +190,7 @@ def test_a_known_configuration_comes_back_from_the_cache(repository: Path) -> No
 
 
 def test_an_experiment_ends_with_figures_and_verdicts(repository: Path) -> None:
-    done = run(repository, "dvc", "exp", "run", *SET, "-S", "train.seed=2")
+    done = run(repository, "python", "-m", "runtime.repro", *SET, "-S", "train.seed=2")
     assert done.returncode == 0, done.stderr
     assert "accuracy on test" in done.stdout
     assert "no gates are set" in done.stdout
@@ -201,7 +204,7 @@ def test_an_experiment_ends_with_figures_and_verdicts(repository: Path) -> None:
 
 def test_an_experiment_that_fails_puts_parameters_back(repository: Path) -> None:
     before, written = state(repository), (repository / "params.yaml").read_text()
-    done = run(repository, "dvc", "exp", "run", *SET, "-S", "data.trades=30")
+    done = run(repository, "python", "-m", "runtime.repro", *SET, "-S", "data.trades=30")
     assert done.returncode != 0
     assert "error: " in done.stderr
     assert "params.yaml is back to what the earlier results were made from" in done.stderr
@@ -281,7 +284,7 @@ def test_ctrl_c_is_one_line_and_130(repository: Path, command: tuple[str, ...]) 
     settle(repository, "model.candidates.0.iterations=100000")
     process = start(repository, sys.executable, *command)
     wait_for(process, "[2/4] train")
-    time.sleep(20)  # by then it trains, wherever it runs
+    time.sleep(10)  # by then it trains, wherever it runs
     os.killpg(process.pid, signal.SIGINT)
     assert process.stderr is not None
     said = process.stderr.read()

@@ -1,6 +1,7 @@
 """ClassTask: base class of classification tasks: cleaning, stratified group split, leakage check, label indices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from hallmark.arrays import Array
 from hallmark.contracts import Clean, Prepared, Raw
 from hallmark.errors import DataError
+from hallmark.outcomes import CLOCK_SKEW, Outcome, OutcomeError
 from hallmark.read.splits import GroupSplitConfig, check_groups, split_groups
 from hallmark.read.validation import CleaningLimits, Ledger, require_columns
 
@@ -33,6 +35,9 @@ class ClassTask:
 
     response: ClassVar[type]
     """The pydantic type of an answer."""
+
+    label_field: ClassVar[str] = "label"
+    """Field of an answer that names the label, also beside each of its `probabilities`."""
 
     def clean(self, raw: Raw) -> Clean:
         """Drop and count rows with missing values or an unknown label.
@@ -99,3 +104,31 @@ class ClassTask:
     def response_type(self) -> type:
         """The pydantic type of an answer."""
         return self.response
+
+    def check_outcome(self, response: Any, outcome: Outcome, asked_at: datetime) -> None:
+        """Check the label and its time; see `HasOutcomes`."""
+        if outcome.horizon:
+            raise OutcomeError("horizon", "must be empty: this task has no horizons")
+        if outcome.value not in self.labels:
+            raise OutcomeError("value", f"must be one of {', '.join(self.labels)}")
+        if outcome.observed_at < asked_at - CLOCK_SKEW:
+            raise OutcomeError(
+                "observed_at", "lies before the prediction: it must be the time when the label was learned"
+            )
+
+    def errors(self, response: Any, horizon: str, value: float | str) -> Mapping[str, float]:
+        """Compare an answer with the true label; see `HasOutcomes`."""
+        label = getattr(response, self.label_field, None)
+        shares = {getattr(p, self.label_field): p.probability for p in getattr(response, "probabilities", ())}
+        found = {} if label is None else {"error": float(label != value)}
+        if shares:
+            found["brier"] = sum((share - (name == value)) ** 2 for name, share in shares.items())
+        return found
+
+    def expected(self, response: Any, horizon: str) -> Mapping[str, float]:
+        """Estimate both errors from the calibrated probabilities; see `Estimating`."""
+        label = getattr(response, self.label_field, None)
+        shares = {getattr(p, self.label_field): p.probability for p in getattr(response, "probabilities", ())}
+        if label is None or label not in shares:
+            return {}
+        return {"error": 1 - shares[label], "brier": sum(share * (1 - share) for share in shares.values())}

@@ -22,6 +22,7 @@ from hallmark.families.forecasting.online_ridge import (
     training_windows,
 )
 from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, TimeGrid, ValueScale
+from hallmark.learn.parallel import map_parallel
 
 BINS = 48  # half hours of a day
 HOURS = 24
@@ -141,7 +142,12 @@ class HistoryState:
 
 
 def build_history(
-    panel: Panel, config: HistoryConfig, scale: ValueScale, population: Forecast, state: HistoryState | None = None
+    panel: Panel,
+    config: HistoryConfig,
+    scale: ValueScale,
+    population: Forecast,
+    state: HistoryState | None = None,
+    at_once: int = 1,
 ) -> History:
     """Compute every subject's history.
 
@@ -154,6 +160,7 @@ def build_history(
         population: forecast of the population model, which the online ridge corrects.
         state: left behind by earlier readings. Rows begin at the midnight up to which it was fitted. It is fitted
             further, in place, up to the midnight at which the last day with readings begins: this day may not be over.
+        at_once: processes that fit `TOGETHER` subjects each; the result has the same bytes with any number of them.
     """
     state = state or HistoryState.empty(len(panel.subjects), panel.grid, config, scale)
     spans = np.asarray(list(_spans(panel)), dtype=np.int64)
@@ -170,7 +177,7 @@ def build_history(
         for (low, high), start, first, stop, seen in zip(spans, begin, first_day, end, state.seen, strict=True)
     ]
     statistics, profile, change = (np.concatenate(column) for column in zip(*summaries, strict=True))
-    ridges = _ridges(panel, spans, (first_row, first_day, days), state.ridge, scale, population)
+    ridges = _ridges(panel, spans, (first_row, first_day, days), state.ridge, scale, population, at_once)
     return History(first_row, first_day, days, statistics, profile, change, *ridges)
 
 
@@ -190,6 +197,7 @@ def _ridges(
     ridge: OnlineRidge,
     scale: ValueScale,
     population: Forecast,
+    at_once: int,
 ) -> tuple[Floats, Floats, Floats]:
     """Fit the online ridge of all subjects and keep its state at every midnight: weights, others, residual."""
     first_row, first_day, days = rows
@@ -197,26 +205,39 @@ def _ridges(
         np.empty((int(days.sum()), *array.shape[1:]), dtype=np.float32)
         for array in (ridge.weights, ridge.others, ridge.squares)
     ]
-    for start in range(0, len(spans), TOGETHER):
-        chunk = slice(start, start + TOGETHER)
+
+    def fitted(chunk: slice) -> tuple[dict[str, Array], list[Floats]]:
+        """Fit neighbouring subjects; returns their state, and their rows of `kept`."""
         low, high = np.searchsorted(panel.origins, [spans[chunk][0, 0], spans[chunk][-1, 1]])
         origins = panel.origins[low:high]
         ended = panel.minute[origins] + panel.grid.horizons_minutes[-1]
         not_fitted = origins[ended >= ridge.last_day[panel.subject[origins]] * MINUTES_A_DAY]
         windows = training_windows(panel, not_fitted, ridge.config, scale, population)
-        windows = replace(windows, subject=windows.subject - start)
+        windows = replace(windows, subject=windows.subject - chunk.start)
+        row = first_row[chunk] - first_row[chunk.start]
+        mine = [np.empty((int(days[chunk].sum()), *array.shape[1:]), dtype=np.float32) for array in kept]
 
         def keep(state: OnlineRidge, row: Integers, subjects: Integers) -> None:
-            for rows_kept, array in zip(kept, (state.weights, state.others, state.residual(scale)), strict=True):
+            for rows_kept, array in zip(mine, (state.weights, state.others, state.residual(scale)), strict=True):
                 rows_kept[row[subjects]] = array[subjects]
 
-        state, today = ridge.subset(chunk), days[chunk] - 1
+        state, today = copy.deepcopy(ridge.subset(chunk)), days[chunk] - 1  # a worker elsewhere cannot write here
         for midnight in state.replay(windows, first_day[chunk], today):
-            keep(state, first_row[chunk] + midnight, np.flatnonzero(today > midnight))
+            keep(state, row + midnight, np.flatnonzero(today > midnight))
         # Tomorrow's midnight is fitted on a copy: today may not be over, and no window joins a fit before its end.
         tomorrow = copy.deepcopy(state)
         for _ in tomorrow.replay(windows, first_day[chunk] + today, np.ones_like(today)):
-            keep(tomorrow, first_row[chunk] + today, np.arange(len(today)))
+            keep(tomorrow, row + today, np.arange(len(today)))
+        return state.tensors(), mine
+
+    chunks = [slice(start, start + TOGETHER) for start in range(0, len(spans), TOGETHER)]
+    results = map_parallel(chunks, fitted, at_once, lambda *_: None)
+    for chunk in reversed(chunks):  # a result is freed when its rows are in their place
+        tensors, mine = results.pop()
+        for name, array in ridge.subset(chunk).tensors().items():
+            array[:] = tensors[name]
+        for all_rows, rows_kept in zip(kept, mine, strict=True):
+            all_rows[first_row[chunk.start] :][: len(rows_kept)] = rows_kept
     weights, others, residual = kept
     return weights, others, residual
 

@@ -1,8 +1,10 @@
 """Fit a forecasting task: population ridge, personal context, networks, adapters, conformal intervals."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from hallmark.families.forecasting.base_model import (
     save_base,
 )
 from hallmark.families.forecasting.ensemble import EnsembleConfig
+from hallmark.families.forecasting.forgetting import forget_in_state, forget_subject
 from hallmark.families.forecasting.history import History, HistoryConfig, build_history
 from hallmark.families.forecasting.intervals import (
     CalibrateConfig,
@@ -54,7 +57,7 @@ from hallmark.families.forecasting.personalisation import (
 )
 from hallmark.families.forecasting.personalise import PersonaliseConfig, personalise
 from hallmark.families.forecasting.predictor import ForecastPredictor
-from hallmark.families.forecasting.refresh import initial_state, load_state, save_state, update
+from hallmark.families.forecasting.refresh import initial_state, known_until, load_state, save_state, update
 from hallmark.families.forecasting.residual_mlp import ResidualMLPConfig
 from hallmark.families.forecasting.splits import HELD_OUT, SEEN, SplitPanel
 from hallmark.families.forecasting.task import ForecastTask
@@ -196,16 +199,28 @@ class ForecastLearner:
         assembler = base.assembler
         table = model / "subjects" / "subjects.json"
         earlier = load_state(state, assembler, sha256(model / "base"), sha256(table))
-        updated = update(earlier, cleaned.rows, task.value, assembler, partial(population_forecast, assembler))
+        population = partial(population_forecast, assembler)
+        updated = update(earlier, cleaned.rows, task.value, assembler, population, os.cpu_count() or 1)
         if not updated.counts["readings"]:
             known, late, outliers = (updated.counts[name] for name in ("known", "late", "outliers"))
             raise DataError(
                 f"no reading is new: {known:,} are in {state} already, {late:,} are older than it reaches back, "
                 f"{outliers:,} are too few and too far ahead of the others"
             )
-        refresh_personalisation(model / "subjects", updated.history, updated.state, assembler)
+        refresh_personalisation(model / "subjects", updated, assembler)
         save_state(out, updated.state, sha256(table))
         return {**updated.counts, "dropped": cleaned.report["dropped"], "merged": cleaned.report["merged"]}
+
+    def known_until(self, state: Path) -> Mapping[str, datetime]:
+        """Return the time of every subject's newest reading, local; see `Refreshing`."""
+        return known_until(state)
+
+    def forget(self, model: Path, state: Path | None, subject_id: str) -> bool:
+        """Take a subject out of a model; see `Forgetting`."""
+        known = forget_subject(model, subject_id)
+        if state is not None and state.is_dir():
+            known |= forget_in_state(state, subject_id, model / "subjects" / "subjects.json")
+        return known
 
     def calibrate(
         self, task: ForecastTask, prepared: Prepared, model: Path, config: CalibrateConfig, progress: Progress

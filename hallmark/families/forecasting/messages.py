@@ -70,6 +70,7 @@ class ForecastResponse(BaseModel):
     unit: str
     forecast: list[Step]
     data_age_minutes: float
+    last_reading: datetime
     rows_used: int
     rows_sha256: Annotated[str, Field(description="of the rows used, as `timestamp,value` lines")]
     model_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]

@@ -25,7 +25,7 @@ from hallmark.families.forecasting.assemble import Assembler
 from hallmark.families.forecasting.base_model import Base, as_tensors
 from hallmark.families.forecasting.history import History, row_sizes
 from hallmark.families.forecasting.linear_bank import CachedHistory, HistoryBank, HistoryFiles
-from hallmark.families.forecasting.refresh import RefreshState, known_readings
+from hallmark.families.forecasting.refresh import RefreshState, Update, known_readings
 from hallmark.files import as_bundle_error, directory_of, read_json, write_json
 
 Method = Literal["none", "online_ridge", "lora"]
@@ -146,15 +146,19 @@ def save_personalisation(
     write_json(out / "adapters.json", spec.plain())
 
 
-def refresh_personalisation(
-    subjects: Path, history: History, refresh_state: RefreshState, assembler: Assembler
-) -> None:
-    """Write every subject's newest history again; new subjects get the default method, without a gate."""
+def refresh_personalisation(subjects: Path, updated: Update, assembler: Assembler) -> None:
+    """Write the newest history of everybody with new readings; new subjects get the default method, without a gate.
+
+    All others keep their files, byte for byte: nobody's readings touch what another one is answered with.
+    """
+    history, refresh_state = updated.history, updated.state
     rows = {row["subject_id"]: row for row in read_json(subjects / "subjects.json")}
     digests = {subject_id: row["history_sha256"] for subject_id, row in rows.items()}
     paths = {subject_id: _history_file(subjects, subject_id) for subject_id in refresh_state.subjects}
     files, known = HistoryFiles(paths, digests, {}), known_readings(refresh_state, history, assembler)
     for code, subject_id in enumerate(refresh_state.subjects):
+        if subject_id not in updated.changed:
+            continue
         joined = {
             "subject_id": subject_id,
             "method": refresh_state.default_method,

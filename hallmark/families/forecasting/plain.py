@@ -1,5 +1,7 @@
 """PlainForecastTask: base class with default cleaning and messages; a subclass sets value, unit and range."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +12,7 @@ from hallmark.contracts import Clean, Raw
 from hallmark.errors import DataError
 from hallmark.families.forecasting.messages import ForecastRequest, ForecastResponse, Interval, Step
 from hallmark.families.forecasting.panel import means_of_runs, nearest_slots
-from hallmark.families.forecasting.task import Answer, ForecastTask, Readings, pairs
+from hallmark.families.forecasting.task import Answer, Expected, ForecastTask, Readings, pairs
 from hallmark.read.validation import Ledger, ReadingLimits, require_columns
 
 
@@ -73,6 +75,7 @@ class PlainForecastTask(ForecastTask):
             unit=self.unit,
             forecast=[_step(answer, i) for i in range(len(answer.minutes))],
             data_age_minutes=round(answer.age_minutes, 2),
+            last_reading=answer.used.last,
             rows_used=answer.used.rows,
             rows_sha256=answer.used.sha256,
             model_version=answer.version,
@@ -80,9 +83,16 @@ class PlainForecastTask(ForecastTask):
             disclaimer=self.disclaimer,
         )
 
-    def medians(self, response: ForecastResponse) -> list[float]:
-        """Return the medians of an answer; see `ForecastTask.medians`."""
-        return [step.median for step in response.forecast]
+    def steps(self, response: ForecastResponse) -> Sequence[Expected]:
+        """Return every horizon of an answer; see `ForecastTask.steps`."""
+        return [
+            Expected(s.minutes, s.mean, s.median, tuple((i.nominal_coverage, i.low, i.high) for i in s.intervals))
+            for s in response.forecast
+        ]
+
+    def last_reading(self, response: ForecastResponse) -> datetime:
+        """Return the time of the last reading; see `ForecastTask.last_reading`."""
+        return response.last_reading
 
 
 def _step(answer: Answer, i: int) -> Step:

@@ -160,7 +160,7 @@ class ForecastPredictor:
 
     def figures(self, response: Any) -> list[float]:
         """Return the medians of an answer; see `Traceable`."""
-        return self.task.medians(response)
+        return [step.median for step in self.task.steps(response)]
 
     def _rows(self, drafts: Sequence[_Draft], fewest: int) -> list[tuple[Batch, int]]:
         """Run a forward pass; if it fails, one for each row, so that only the row that fails has no answer."""

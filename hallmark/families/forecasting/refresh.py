@@ -8,6 +8,7 @@ personal data: the state stays beside the model and enters no bundle.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class Update:
     Attributes:
         history: the newest midnights of all subjects.
         state: that the next refresh starts from.
+        changed: subjects that have new readings; what the history says of all others differs by rounding alone.
         counts: subjects, joined (new subjects), readings (added), known (already there), not_fitted (of days before the
             state's last day: they count in the statistics alone), late (older than the state reaches back: left out),
             outliers (too few and too far ahead: left out).
@@ -80,10 +82,13 @@ class Update:
 
     history: History
     state: RefreshState
+    changed: frozenset[str]
     counts: Mapping[str, int]
 
 
-def update(state: RefreshState, rows: pd.DataFrame, value: str, assembler: Assembler, population: Any) -> Update:
+def update(
+    state: RefreshState, rows: pd.DataFrame, value: str, assembler: Assembler, population: Any, at_once: int = 1
+) -> Update:
     """Add readings: of a new day, of several days, of new subjects.
 
     A reading that is already there stays as it was. One of a day before the state's last day counts in the statistics
@@ -96,6 +101,7 @@ def update(state: RefreshState, rows: pd.DataFrame, value: str, assembler: Assem
         value: name of the value column.
         assembler: of the base model that the state names.
         population: makes the forecast of the population model from a panel.
+        at_once: see `build_history`.
     """
     fresh = pd.DataFrame({"subject_id": rows["subject_id"].astype(str), "timestamp": rows["timestamp"]})
     slot = nearest_slots(fresh["timestamp"].to_numpy(), assembler.grid.step_minutes)
@@ -111,12 +117,13 @@ def update(state: RefreshState, rows: pd.DataFrame, value: str, assembler: Assem
     outliers = _outliers(fresh, day, last)
     both = pd.concat([state.readings, fresh[~late & ~outliers]], ignore_index=True)
     readings = both.drop_duplicates(["subject_id", "timestamp"]).sort_values(["subject_id", "timestamp"])
+    changed = frozenset(readings["subject_id"][readings.index >= len(state.readings)])
     panel = build_panel(readings, VALUE, assembler.grid)
     places = np.searchsorted(panel.subjects, state.subjects)
     seen = np.zeros(len(panel.subjects), dtype=np.int64)
     seen[places] = state.history_state.seen
     history_state = HistoryState(state.history_state.ridge.with_more_subjects(places, len(panel.subjects)), seen)
-    history = build_history(panel, assembler.history, assembler.scale, population(panel), history_state)
+    history = build_history(panel, assembler.history, assembler.scale, population(panel), history_state, at_once)
     taken = len(readings) - len(state.readings)
     counts = {
         "subjects": fresh["subject_id"].nunique(),
@@ -130,7 +137,7 @@ def update(state: RefreshState, rows: pd.DataFrame, value: str, assembler: Assem
     longer = replace(
         state, subjects=panel.subjects, history_state=history_state, readings=readings.reset_index(drop=True)
     )
-    return Update(history, _shortened(longer, assembler), counts)
+    return Update(history, _shortened(longer, assembler), changed, counts)
 
 
 def _outliers(fresh: pd.DataFrame, day: Integers, last: Any) -> Any:
@@ -201,6 +208,20 @@ def save_state(directory: Path, state: RefreshState, personalisation: str) -> No
         "sha256": {name: sha256(directory / name) for name in (RIDGE, READINGS)},
     }
     write_json(directory / INDEX, index)
+
+
+def known_until(directory: Path) -> dict[str, datetime]:
+    """Return the time of the newest reading of every subject in a state.
+
+    Raises:
+        BundleError: it is missing, or was changed.
+    """
+    with as_bundle_error(directory, "`dvc repro train` writes a new one"):
+        if sha256(directory / READINGS) != read_json(directory / INDEX)["sha256"][READINGS]:
+            raise BundleError(f"{directory / READINGS} was changed after it was written (sha256)")
+        readings = pd.read_parquet(directory / READINGS, columns=["subject_id", "timestamp"])
+    newest = readings.groupby("subject_id")["timestamp"].max()
+    return {str(subject): time.to_pydatetime() for subject, time in newest.items()}
 
 
 def load_state(directory: Path, assembler: Assembler, base: str, personalisation: str) -> RefreshState:

@@ -1,8 +1,9 @@
 """ForecastTask: abstract base class of forecasting tasks, and the records that it exchanges."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,9 +14,11 @@ from pydantic import BaseModel, Field
 from hallmark.arrays import Array, Floats
 from hallmark.build import Positive, configuration
 from hallmark.contracts import Clean, Prepared, Raw
+from hallmark.families.forecasting.insight import Insight, insights
 from hallmark.families.forecasting.leakage import check_leakage
-from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, TimeGrid, ValueScale, build_panel
+from hallmark.families.forecasting.panel import MINUTES_A_DAY, Panel, TimeGrid, ValueScale, build_panel, nearest_slots
 from hallmark.families.forecasting.splits import SplitConfig, SplitPanel, split
+from hallmark.outcomes import Answered, Outcome, OutcomeError
 from hallmark.read.validation import ReadingLimits
 
 
@@ -90,6 +93,23 @@ class Answer:
     digest: str
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What an answer says of one horizon, in the task's unit.
+
+    Attributes:
+        minutes: from the last reading.
+        mean: of the forecast.
+        median: of the forecast.
+        intervals: central intervals, (nominal coverage, low, high) each.
+    """
+
+    minutes: int
+    mean: float
+    median: float
+    intervals: tuple[tuple[float, float, float], ...]
+
+
 @cache
 def pairs(levels: tuple[float, ...]) -> list[tuple[int, int, float]]:
     """Pair the quantiles symmetric about the median: (low index, high index, nominal coverage), widest first."""
@@ -155,12 +175,100 @@ class ForecastTask(ABC):
         """Convert an answer to the task's response type."""
 
     @abstractmethod
-    def medians(self, response: Any) -> list[float]:
-        """Return the median at every horizon of an answer, empty if it has abstained."""
+    def steps(self, response: Any) -> Sequence[Expected]:
+        """Return every horizon of an answer, none if it has abstained."""
+
+    @abstractmethod
+    def last_reading(self, response: Any) -> datetime:
+        """Return the time of the last reading that an answer is based on, local wall-clock time."""
 
     def refusal(self, panel: Panel) -> str:
         """Return why there is no forecast from readings that are new and complete; empty if there is one."""
         return ""
+
+    def unlikely(self, value: float) -> str:
+        """Return why a value cannot be a reading in the task's unit; empty if it can."""
+        if self.lowest <= value <= self.highest:
+            return ""
+        return f"must lie within {self.lowest:g} and {self.highest:g} {self.unit}"
+
+    def check_outcome(self, response: Any, outcome: Outcome, asked_at: datetime) -> None:
+        """Check horizon, number, unit and time of a reading; see `HasOutcomes`."""
+        steps = {str(step.minutes): step for step in self.steps(response)}
+        if not steps:
+            raise OutcomeError("prediction_id", "this answer is no forecast: it has no outcome")
+        if (step := steps.get(outcome.horizon)) is None:
+            raise OutcomeError("horizon", f"must be a horizon of the forecast, in minutes: {_listed(list(steps))}")
+        if isinstance(outcome.value, str):
+            raise OutcomeError("value", f"must be a number, in {self.unit}")
+        if problem := self.unlikely(outcome.value):
+            raise OutcomeError("value", problem)
+        expected = self.last_reading(response) + timedelta(minutes=step.minutes)
+        if abs(outcome.observed_at.replace(tzinfo=None) - expected) > 2 * timedelta(minutes=self.grid.step_minutes):
+            raise OutcomeError(
+                "observed_at",
+                f"must be the time of the last reading plus the horizon, within {2 * self.grid.step_minutes} minutes, "
+                "in the subject's local time with its offset",
+            )
+
+    def errors(self, response: Any, horizon: str, value: float | str) -> Mapping[str, float]:
+        """Compare a forecast with the reading of its time; see `HasOutcomes`."""
+        actual = float(value)
+        step = next((step for step in self.steps(response) if str(step.minutes) == horizon), None)
+        if step is None:  # an abstention
+            return {}
+        covered = {f"covered_{100 * c:.0f}": float(low <= actual <= high) for c, low, high in step.intervals}
+        return {"absolute_error": abs(actual - step.median), "squared_error": (actual - step.mean) ** 2, **covered}
+
+    def expected(self, response: Any, horizon: str) -> Mapping[str, float]:
+        """Estimate the absolute error at a horizon from the intervals; see `Estimating`.
+
+        It is the mean distance from the median of the quantile function, which is taken to be straight between the
+        quantiles that the intervals give, and flat beyond the outermost.
+        """
+        step = next((step for step in self.steps(response) if str(step.minutes) == horizon), None)
+        if step is None:
+            return {}
+        points = [(0.5, step.median)]
+        for coverage, low, high in step.intervals:
+            points += [((1 - coverage) / 2, low), ((1 + coverage) / 2, high)]
+        levels, values = np.asarray(sorted(points)).T
+        distance = np.abs(values - step.median)
+        inside = float(np.trapezoid(distance, levels))
+        return {"absolute_error": inside + float(levels[0] * distance[0] + (1 - levels[-1]) * distance[-1])}
+
+    def insights(self, rows: pd.DataFrame) -> list[Insight]:
+        """Return what one subject's readings show; see hallmark/families/forecasting/insight.py.
+
+        Args:
+            rows: as `observed` returns them, of one subject.
+        """
+        column = next(name for name in rows.columns if name not in ("subject_id", "timestamp", "known_at"))
+        return insights(rows["timestamp"].to_numpy(), rows[column].to_numpy(), self.unit)
+
+    def observed(self, answers: Sequence[Answered]) -> pd.DataFrame:
+        """Return the readings of requests, and between them those that became known as outcomes; see `Observing`.
+
+        Columns subject_id, timestamp (local), `value` and known_at.
+        """
+        read, told = list[pd.DataFrame](), list[tuple[str, datetime, float, datetime]]()
+        for answer in answers:
+            readings = self.read(answer.request)
+            age = np.datetime64(readings.asked_at, "s") - readings.times
+            known_at = np.datetime64(answer.asked_at.astimezone(UTC).replace(tzinfo=None), "s") - age
+            columns = {"timestamp": readings.times, self.value: readings.values, "known_at": known_at}
+            read.append(pd.DataFrame(columns).assign(subject_id=answer.subject_id))
+            last = self.last_reading(answer.response)
+            for o in answer.outcomes:
+                expected = last + timedelta(minutes=int(o.horizon))
+                told.append((answer.subject_id, expected, float(o.value), o.observed_at.astimezone(UTC)))
+        outcomes = pd.DataFrame(told, columns=["subject_id", "timestamp", self.value, "known_at"])
+        outcomes["known_at"] = pd.to_datetime(outcomes["known_at"], utc=True).dt.tz_localize(None)
+        rows = pd.concat([*read, outcomes.astype({"timestamp": "datetime64[s]", "known_at": "datetime64[s]"})])
+        slot = nearest_slots(rows["timestamp"].to_numpy(), self.grid.step_minutes)
+        once = ~pd.DataFrame({"who": rows["subject_id"].to_numpy(), "slot": slot}).duplicated()  # readings come first
+        kept = rows[once.to_numpy()].sort_values(["subject_id", "timestamp"])
+        return kept[["subject_id", "timestamp", self.value, "known_at"]].reset_index(drop=True)
 
     def split(self, clean: Clean) -> pd.DataFrame:
         """Split subjects and time; see hallmark/families/forecasting/splits.py."""
@@ -183,3 +291,7 @@ class ForecastTask(ABC):
         for column in self.groups:
             table[column] = rows[column].astype("object").where(rows[column].notna(), None)
         return table[minute < rows["train_end"]], table[minute >= rows["test_start"]]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:6])} … {', '.join(names[-3:])}"

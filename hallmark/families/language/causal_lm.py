@@ -6,7 +6,7 @@ Legend of shapes: B texts, T tokens, V vocabulary.
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -119,6 +119,7 @@ class QLora:
     """
 
     lora: Lora
+    four_bit: ClassVar[bool] = True
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Freeze the model and add low-rank factors."""

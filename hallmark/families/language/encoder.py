@@ -8,7 +8,7 @@ import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -135,7 +135,13 @@ class HubWeights:
 
 @runtime_checkable
 class Strategy(Protocol):
-    """Fine-tuning method: which parameters of a pretrained model are trainable."""
+    """Fine-tuning method: which parameters of a pretrained model are trainable.
+
+    Attributes:
+        four_bit: whether the linear layers of the pretrained model are held in four bits.
+    """
+
+    four_bit: ClassVar[bool]
 
     def loading(self) -> Mapping[str, Any]:
         """Return the arguments of transformers' `from_pretrained` that load the pretrained model."""
@@ -146,6 +152,8 @@ class Strategy(Protocol):
 
 class DefaultLoading:
     """Base class of strategies that load the pretrained model without further arguments."""
+
+    four_bit: ClassVar[bool] = False
 
     def loading(self) -> Mapping[str, Any]:
         """Return no arguments."""

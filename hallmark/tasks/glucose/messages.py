@@ -39,6 +39,8 @@ class Reading(BaseModel):
     @field_validator("glucose_mg_dl")
     @classmethod
     def _in_mg_dl(cls, value: float) -> float:
+        if value <= 0:
+            raise PydanticCustomError("hallmark_unit", "a reading must be above 0")
         if value < LOWEST_MG_DL:
             raise PydanticCustomError("hallmark_unit", "a reading below 10 looks like mmol/L: send mg/dL (× 18.016)")
         return value

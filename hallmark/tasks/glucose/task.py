@@ -1,21 +1,25 @@
 """GlucoseTask: units, cleaning, messages and model card of glucose forecasting; refuses implausible readings."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel
 
 from hallmark.arrays import Floats
 from hallmark.build import configuration
 from hallmark.contracts import Clean, JsonObject, Raw
 from hallmark.families.forecasting.panel import Panel
-from hallmark.families.forecasting.task import Answer, ForecastTask, Readings, pairs
+from hallmark.families.forecasting.task import Answer, Expected, ForecastTask, Readings, pairs
+from hallmark.outcomes import Answered
 from hallmark.tasks.glucose.cleaning import GROUPS, clean
 from hallmark.tasks.glucose.messages import (
     DISCLAIMER,
     HIGHEST_MG_DL,
     LOWEST_MG_DL,
+    SUSPECT_MMOL,
     GlucoseRequest,
     GlucoseResponse,
 )
@@ -68,6 +72,10 @@ class GlucoseTask(ForecastTask):
         """Check and clean readings; see cleaning.py."""
         return clean(raw, self.limits, self.sensor_text, self.grid.step_minutes)
 
+    def observed(self, answers: Sequence[Answered]) -> pd.DataFrame:
+        """Return the readings of recorded answers, in the columns of `OwnTable`; see `ForecastTask.observed`."""
+        return super().observed(answers).rename(columns={self.value: "glucose"})
+
     def request_type(self) -> type[BaseModel]:
         """Return the pydantic type of a request."""
         return GlucoseRequest
@@ -117,9 +125,27 @@ class GlucoseTask(ForecastTask):
         }
         return GlucoseResponse.model_validate(fields)
 
-    def medians(self, response: GlucoseResponse) -> list[float]:
-        """Return the medians of an answer, mg/dL; see `ForecastTask.medians`."""
-        return [step.median_mg_dl for step in response.forecast]
+    def steps(self, response: GlucoseResponse) -> Sequence[Expected]:
+        """Return every horizon of an answer; see `ForecastTask.steps`."""
+        return [
+            Expected(
+                step.minutes,
+                step.mean_mg_dl,
+                step.median_mg_dl,
+                tuple((i.nominal_coverage, i.low_mg_dl, i.high_mg_dl) for i in step.intervals),
+            )
+            for step in response.forecast
+        ]
+
+    def last_reading(self, response: GlucoseResponse) -> datetime:
+        """Return the time of the last reading; see `ForecastTask.last_reading`."""
+        return response.provenance.last
+
+    def unlikely(self, value: float) -> str:
+        """Return why a value is no reading in mg/dL; see `ForecastTask.unlikely`."""
+        if 0 < value < SUSPECT_MMOL:
+            return f"a reading below {SUSPECT_MMOL:g} looks like mmol/L: send mg/dL (× 18.016)"
+        return super().unlikely(value)
 
 
 def _steps(answer: Answer) -> list[JsonObject]:

@@ -32,6 +32,7 @@ class TradesTask(ClassTask):
 
     labels = SIDES
     request, response = TradesRequest, TradesResponse
+    label_field = "side"
 
     name: str
     features: Sequence[Feature]

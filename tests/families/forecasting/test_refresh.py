@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from hallmark.errors import BundleError
+from hallmark.families.forecasting import history as history_module
 from hallmark.families.forecasting.base_fitting import population_forecast
 from hallmark.families.forecasting.base_model import load_base
 from hallmark.families.forecasting.history import History
@@ -40,8 +41,18 @@ def begun(rows: pd.DataFrame, assembler: Any) -> tuple[History, RefreshState]:
     return initial_state(panel, assembler, "b" * 64, "online_ridge", population_forecast(assembler, panel))
 
 
-def taken(refresh_state: RefreshState, rows: pd.DataFrame, assembler: Any) -> Update:
-    return update(refresh_state, rows, VALUE, assembler, partial(population_forecast, assembler))
+def taken(refresh_state: RefreshState, rows: pd.DataFrame, assembler: Any, at_once: int = 1) -> Update:
+    return update(refresh_state, rows, VALUE, assembler, partial(population_forecast, assembler), at_once)
+
+
+def same_bytes(found: Update, expected: Update) -> None:
+    """Fail if a refresh differs from another one in any bit of its history or state."""
+    pairs = [(found.history.tensors(), expected.history.tensors())]
+    pairs += [(found.state.history_state.ridge.tensors(), expected.state.history_state.ridge.tensors())]
+    for mine, theirs in pairs:
+        assert {name: array.tobytes() for name, array in mine.items()} == {
+            name: array.tobytes() for name, array in theirs.items()
+        }
 
 
 def agree(found: History, expected: History, subjects: int) -> None:
@@ -90,6 +101,16 @@ def test_the_same_readings_again_change_nothing(prepared: Any, assembler: Any) -
     assert (rows["timestamp"] < first).any()
     agree(again.history, history, len(refresh_state.subjects))
     np.testing.assert_array_equal(again.state.history_state.ridge.gram, refresh_state.history_state.ridge.gram)
+
+
+def test_processes_refresh_to_the_bytes_of_a_loop(
+    prepared: Any, assembler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "TOGETHER", 1)
+    rows = prepared.rows
+    old = rows["timestamp"] < rows["timestamp"].max() - pd.Timedelta(days=3)
+    _, refresh_state = begun(rows[old], assembler)
+    same_bytes(taken(refresh_state, rows[~old], assembler, 2), taken(refresh_state, rows[~old], assembler))
 
 
 def test_a_state_keeps_only_the_days_that_are_needed(prepared: Any, assembler: Any) -> None:

@@ -485,12 +485,12 @@ def test_a_sentence_that_the_source_has_in_both_parts_is_taken_out_of_training(t
     assert (splits["split"] == "purged").sum() == 1
 
 
-def test_training_is_the_same_twice(
-    params: dict[str, Any], task: Any, learner: Any, prepared: Prepared, trained: Path, tmp_path: Path
-) -> None:
-    fit(params, task, learner, prepared, tmp_path)
+def test_training_is_the_same_twice(task: Any, learner: Any, prepared: Prepared, tmp_path: Path) -> None:
+    params = compose(*TOY, "train.budget_tflop=0.2")
+    for directory in ("first", "second"):
+        fit(params, task, learner, prepared, tmp_path / directory)
     for name in ("learned.safetensors", "answers.safetensors"):
-        assert (tmp_path / "base" / name).read_bytes() == (trained / "base" / name).read_bytes()
+        assert (tmp_path / "first" / "base" / name).read_bytes() == (tmp_path / "second" / "base" / name).read_bytes()
 
 
 def test_training_brings_sentences_nearer_to_their_skills(task: Any, prepared: Prepared, predictor: Any) -> None:

@@ -73,7 +73,8 @@ def test_stale_data_are_refused(predictor: ForecastPredictor, window: Any) -> No
 def test_a_personal_history_that_ended_long_ago_is_not_used(predictor: ForecastPredictor, window: Any) -> None:
     panel, origin = window
     now = request_of(panel, origin)
-    for days in (-3, 30):
+    longest = predictor.task.max_history_age_days
+    for days in (-3, longest + 2):  # the newest row of a history is that of the day after its last readings
         shift = datetime.timedelta(days=days)
         moved = [r.model_copy(update={"timestamp": r.timestamp + shift}) for r in now.readings]
         then = now.model_copy(update={"asked_at": now.asked_at + shift, "readings": moved})
