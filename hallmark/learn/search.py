@@ -7,9 +7,12 @@ machines share a study; the trial of one that is lost is tried again by another.
 
 import math
 import os
+import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +25,7 @@ STUDY = "hallmark"
 URL = "HALLMARK_TUNE__URL"
 """Environment variable: where workers share studies, such as `postgresql+psycopg://user@host/studies`."""
 HEARTBEAT_S = 15  # a worker whose heart has not beaten for four times as long is lost
+OPENING = 1_953_852_773  # key of PostgreSQL's advisory lock under which tables and studies are made
 
 
 @configuration
@@ -79,47 +83,77 @@ def open_study(config: SearchConfig, journal: Path, made_from: str = "") -> Any:
             cannot be reached.
     """
     import optuna
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    where, storage = _storage(journal)
-    study = optuna.create_study(
-        storage=storage,
-        study_name=f"{STUDY}-{journal.stem}" if os.environ.get(URL) else STUDY,
-        direction="minimize",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=config.startup, n_warmup_steps=1),
-        load_if_exists=True,
-    )
-    space = {key: [bounds.low, bounds.high, bounds.log, bounds.whole] for key, bounds in config.space.items()}
-    if study.user_attrs.get("space", space) != space:
-        raise ConfigError(f"{where} was made for another tune.space: choose a NAME, remove it, or restore the space")
-    if study.user_attrs.get("made_from", made_from) != made_from:
-        raise ConfigError(f"{where} was made with other parameters, so that losses cannot be compared: choose a NAME")
-    study.set_user_attr("space", space)
-    study.set_user_attr("made_from", made_from)
+    name = f"{STUDY}-{journal.stem}" if os.environ.get(URL) else STUDY
+    where = _named(name) if os.environ.get(URL) else str(journal)
+    with _reaching(where, StorageInternalError, SQLAlchemyError, ValueError), _alone():
+        study = optuna.create_study(
+            storage=_storage(journal),
+            study_name=name,
+            direction="minimize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=config.startup, n_warmup_steps=1),
+            load_if_exists=True,
+        )
+        space = {key: [bounds.low, bounds.high, bounds.log, bounds.whole] for key, bounds in config.space.items()}
+        if study.user_attrs.get("space", space) != space:
+            raise ConfigError(
+                f"{where} was made for another tune.space: choose a NAME, remove it, or restore the space"
+            )
+        if study.user_attrs.get("made_from", made_from) != made_from:
+            raise ConfigError(
+                f"{where} was made with other parameters, so that losses cannot be compared: choose a NAME"
+            )
+        study.set_user_attr("space", space)
+        study.set_user_attr("made_from", made_from)
     return study
 
 
-def _storage(journal: Path) -> tuple[str, Any]:
-    """Open a storage; returns what messages call it, too."""
+def _storage(journal: Path) -> Any:
     from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
     from optuna.storages.journal import JournalFileBackend
 
     if not (url := os.environ.get(URL)):
         journal.parent.mkdir(parents=True, exist_ok=True)
-        return str(journal), JournalStorage(JournalFileBackend(str(journal)))
-    from sqlalchemy.exc import SQLAlchemyError
+        return JournalStorage(JournalFileBackend(str(journal)))
+    retry = _quietly(RetryHeartbeatStaleTrialCallback)
+    beats = {"heartbeat_interval": HEARTBEAT_S, "grace_period": 4 * HEARTBEAT_S}
+    open_it = partial(RDBStorage, engine_kwargs={"pool_pre_ping": True}, heartbeat_stale_trial_callback=retry, **beats)
+    return _quietly(open_it, url)
 
-    where = f"the study {STUDY}-{journal.stem} in {URL}"
+
+def _named(name: str) -> str:
+    return f"the study {name} in {URL}"
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one worker at a time make what is not there yet: Optuna's tables, the study, what it was made from."""
+    if not (url := os.environ.get(URL)):
+        yield
+        return
+    import sqlalchemy as sa
+
     if not url.startswith("postgresql+psycopg://"):
-        raise ConfigError(f"{URL} must begin with postgresql+psycopg://: without it, the study is {journal}")
+        raise ConfigError(f"{URL} must begin with postgresql+psycopg://: without it, the study is a file")
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"select pg_advisory_xact_lock({OPENING})")
+        yield
+
+
+@contextmanager
+def _reaching(where: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn errors of the database into one line, without their messages, which may hold the password."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # heartbeats are called experimental
-            retry = RetryHeartbeatStaleTrialCallback()
-            beats = {"heartbeat_interval": HEARTBEAT_S, "grace_period": 4 * HEARTBEAT_S}
-            return where, RDBStorage(url, **beats, heartbeat_stale_trial_callback=retry)
-    except (SQLAlchemyError, ValueError) as error:  # the message of neither is shown: it may hold the password
+        yield
+    except errors as error:
+        reason = type(error.__cause__ or error).__name__
         raise ConfigError(
-            f"{where} cannot be reached ({type(error).__name__}): check host, user and password"
+            f"{where} cannot be reached ({reason}): check host, user and password; ended trials are kept there, and"
+            " the same command goes on"
         ) from None
 
 
@@ -138,61 +172,100 @@ def search(
         The best values, and their loss.
 
     Raises:
-        ConfigError: no trial was completed.
+        ConfigError: no trial was completed, or the database of the study was lost.
     """
     import optuna
+    from optuna.exceptions import StorageInternalError
     from optuna.trial import TrialState
 
     begun = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     shared = bool(os.environ.get(URL))
-    if not shared:  # of a killed run: try their values again
-        for interrupted in study.get_trials(states=(TrialState.RUNNING,)):
-            study.enqueue_trial(interrupted.params, skip_if_exists=False)
-            study.tell(interrupted.number, state=TrialState.FAIL)
 
-    def objective(trial: Any) -> float:
+    def compute(trial: Any) -> tuple[Any, float | None]:
         number = sum(t.number < trial.number for t in study.get_trials(deepcopy=False, states=begun))
-        if number >= config.trials:
-            raise _EnoughError
+        if number >= config.trials:  # another worker took the last one at the same moment
+            return TrialState.FAIL, None
         seed = config.seed + (trial.number if shared else number)  # failed trials of others shift the second
         study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup)
         try:
-            return attempt(trial, {key: _suggest(trial, key, range_) for key, range_ in config.space.items()})
-        except Pruned as pruned:
-            raise optuna.TrialPruned from pruned
+            loss = attempt(trial, {key: _suggest(trial, key, range_) for key, range_ in config.space.items()})
+            return (TrialState.PRUNED, None) if math.isnan(loss) else (TrialState.COMPLETE, loss)
+        except Pruned:
+            return TrialState.PRUNED, None
+        except BaseException:
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            raise
 
-    def told(_: Any, trial: Any) -> None:
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            after(trial)
-
-    while True:
-        if shared:
-            optuna.storages.fail_stale_trials(study)
-        states = [trial.state for trial in study.get_trials(deepcopy=False)]
-        if TrialState.WAITING in states or sum(state in begun for state in states) < config.trials:
-            study.optimize(objective, n_trials=1, callbacks=[told], catch=(_EnoughError,))
-        elif shared and TrialState.RUNNING in states:
-            time.sleep(HEARTBEAT_S / 3)  # others compute: their result may be the best, or they may be lost
-        else:
-            break
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        raise ConfigError("no trial was completed: raise tune.trials, or tune.startup, before which none is pruned")
-    best = study.best_trial
+    with _reaching(_named(study.study_name), StorageInternalError):
+        if not shared:  # of a killed run: try their values again
+            for interrupted in study.get_trials(states=(TrialState.RUNNING,)):
+                study.enqueue_trial(interrupted.params, skip_if_exists=False)
+                study.tell(interrupted.number, state=TrialState.FAIL)
+        while True:
+            if shared:
+                _quietly(optuna.storages.fail_stale_trials, study)
+            states = [trial.state for trial in study.get_trials(deepcopy=False)]
+            if TrialState.WAITING in states or sum(state in begun for state in states) < config.trials:
+                trial = _quietly(study.ask)
+                with _beating(study, trial):
+                    state, loss = compute(trial)
+                # Given up while it computed (its heart stopped with the database), another worker tries its values:
+                told = study.tell(trial, loss, state=state, skip_if_finished=True)
+                if told.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                    after(told)
+            elif shared and TrialState.RUNNING in states:
+                time.sleep(HEARTBEAT_S / 3)  # others compute: their result may be the best, or they may be lost
+            else:
+                break
+        if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            raise ConfigError(
+                "no trial was completed: none had a loss on valid, or all were pruned: raise tune.startup or .trials"
+            )
+        best = study.best_trial
     return dict(best.params), float(best.value)
 
 
-class _EnoughError(Exception):
-    """Another worker took the last trial at the same moment."""
+def _quietly(call: Callable[..., Any], *inputs: Any) -> Any:
+    with warnings.catch_warnings(action="ignore"):  # heartbeats are called experimental
+        return call(*inputs)
+
+
+@contextmanager
+def _beating(study: Any, trial: Any) -> Iterator[None]:
+    """Tell a shared study that this worker computes a trial; a beat that does not arrive is followed by the next."""
+    from optuna.exceptions import StorageInternalError
+
+    ended = threading.Event()
+
+    def beat() -> None:
+        while True:
+            with suppress(StorageInternalError):
+                study._storage.record_heartbeat(trial._trial_id)
+            if ended.wait(HEARTBEAT_S):
+                return
+
+    heart = threading.Thread(target=beat, daemon=True)
+    if shared := bool(os.environ.get(URL)):
+        heart.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if shared:
+            heart.join()
 
 
 def watch(trial: Any) -> Callable[[int, float], None]:
     """Return a callback for every validation pass; it reports the loss to the trial and raises `Pruned`."""
+    from optuna.exceptions import StorageInternalError
 
     def after_evaluation(step: int, loss: float) -> None:
         if math.isnan(loss):
             return
-        trial.report(loss, step)
-        if trial.should_prune():
+        with _reaching(_named(trial.study.study_name), StorageInternalError):
+            trial.report(loss, step)
+            hopeless = trial.should_prune()
+        if hopeless:
             raise Pruned
 
     return after_evaluation

