@@ -3,7 +3,7 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -122,6 +122,11 @@ class Database:
     def _insert(self, table: sa.Table) -> Any:
         """Begin an insert in the dialect of this database, which knows what to do about a conflict."""
         return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
+
+    def listed(self, values: Iterable[str]) -> sa.TableValuedAlias:
+        """Return values as a table with a column `value`: one parameter of a statement, however many they are."""
+        each = sa.func.json_array_elements_text if self.is_postgresql else sa.func.json_each
+        return each(sa.literal(list(values), sa.JSON)).table_valued(sa.column("value", sa.String))
 
     def close(self) -> None:
         """Close all connections."""

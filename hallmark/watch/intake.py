@@ -5,17 +5,17 @@ process is killed, and a row that came late is read when it comes.
 """
 
 import functools
+import gc
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import sqlalchemy as sa
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -30,6 +30,7 @@ from hallmark.watch.figures import Figures, add, mean_over_subjects, merge, requ
 
 PART = 20_000  # rows of one transaction
 JOINED = 500  # ids in one statement
+CACHE_KIB = 65_536  # of SQLite's pages
 WATCHING = 1_919_247_216  # key of the lock that keeps two monitors from reading the same rows
 
 SERVICE = (
@@ -41,10 +42,6 @@ SERVICE = (
     "service.batch_rows",
 )
 
-ASKED_AT = sa.type_coerce(predictions.c.asked_at, sa.String).label("asked_at")
-"""As the driver returns it, UTC: a text in SQLite. Parsing a million of them one by one takes seconds."""
-
-KEYS = ("day", "hallmark_sha256", "owner_id")
 Key = tuple[date, str, str]
 """Day, digest of the hallmark, owner."""
 
@@ -96,11 +93,22 @@ def take(database: Database, reading: Reading) -> Taken:
     taken = Taken()
     waiting = max(1, _waiting(database))
     shares = (min(1.0, reading.most_rows / waiting), min(1.0, reading.most_estimates / waiting))
-    for take_part in (partial(_take_predictions, shares=shares), _take_outcomes):
-        after: int | None = 0
-        while after is not None:
-            after = take_part(database, reading, taken, after)
+    with _modules_left_alone():
+        for take_part in (partial(_take_predictions, shares=shares), _take_outcomes):
+            after: int | None = 0
+            while after is not None:
+                after = take_part(database, reading, taken, after)
     return taken
+
+
+@contextmanager
+def _modules_left_alone() -> Iterator[None]:
+    """Keep the garbage collector off what was there before: it would walk through all modules each time."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _waiting(database: Database) -> int:
@@ -110,26 +118,22 @@ def _waiting(database: Database) -> int:
         return int(connection.execute(fresh).scalar_one())
 
 
-def _arrived(
-    database: Database, connection: sa.Connection, query: Any, table: sa.Table, after: int, most: int
-) -> tuple[list[Any], int | None]:
-    """Return the rows of a query that are the next to have arrived, and after which arrival to go on, None at the end.
+def _arrived(connection: sa.Connection, table: sa.Table, after: int, most: int) -> tuple[dict[str, int], int | None]:
+    """Return id → number of the next arrivals of a table, and after which number to go on, None at the end.
 
-    The first column of the query is the id. The number of the arrival is added as the last one.
+    All further statements name these ids: in PostgreSQL, others arrive meanwhile, also with lower numbers.
     """
     fresh = (arrivals.c.kind == table.name, arrivals.c.number > after)
     part = sa.select(arrivals.c.id, arrivals.c.number).where(*fresh).order_by(arrivals.c.number).limit(most)
-    if not database.is_postgresql:
-        known = part.subquery()
-        joined = query.add_columns(known.c.number).join(known, known.c.id == table.c.id)
-        rows: list[Any] = list(connection.execute(joined).tuples().all())
-        count, last = connection.execute(sa.select(sa.func.count(), sa.func.max(known.c.number))).one()
-        return rows, last if count == most else None
-    # PostgreSQL has no statistics of tables that have just grown: in a join it walks through all rows for each arrival.
     numbers: dict[str, int] = dict(connection.execute(part).tuples().all())
-    found = connection.execute(query.where(table.c.id.in_(part.with_only_columns(arrivals.c.id)))).tuples().all()
-    rows = [(*row, numbers[row[0]]) for row in found if row[0] in numbers]  # others arrived between the two queries
-    return rows, max(numbers.values()) if len(numbers) == most else None
+    return numbers, max(numbers.values()) if len(numbers) == most else None
+
+
+def _day(database: Database) -> sa.ColumnElement[str]:
+    """Return the day of an answer in UTC, as a text; SQLite keeps times as texts in UTC."""
+    if database.is_postgresql:
+        return sa.func.to_char(sa.func.timezone("UTC", predictions.c.asked_at), "YYYY-MM-DD").label("day")
+    return sa.func.substr(sa.type_coerce(predictions.c.asked_at, sa.String), 1, 10).label("day")
 
 
 def by_id(connection: sa.Connection, query: Any, column: Any, ids: Iterable[Any]) -> Iterator[Any]:
@@ -151,53 +155,60 @@ def _take_predictions(
         after: number of the last arrival that was read.
         shares: of answers whose content is read, and of those of them whose errors are estimated.
     """
-    columns: list[Any] = [
-        predictions.c[name] for name in ("id", "owner_id", "hallmark_sha256", "served_by", "latency_ms", "batch_rows")
-    ]
-    has_reason = (sa.func.coalesce(predictions.c.reason, "") != "").label("has_reason")
-    columns += [ASKED_AT, has_reason]
-    query = sa.select(*columns).where(predictions.c.task == reading.task.name)
-    figures: dict[Key, Figures] = {}
+    key = (_day(database), predictions.c.hallmark_sha256, predictions.c.owner_id)
     with database.writing() as connection:
         alone(database, connection)
-        rows, following = _arrived(database, connection, query, predictions, after, PART)
-        table = pd.DataFrame(rows, columns=[*(column.name for column in columns), "number"])
-        table["day"] = pd.to_datetime(table["asked_at"], utc=True, format="ISO8601").dt.date
-        figures |= _service_figures(table, reading.slow_ms)
-        is_drawn = [int(row[0][:8], 16) < shares[0] * 2**32 for row in rows]
-        drawn = table[np.asarray(is_drawn, dtype=bool)]
-        keys = zip(drawn["day"], drawn["hallmark_sha256"], drawn["owner_id"], strict=True)
-        chosen: dict[str, Key] = dict(zip(drawn["id"], keys, strict=True))
-        texts = sa.select(predictions.c.id, predictions.c.request, predictions.c.response)
+        numbers, following = _arrived(connection, predictions, after, PART)
+        ids = database.listed(numbers)
+        of_task = (predictions.c.id == ids.c.value, predictions.c.task == reading.task.name)
+        sums = sa.select(*key, sa.func.count(), *_service_sums(reading.slow_ms)).where(*of_task).group_by(*key)
+        figures: dict[Key, Figures] = {
+            (date.fromisoformat(day), digest, owner): {
+                name: [count, float(total)] for name, total in zip(SERVICE, totals, strict=True)
+            }
+            for day, digest, owner, count, *totals in connection.execute(sums).tuples()
+        }
+        read: Collection[str] = numbers
+        if sum(of_day["service.abstained"][0] for of_day in figures.values()) < len(numbers):
+            read = connection.execute(sa.select(predictions.c.id).where(*of_task)).scalars().all()
+        chosen = [id_ for id_ in read if _is_drawn(id_, shares[0])]
+        texts = sa.select(*key, predictions.c.id, predictions.c.request, predictions.c.response)
         for found in by_id(connection, texts, predictions.c.id, chosen):
-            add(figures[chosen[found.id]], _content(found, getattr(reading.task, "labels", ())))
-            if int(found.id[:8], 16) < shares[1] * 2**32:
-                add(figures[chosen[found.id]], _estimates(reading, found.response))
+            of_day = figures[(date.fromisoformat(found.day), found.hallmark_sha256, found.owner_id)]
+            add(of_day, _content(found, getattr(reading.task, "labels", ())))
+            if _is_drawn(found.id, shares[1]):
+                add(of_day, _estimates(reading, found.response))
         keep_figures(database, connection, reading.task.name, figures)
-        _taken_away(connection, table["number"].tolist())
-    taken.predictions += len(rows)
+        _taken_away(connection, [numbers[id_] for id_ in read])
+    taken.predictions += len(read)
     taken.sampled += len(chosen)
     taken.days |= {key[0] for key in figures}
     return following
 
 
+def _is_drawn(id_: str, share: float) -> bool:
+    return int(id_[:8], 16) < share * 2**32
+
+
 def _take_outcomes(database: Database, reading: Reading, taken: Taken, after: int) -> int | None:
     """Read the next outcomes whose predictions are there; returns as `_take_predictions` does."""
-    joined = outcomes.join(predictions, predictions.c.id == outcomes.c.prediction_id)
     columns: list[Any] = [outcomes.c[name] for name in ("id", "prediction_id", "horizon", "value")]
-    columns += [predictions.c.owner_id, predictions.c.hallmark_sha256, ASKED_AT, predictions.c.response]
-    query = sa.select(*columns).select_from(joined).where(predictions.c.task == reading.task.name)
+    columns += [predictions.c.owner_id, predictions.c.hallmark_sha256, _day(database), predictions.c.response]
     figures: dict[Key, Figures] = {}
     task = reading.task if isinstance(reading.task, HasOutcomes) else None
     unreadable = 0
     with database.writing() as connection:
         alone(database, connection)
-        rows, following = _arrived(database, connection, query, outcomes, after, PART // 4)
+        numbers, following = _arrived(connection, outcomes, after, PART // 4)
+        ids = database.listed(numbers)
+        told = (outcomes.c.id == ids.c.value, predictions.c.id == outcomes.c.prediction_id)
+        query = sa.select(*columns).where(*told, predictions.c.task == reading.task.name)
+        rows = connection.execute(query).tuples().all()
         last, answer, of_day = "", None, dict[str, list[float]]()
-        for _, prediction_id, horizon, value, owner, digest, asked_at, response, _ in sorted(rows, key=itemgetter(1)):
+        for _, prediction_id, horizon, value, owner, digest, day, response in sorted(rows, key=itemgetter(1)):
             if prediction_id != last:
                 last, answer = prediction_id, _answer(reading.task, response)
-                of_day = figures.setdefault((_utc_day(asked_at), digest, owner), {})
+                of_day = figures.setdefault((date.fromisoformat(day), digest, owner), {})
             if answer is None or task is None:
                 unreadable += 1
                 continue
@@ -209,31 +220,24 @@ def _take_outcomes(database: Database, reading: Reading, taken: Taken, after: in
                     pair[1] += score
         figures = {key: pairs for key, pairs in figures.items() if pairs}
         keep_figures(database, connection, reading.task.name, figures)
-        _taken_away(connection, [row[-1] for row in rows])
+        _taken_away(connection, [numbers[row[0]] for row in rows])
     taken.outcomes += len(rows)
     taken.unreadable += unreadable
     taken.days |= {key[0] for key in figures}
     return following
 
 
-def _service_figures(table: pd.DataFrame, slow_ms: float) -> dict[Key, Figures]:
-    """Return how answers were given, as the sums of `SERVICE`.
+def _service_sums(slow_ms: float) -> list[sa.ColumnElement[Any]]:
+    """Return how answers were given, as sums of `SERVICE`.
 
     Args:
-        table: a row per answer.
         slow_ms: answers that took longer count as slow.
     """
-    answered = table["served_by"] != UNANSWERED
-    slow = table["latency_ms"] > slow_ms
-    flags = [~answered, answered & table["has_reason"].astype(bool), table["served_by"] == "adapter"]
-    values = [*flags, table["latency_ms"], slow, table["batch_rows"]]
-    columns = {name: value.astype(float) for name, value in zip(SERVICE, values, strict=True)}
-    by = table[list(KEYS)].assign(**columns).groupby(list(KEYS), sort=False)
-    counts, sums = by.size(), by.sum()
-    return {
-        key: {name: [int(count), float(total)] for name, total in zip(SERVICE, row, strict=True)}
-        for key, count, row in zip(counts.index, counts, sums.to_numpy(), strict=True)
-    }
+    p = predictions.c
+    answered, has_reason = p.served_by != UNANSWERED, sa.func.coalesce(p.reason, "") != ""
+    flags = [~answered, answered & has_reason, p.served_by == "adapter", p.latency_ms > slow_ms]
+    abstained, fallback, adapter, slow = (sa.func.sum(sa.case((flag, 1), else_=0)) for flag in flags)
+    return [abstained, fallback, adapter, sa.func.sum(p.latency_ms), slow, sa.func.sum(p.batch_rows)]
 
 
 def _content(row: Any, labels: Sequence[str]) -> dict[str, float]:
@@ -324,15 +328,12 @@ def _taken_away(connection: sa.Connection, numbers: Sequence[int]) -> None:
 
 
 def alone(database: Database, connection: sa.Connection) -> None:
-    """Wait until no other monitor works; SQLite lets one transaction write at a time anyhow, if it writes first."""
+    """Wait until no other monitor works; SQLite lets one transaction write at a time anyhow, if it writes first.
+
+    Its pages are found by random ids, and the default cache holds 2 MB of them.
+    """
     if database.is_postgresql:
         connection.exec_driver_sql(f"select pg_advisory_xact_lock({WATCHING})")
     else:
+        connection.exec_driver_sql(f"pragma cache_size = -{CACHE_KIB}")
         connection.execute(sa.delete(arrivals).where(arrivals.c.kind == ""))
-
-
-def _utc_day(time: datetime | str) -> date:
-    """Return the day of a value of `ASKED_AT`."""
-    if isinstance(time, str):
-        return date.fromisoformat(time[:10])
-    return (time if time.tzinfo is None else time.astimezone(UTC)).date()
