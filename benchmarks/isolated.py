@@ -12,7 +12,7 @@ from pathlib import Path
 from hallmark import kernels
 from tests.buckets import served_bucket
 from tests.presets import SMALL, outputs
-from tests.runtime.test_isolated import compose, on_stack, repro
+from tests.stacks import compose, on_stack, repro
 from tests.workspace import copy_repository
 
 

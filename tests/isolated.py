@@ -2,15 +2,21 @@
 
 Steps share the artifact store and ZenML's records, and nothing else: what `data/`, `models/` or `.work/` hold on the
 machine that started the run is not there. A step whose process is killed gets another checkout, `RETRIES` times, as
-Kubernetes does it.
+Kubernetes does it. Processes of steps are forks of one that has loaded the libraries and nothing else: our code comes
+from the checkout of each.
 """
 
 import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +25,7 @@ from zenml.entrypoints import StepEntrypointConfiguration
 from zenml.enums import ExecutionMode
 from zenml.orchestrators import BaseOrchestrator, BaseOrchestratorConfig, BaseOrchestratorFlavor
 
+from runtime import forked
 from tests.images import PODMAN_RUN
 
 RUN_ID = "HALLMARK_TEST_RUN"
@@ -28,7 +35,13 @@ LOG = "HALLMARK_TEST_LOG"
 """Environment variable: file to which every process of a step adds a line."""
 IMAGE = "HALLMARK_TEST_IMAGE"
 """Environment variable: STEP=NAME of an image: this step runs in a container of it, the others in processes."""
+FORKS = "HALLMARK_TEST_FORKS"
+"""Environment variable: socket of the process that forks those of steps."""
 RETRIES = 2
+LIBRARIES = (
+    *("torch", "transformers", "peft", "sklearn", "lightgbm", "s3fs", "boto3", "bentoml", "zenml.client"),
+    *("zenml.entrypoints.step_entrypoint_configuration", "zenml.zen_stores.sql_zen_store", *forked.LATER),
+)
 
 
 class IsolatedConfig(BaseOrchestratorConfig):
@@ -76,18 +89,57 @@ def _pod(name: str, attempt: int, command: list[str], environment: dict[str, str
     with tempfile.TemporaryDirectory(prefix="pod-") as scratch:
         pod = Path(scratch) / "repository"
         _check_out(Path.cwd(), pod)
-        command = [sys.executable, "-m", "tests.isolated", *command[command.index("-m") + 1 :]]
         if not (os.environ.get(KILL) == name and attempt == 0):
             environment = {k: v for k, v in environment.items() if k != KILL}
         environment = {**environment, "PYTHONPATH": str(pod), "ZENML_CUSTOM_SOURCE_ROOT": str(pod)}
-        done = subprocess.run(command, cwd=pod, env=environment, capture_output=True, text=True, check=False)
+        said = Path(scratch) / "said"
+        with Client(os.environ[FORKS]) as forks:
+            forks.send((command[command.index("-m") + 1 :], str(pod), environment, str(said)))
+            status = int(forks.recv())
         with open(os.environ[LOG], "a", encoding="utf-8") as log:
             spent = pod / ".work" / "spent.jsonl"
             resumed = spent.is_file() and '"resumed": true' in spent.read_text(encoding="utf-8")
-            log.write(f"{name} {attempt} {done.returncode} {'resumed' if resumed else 'new'}\n")
-            if done.returncode:
-                log.write(done.stdout[-1000:] + done.stderr[-6000:] + "\n")
-        return done.returncode
+            log.write(f"{name} {attempt} {status} {'resumed' if resumed else 'new'}\n")
+            if status:
+                log.write(said.read_text(encoding="utf-8")[-6000:] + "\n")
+        return status
+
+
+@contextmanager
+def forks(address: str, environment: dict[str, str]) -> Iterator[None]:
+    """Have a process that forks those of steps, at a socket."""
+    command = [sys.executable, "-m", "tests.isolated", address]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline(), "it could not load the libraries"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _fork_steps(address: str) -> None:
+    """Load the libraries; then run each step that is asked for, in a fork."""
+    here = os.getcwd()
+    for name in LIBRARIES:
+        import_module(name)
+    sys.path[:] = [path for path in sys.path if Path(path or here).resolve() != Path(here)]
+    with Listener(address) as listener:
+        print("ready", flush=True)
+        while True:
+            with listener.accept() as asked:
+                arguments, pod, environment, said = asked.recv()
+
+                def first(said: str = said) -> None:
+                    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                    os.dup2(output, 1)
+                    os.dup2(output, 2)
+                    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+                        del sys.modules[name]
+
+                process = forked.start("tests.isolated", arguments, pod, environment, first)
+                asked.send(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 
 
 def _container(name: str, image: str, command: list[str], environment: dict[str, str]) -> int:
@@ -157,17 +209,18 @@ def register(bucket: str, endpoint: str, key: str, secret: str) -> None:
     client.activate_stack("isolated")
 
 
-if __name__ == "__main__":
-    # The process of a step stays in its checkout: ZenML goes to /app, where images have the code. With KILL, it is a
-    # machine that is lost while it trains: killed as soon as a checkpoint is in the store.
-    import runpy
+def _run_step(module: str) -> None:
+    """Run a step as ZenML does, in this checkout; with KILL, its machine is lost once a checkpoint is in the store.
 
+    ZenML would go to /app, where images have the code.
+    """
     from zenml.entrypoints.base_entrypoint_configuration import BaseEntrypointConfiguration
+    from zenml.utils import source_utils
 
     from steps.carried import Carrier
 
+    source_utils.set_custom_source_root(os.getcwd())
     BaseEntrypointConfiguration.prepare_code_environment = lambda self: None  # type: ignore[method-assign]
-
     original = Carrier.give_checkpoints
 
     def give_and_die(self: Carrier) -> None:
@@ -177,5 +230,11 @@ if __name__ == "__main__":
 
     if KILL in os.environ:
         Carrier.give_checkpoints = give_and_die  # type: ignore[method-assign]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        _fork_steps(sys.argv[1])
     sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    _run_step(sys.argv[0])

@@ -10,7 +10,7 @@ from bentos.container import build
 from runtime.image import stage
 from tests.isolated import IMAGE
 from tests.presets import outputs
-from tests.runtime.test_isolated import on_stack, trained_again
+from tests.stacks import on_stack, trained_again
 
 pytestmark = pytest.mark.slow
 

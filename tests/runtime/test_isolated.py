@@ -1,35 +1,17 @@
 """Steps that share nothing but a bucket: the outputs of a local run, and a machine that is lost while it trains."""
 
-import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hallmark.learn.cluster import ENGINE
-from tests.isolated import KILL, LOG
-from tests.presets import composition, outputs
-from tests.workspace import copy_repository, environment
+from tests.isolated import KILL
+from tests.presets import outputs
+from tests.stacks import compose, on_stack, repro, trained_again
+from tests.workspace import copy_repository
 
 pytestmark = pytest.mark.slow
-REGISTER = """
-import sys
-from runtime import store
-store.start()
-from tests.isolated import register
-register(*sys.argv[1:])
-"""
-
-STACK = """
-components: {}
-lock: requirements.lock
-image: null
-secrets: []
-pipelines: {train: {fit_base: {retry: {max_retries: 2}}}}
-"""
 
 
 @pytest.mark.parametrize(("name", "killed"), [("toy", "fit_base"), ("trades", "")])
@@ -53,38 +35,3 @@ def test_training_and_evaluation_on_a_ray_cluster_have_the_outputs_of_a_local_ru
     done = repro(where, "--force", "--single-item", "train", "evaluate", **{ENGINE: "ray"})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert outputs(where) == outputs(ran("toy"))
-
-
-def trained_again(made: Path, where: Path) -> Path:
-    """Return a copy of a repository on which a preset ran, of which the model and its digest are gone."""
-    shutil.copytree(made, where, symlinks=True)
-    shutil.rmtree(where / "models" / "current")
-    shutil.rmtree(where / ".dvc" / "cache" / "runs")
-    return where
-
-
-def compose(where: Path, name: str) -> None:
-    """Write the parameters of a small preset."""
-    command = [sys.executable, "-m", "runtime.compose", *composition(name)]
-    composed = subprocess.run(command, cwd=where, env=environment(where), capture_output=True, text=True)
-    assert composed.returncode == 0, composed.stderr
-
-
-def repro(where: Path, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
-    """Run `dvc repro` in a changed environment."""
-    surroundings = environment(where) | changes
-    return subprocess.run(["dvc", "repro", *arguments], cwd=where, env=surroundings, capture_output=True, text=True)
-
-
-def on_stack(where: Path, bucket: tuple[str, str], changes: dict[str, str], *arguments: str) -> list[list[str]]:
-    """Run `dvc repro` on a stack whose steps share a bucket; returns a line of every step's process."""
-    name, address = bucket
-    log = where.with_name("log")
-    command = [sys.executable, "-c", REGISTER, name, address, "key", "secret"]
-    registered = subprocess.run(command, cwd=where, env=environment(where), capture_output=True, text=True)
-    assert registered.returncode == 0, registered.stderr[-2000:]
-    (where / "conf/stack/isolated.yaml").write_text(STACK)
-    done = repro(where, *arguments, **{LOG: str(log), "AWS_EC2_METADATA_DISABLED": "true"} | changes)
-    said = log.read_text() if log.exists() else ""
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:] + said[-3000:]
-    return [line.split() for line in said.splitlines() if re.fullmatch(r"\w+ \d -?\d+ \w+", line)]
