@@ -2,7 +2,8 @@
 
 Three processes answer the same file: a loop; a Ray cluster; and a Ray cluster of which a worker is killed after a fifth
 of the rows and the driver after half of them, whose work another one goes on with. All must give the same bytes.
-CPU seconds are those of the process and of all processes that it began.
+CPU seconds are those of the process and of all processes that it began, looked at every quarter of a second: those of
+a cluster are children of nobody once it has ended.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -25,16 +27,13 @@ ANSWER = """
 from hallmark import kernels; kernels.pin()
 import json, sys, time
 from pathlib import Path
-import psutil
 from hallmark.batch import predict_file
 from hallmark.learn.trainer import quiet
 from hallmark.model import Model
 quiet()
 model, start = Model(sys.argv[1]), time.monotonic()
 counts = predict_file(model, Path(sys.argv[2]), Path(sys.argv[3]))
-wall, here = time.monotonic() - start, psutil.Process()
-cpu = sum(sum(process.cpu_times()[:2]) for process in [here, *here.children(recursive=True)])
-print(json.dumps([wall, cpu, counts]))
+print(json.dumps([time.monotonic() - start, counts]))
 """
 
 
@@ -60,12 +59,10 @@ def main() -> None:
         with source.open("w") as out:
             out.writelines(lines[i % len(lines)] for i in range(options.rows))
         for engine in ("processes", "ray"):
-            done = begin(options.bundle, source, home / f"{engine}.ndjson", engine)
-            wall, cpu, counts = json.loads(done.communicate()[0].splitlines()[-1])
+            wall, cpu, counts = finished(begin(options.bundle, source, home / f"{engine}.ndjson", engine))
             print(f"{engine:9} {options.rows:,} rows: {wall:.0f} s, {cpu:.0f} CPU s, {counts}", flush=True)
         first = interrupted(options.bundle, source, home / "killed.ndjson", options.rows)
-        done = begin(options.bundle, source, home / "killed.ndjson", "ray")
-        wall, cpu, counts = json.loads(done.communicate()[0].splitlines()[-1])
+        wall, cpu, counts = finished(begin(options.bundle, source, home / "killed.ndjson", "ray"))
         print(f"killed after {first:,} rows, a worker of it before: went on {wall:.0f} s, {cpu:.0f} CPU s, {counts}")
         digests = {sha256(home / f"{name}.ndjson") for name in ("processes", "ray", "killed")}
         with (home / "killed.ndjson").open() as answers:
@@ -81,14 +78,29 @@ def begin(bundle: Path, source: Path, target: Path, engine: str) -> "subprocess.
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
+def finished(process: "subprocess.Popen[str]") -> tuple[float, float, dict[str, int]]:
+    """Wait for a process; returns its seconds, the CPU seconds of all its processes, and what it answered."""
+    spent: dict[psutil.Process, float] = {}
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            whole = psutil.Process(process.pid)
+            for one in (whole, *whole.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    spent[one] = sum(one.cpu_times()[:2])
+        time.sleep(0.25)
+    assert process.stdout is not None
+    wall, counts = json.loads(process.stdout.read().splitlines()[-1])
+    return wall, sum(spent.values()), counts
+
+
 def interrupted(bundle: Path, source: Path, target: Path, rows: int) -> int:
     """Answer a file by a cluster, kill a worker, then the driver; returns the rows of finished parts."""
     from hallmark.batch import PART
 
     driver, parts = begin(bundle, source, target, "ray"), target.with_name(f".{target.name}.parts")
     every, killed = rows // PART + 1, False
-    while (finished := len(list(parts.glob("part-*.json")))) < every // 2 and driver.poll() is None:
-        if not killed and finished > every // 5:
+    while (ended := len(list(parts.glob("part-*.json")))) < every // 2 and driver.poll() is None:
+        if not killed and ended > every // 5:
             found = psutil.Process(driver.pid).children(recursive=True)
             worker = max((p for p in found if p.name().startswith("ray::")), key=lambda p: sum(p.cpu_times()[:2]))
             worker.kill()
