@@ -82,8 +82,8 @@ serve: $(VENV)/.ready  ## serve the champion, or the last bundle, on loopback: m
 container: $(VENV)/.ready  ## build the image of the service; BASE=python:3.11-slim DEVICE=cpu
 	@python -m bentos.container $(if $(BASE),--base $(BASE)) $(if $(DEVICE),--device $(DEVICE))
 
-image: $(VENV)/.ready  ## build the image in which a stack's steps run; BASE=python:3.11-slim DEVICE=cpu
-	@python -m runtime.image $(if $(BASE),--base $(BASE)) $(if $(DEVICE),--device $(DEVICE))
+image: $(VENV)/.ready  ## build the image in which a stack's steps run; BASE=python:3.11-slim DEVICE=cpu EXTRA=gcs
+	@python -m runtime.image $(if $(BASE),--base $(BASE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(EXTRA),--extra $(EXTRA))
 
 dashboard: $(VENV)/.ready  ## ZenML's dashboard with the runs of make repro, on loopback
 	@python -m runtime.dashboard

@@ -42,7 +42,9 @@ def required(names: Sequence[str]) -> Iterator[Distribution]:
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
-            raise ConfigError(f"{name} is not installed: run `make setup`") from None
+            raise ConfigError(
+                f"{name} is not installed: run `make setup`, or install the extra of pyproject.toml that has it"
+            ) from None
         if canonicalize_name(name) not in found | BUILD_TOOLS:
             found.add(canonicalize_name(name))
             yield distribution

@@ -30,6 +30,8 @@ from hallmark.files import sha256
 ROOT = Path(__file__).resolve().parent.parent
 CONTAINERFILE = Path(__file__).parent / "Containerfile"
 EXTRAS = ("repo", "text", "s3", "ray")
+REMOTES = ("gcs", "azure", "ssh")
+"""Extras with the clients of other stores and DVC remotes, which `--extra` adds where they are installed."""
 UNUSED = ("../*", "*.pyc", "*.pyi", "*.a", "torch/test/*", "torch/include/*", "torch/bin/test_*", "pyarrow/include/*")
 """Files of distributions that no step reads; modules called `tests` are read: Evidently's are no tests of its own."""
 LEFT_OUT = ("tests", "benchmarks", "docs", "examples", "notebooks", "supabase", ".ci")  # no step reads them
@@ -40,12 +42,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default=BASE, help=f"an image whose `python` is 3.11 (default {BASE})")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="must be that of the torch in here")
+    parser.add_argument(
+        "--extra", choices=REMOTES, action="append", default=[], help="clients of a store or DVC remote"
+    )
     parser.add_argument("--engine", choices=ENGINES, help="default: the first that is installed")
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory(prefix="hallmark-image-") as scratch:
             engine = options.engine or installed_engine()
-            context = stage(Path(scratch), options.device)
+            context = stage(Path(scratch), options.device, extras=(*EXTRAS, *options.extra))
             image = build(context, options.base, engine)
     except HallmarkError as error:
         sys.exit(f"error: {error}")
@@ -56,13 +61,16 @@ def main() -> None:
     print(f"next: {engine} tag {image} {pushed}; {engine} push {pushed}; then name it in conf/stack: image")
 
 
-def stage(out: Path, device: Device, lock: Path = ROOT / "requirements.lock") -> Context:
+def stage(
+    out: Path, device: Device, lock: Path = ROOT / "requirements.lock", extras: Iterable[str] = EXTRAS
+) -> Context:
     """Write the context of the image: a directory per layer.
 
     Args:
         out: an empty directory.
         device: that the torch of this environment was built for.
         lock: lock file of the distributions.
+        extras: of pyproject.toml.
 
     Raises:
         ConfigError: this environment has distributions for another device, lacks one, or has another version of one
@@ -70,7 +78,7 @@ def stage(out: Path, device: Device, lock: Path = ROOT / "requirements.lock") ->
     """
     check_device(device)
     project = described()
-    names = [*project["dependencies"], *(name for extra in EXTRAS for name in project["optional-dependencies"][extra])]
+    names = [*project["dependencies"], *(name for extra in extras for name in project["optional-dependencies"][extra])]
     found = list(required(names))
     check_locked(found, lock)
     copy_distributions(found, out / "distributions", UNUSED)

@@ -143,8 +143,15 @@ def ask_for_rights(address: str, after: str) -> None:
     urllib.request.urlopen(request)
 
 
-def test_data_come_from_the_dvc_remote_and_not_from_the_store(tmp_path: Path, bucket: tuple[str, str]) -> None:
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_data_come_from_the_dvc_remote_and_not_from_the_store(
+    tmp_path: Path, bucket: tuple[str, str], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, address = bucket
+    remote = str(tmp_path / "mirror") if kind == "folder" else f"{name}/mirror"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
     where = copy_repository(tmp_path / "repository")
     (where / "data" / "own.csv").write_text("rows\n" * 1000)
 
@@ -152,7 +159,9 @@ def test_data_come_from_the_dvc_remote_and_not_from_the_store(tmp_path: Path, bu
         subprocess.run([sys.executable, "-m", "dvc", *command], cwd=where, check=True, capture_output=True)
 
     dvc("add", "data/own.csv")
-    dvc("remote", "add", "--default", "mirror", str(tmp_path / "mirror"))
+    dvc("remote", "add", "--default", "mirror", remote)
+    if kind == "s3":
+        dvc("remote", "modify", "mirror", "endpointurl", address)
     os.chdir(where)
     carriers = [Carrier(artifact_store(name, address), f"data-{k}", ["data/own.csv"]) for k in range(3)]
     carriers[0].point()
@@ -174,12 +183,19 @@ def test_data_come_from_the_dvc_remote_and_not_from_the_store(tmp_path: Path, bu
     Carrier(carriers[1].store, "data-1", ["data/own.csv"]).take()
     assert (pod / "data/own.csv").read_text() == "rows\n" * 1000, "what is here with other content is pulled again"
     (pod / "data/own.csv").unlink()
-    (tmp_path / "mirror").rename(tmp_path / "away")
+    if kind == "s3":
+        settings = pod / ".dvc" / "config"
+        settings.write_text(settings.read_text().replace(address, f"http://127.0.0.1:{free_port()}"))
+    else:
+        (tmp_path / "mirror").rename(tmp_path / "away")
     (pod / ".dvc" / "cache").rename(tmp_path / "cache")
     with pytest.raises(HallmarkError, match=r"data/own\.csv\.dvc cannot be pulled .*: the machines of steps need"):
         Carrier(carriers[1].store, "data-1", ["data/own.csv"]).take()
     os.chdir(where)
-    (tmp_path / "away").rename(tmp_path / "mirror")
+    if kind == "folder":
+        (tmp_path / "away").rename(tmp_path / "mirror")
+    else:
+        settings.write_text((where / ".dvc" / "config").read_text())
     (where / "data" / "own.csv").write_text("changed")
     carriers[2].point()
     carriers[2].give()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bentos.container import build
+from hallmark.errors import ConfigError
 from runtime.image import stage
 from tests.isolated import IMAGE
 from tests.presets import outputs
@@ -20,6 +21,11 @@ def image(image_base: str) -> str:
     """The image of the steps."""
     with tempfile.TemporaryDirectory() as scratch:
         return build(stage(Path(scratch), "cpu"), image_base, "buildah")
+
+
+def test_clients_of_a_remote_that_are_not_installed_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^(gcsfs|dvc-gs) is not installed: .*the extra of pyproject\.toml"):
+        stage(tmp_path, "cpu", extras=("gcs",))
 
 
 def test_a_step_runs_in_the_image(
