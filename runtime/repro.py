@@ -20,6 +20,7 @@ from typing import Any
 from hallmark import kernels
 from hallmark.errors import INTERRUPTED, HallmarkError
 from runtime import experiment, forked, store
+from runtime.interrupt import raise_on_sigint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("-f", "--force", action="store_true", help="run stages that did not change, too")
     parser.add_argument("targets", nargs="*", help="stages; all if none is named")
     options = parser.parse_args(arguments)
+    raise_on_sigint()
     try:
         kernels.pin()
         return _run(options)

@@ -5,13 +5,13 @@ Exit status: 0, 1 (an error that the user can act on) or 130 (interrupted).
 
 import gc
 import os
-import signal
 import sys
 from typing import Any
 
 from hallmark import kernels
 from hallmark.errors import INTERRUPTED, GateError, HallmarkError, ProvenanceError
 from runtime import operate
+from runtime.interrupt import raise_on_sigint
 
 NAMES = ("prepare", "train", "evaluate", "package")
 
@@ -24,13 +24,7 @@ def main(arguments: list[str]) -> int:
         print(usage, file=sys.stderr)
         return 2
     gc.disable()  # imports allocate much and free nothing
-    received: list[int] = []
-
-    def interrupt(number: int, _: object) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)  # recorded, because libraries convert the exception to others
+    received = raise_on_sigint()
     try:
         kernels.pin()
         return operate.run(arguments[0], arguments[1:]) if operation else run(arguments[0])
