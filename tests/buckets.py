@@ -30,7 +30,7 @@ def served_bucket() -> Iterator[tuple[str, str]]:
     )
     try:
         request = urllib.request.Request(f"{address}/artifacts", method="PUT")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             try:
                 urllib.request.urlopen(request)

@@ -46,7 +46,7 @@ def server(bundle: Path, tmp_path: Path) -> Iterator[tuple[Server, ServedVersion
 
 
 def serving(server: Server, digest: str) -> bool:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while server.state.engine.served.digest != digest and time.monotonic() < deadline:
         time.sleep(0.05)
     return server.state.engine.served.digest == digest

@@ -123,11 +123,12 @@ def test_a_driver_that_is_killed_goes_on_after_its_last_part(
     )
     command = [sys.executable, "-c", code, str(bundle), str(source), str(target)]
     driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    parts, deadline = tmp_path / ".out.ndjson.parts", time.monotonic() + 120
+    parts, deadline = tmp_path / ".out.ndjson.parts", time.monotonic() + 600
     while len(list(parts.glob("part-*.json"))) < 3 and driver.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     driver.kill()
-    driver.wait()
+    said = driver.communicate()[1]
+    assert driver.returncode == -signal.SIGKILL, said
     assert not target.exists()
     kept = {path: path.stat().st_mtime_ns for path in parts.glob("part-*.json")}
     assert 3 <= len(kept) < 30
@@ -158,7 +159,7 @@ def test_nothing_is_left_of_the_cluster_when_its_process_is_killed() -> None:
         begun = children(driver.pid)
         assert begun
         driver.kill()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while (left := [pid for pid in begun if runs(pid)]) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert left == []

@@ -178,7 +178,7 @@ def test_the_service_asks_the_base_model_says_so_and_the_answer_replays(
         assert [row["reason"] for row in before] == ["", ""]
         found = watch(database, serving.task, monitor, FIRST + timedelta(days=42), lambda: serving)
         assert [change.subject_id for change in found.changes] == [subject]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not len(server.state.stopped) and time.monotonic() < deadline:
             time.sleep(0.1)
         again = server.predict({"rows": bodies}, **{"idempotency-key": "one"}).json()["rows"]
