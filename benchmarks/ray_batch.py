@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.service_batch import shortened
+from benchmarks.service_load import tree
 from hallmark import kernels
 from hallmark.files import sha256
 from hallmark.learn.cluster import ENGINE
@@ -83,8 +84,7 @@ def finished(process: "subprocess.Popen[str]") -> tuple[float, float, dict[str, 
     spent: dict[psutil.Process, float] = {}
     while process.poll() is None:
         with suppress(psutil.NoSuchProcess):
-            whole = psutil.Process(process.pid)
-            for one in (whole, *whole.children(recursive=True)):
+            for one in tree(psutil.Process(process.pid)):
                 with suppress(psutil.NoSuchProcess):
                     spent[one] = sum(one.cpu_times()[:2])
         time.sleep(0.25)

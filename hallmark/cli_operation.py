@@ -25,8 +25,8 @@ BUNDLE = Path("bundle")
 SERVED = Path("served")
 Bundle = Annotated[Path, typer.Option(envvar="HALLMARK_BUNDLE", help="a bundle's directory")]
 Records = Annotated[str, typer.Option(envvar="HALLMARK_RECORDS__URL", help="the database")]
-
-
+Watched = Annotated[Path | None, typer.Option(envvar="HALLMARK_BUNDLE", help="default: the champion")]
+Days = Annotated[int, typer.Option(min=1, max=36_500, help="of recorded answers that are read")]
 Served = Annotated[Path, typer.Option(help="directory of the versions that may serve")]
 Key = Annotated[Path | None, typer.Option(envvar="HALLMARK_PUBLIC_KEY", help="of the owner who must have signed it")]
 Why = Annotated[str, typer.Option(help="the reason, for the audit log")]
@@ -218,8 +218,8 @@ def retrain(
 @app.command()
 def observed(
     out: Annotated[Path, typer.Argument(help="Parquet file that gets the rows")],
-    days: Annotated[int, typer.Option(min=1, max=36_500, help="of recorded answers that are read")] = 366,
-    bundle: Annotated[Path | None, typer.Option(envvar="HALLMARK_BUNDLE", help="default: the champion")] = None,
+    days: Days = 366,
+    bundle: Watched = None,
     records: Records = DEFAULT_URL,
 ) -> None:
     """Write the rows that recorded answers hold, to train a base model on: the file is personal data."""
@@ -239,8 +239,8 @@ def observed(
 @app.command()
 def insights(
     subject: Annotated[str, typer.Argument(help="whose readings")],
-    days: Annotated[int, typer.Option(min=1, max=36_500, help="of recorded answers that are read")] = 60,
-    bundle: Annotated[Path | None, typer.Option(envvar="HALLMARK_BUNDLE", help="default: the champion")] = None,
+    days: Days = 60,
+    bundle: Watched = None,
     records: Records = DEFAULT_URL,
 ) -> None:
     """Say what a subject's recorded readings show: unusual stretches and patterns; no diagnosis and no advice."""

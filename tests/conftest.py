@@ -144,6 +144,17 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.cleanup()
 
 
+@pytest.fixture
+def empty_postgresql(postgresql: str, tmp_path: Path) -> str:
+    """The URL of a database without tables."""
+    import sqlalchemy as sa
+
+    server, name = sa.make_url(postgresql), f"t{abs(hash(str(tmp_path)))}"
+    with sa.create_engine(server).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"create database {name}")
+    return server.set(database=name).render_as_string(hide_password=False)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     """Records in SQLite, then in PostgreSQL."""
@@ -152,11 +163,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     if request.param == "sqlite":
         found = Database(f"sqlite:///{tmp_path}/records.sqlite")
     else:
-        server = Database(request.getfixturevalue("postgresql"))
-        name = f"t{abs(hash(str(tmp_path)))}"
-        with server.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql(f"create database {name}")
-        found = Database(server.url.set(database=name).render_as_string(hide_password=False))
+        found = Database(request.getfixturevalue("empty_postgresql"))
     found.migrate()
     yield found
     found.close()

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,8 +119,9 @@ def _storage(journal: Path) -> Any:
         return JournalStorage(JournalFileBackend(str(journal)))
     retry = _quietly(RetryHeartbeatStaleTrialCallback)
     beats = {"heartbeat_interval": HEARTBEAT_S, "grace_period": 4 * HEARTBEAT_S}
-    open_it = partial(RDBStorage, engine_kwargs={"pool_pre_ping": True}, heartbeat_stale_trial_callback=retry, **beats)
-    return _quietly(open_it, url)
+    return _quietly(
+        RDBStorage, url, engine_kwargs={"pool_pre_ping": True}, heartbeat_stale_trial_callback=retry, **beats
+    )
 
 
 def _named(name: str) -> str:
@@ -225,14 +225,17 @@ def search(
     return dict(best.params), float(best.value)
 
 
-def _quietly(call: Callable[..., Any], *inputs: Any) -> Any:
+def _quietly(call: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     with warnings.catch_warnings(action="ignore"):  # heartbeats are called experimental
-        return call(*inputs)
+        return call(*inputs, **options)
 
 
 @contextmanager
 def _beating(study: Any, trial: Any) -> Iterator[None]:
     """Tell a shared study that this worker computes a trial; a beat that does not arrive is followed by the next."""
+    if not os.environ.get(URL):
+        yield
+        return
     from optuna.exceptions import StorageInternalError
 
     ended = threading.Event()
@@ -245,14 +248,12 @@ def _beating(study: Any, trial: Any) -> Iterator[None]:
                 return
 
     heart = threading.Thread(target=beat, daemon=True)
-    if shared := bool(os.environ.get(URL)):
-        heart.start()
+    heart.start()
     try:
         yield
     finally:
         ended.set()
-        if shared:
-            heart.join()
+        heart.join()
 
 
 def watch(trial: Any) -> Callable[[int, float], None]:

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,9 +117,9 @@ print("best", value, flush=True)
 
 
 def test_workers_share_a_study_and_go_on_with_what_a_lost_one_tried(
-    empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(URL, empty)
+    monkeypatch.setenv(URL, empty_postgresql)
     whole = sorted(tuple(sorted(trial.items())) for trial in settings_without_a_database(tmp_path))
     lost, stays = (
         subprocess.Popen([sys.executable, "-c", WORKER, *hangs], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -144,9 +143,9 @@ def test_workers_share_a_study_and_go_on_with_what_a_lost_one_tried(
 
 
 def test_workers_that_begin_together_make_one_study_in_an_empty_database(
-    empty: str, monkeypatch: pytest.MonkeyPatch
+    empty_postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(URL, empty)
+    monkeypatch.setenv(URL, empty_postgresql)
     together = threading.Barrier(6)
 
     def begin(_: int) -> Any:
@@ -158,9 +157,9 @@ def test_workers_that_begin_together_make_one_study_in_an_empty_database(
 
 
 def test_a_trial_that_was_given_up_meanwhile_is_counted_once_and_its_worker_goes_on(
-    empty: str, monkeypatch: pytest.MonkeyPatch
+    empty_postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(URL, empty)
+    monkeypatch.setenv(URL, empty_postgresql)
     study, told = open_study(config(4), Path("late.journal")), []
 
     def attempt(trial: Any, setting: Mapping[str, float]) -> float:
@@ -203,17 +202,6 @@ def test_a_trial_without_a_loss_is_not_tried_for_ever(tmp_path: Path) -> None:
     study = open_study(config(2), tmp_path / "j")
     with pytest.raises(ConfigError, match="none had a loss on valid"):
         search(config(2), study, lambda trial, setting: float("nan"), lambda trial: None)
-
-
-@pytest.fixture
-def empty(postgresql: str) -> str:
-    """The URL of a database without tables."""
-    import sqlalchemy as sa
-
-    server, name = sa.make_url(postgresql), f"studies{time.monotonic_ns()}"
-    with sa.create_engine(server).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql(f"create database {name}")
-    return server.set(database=name).render_as_string(hide_password=False)
 
 
 def settings_without_a_database(where: Path) -> list[dict[str, float]]:

@@ -13,35 +13,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.short_run import short_run
 from hallmark.learn.moving_average import EmaModel
 from hallmark.learn.trainer import TrainConfig, fit, quiet
 from tests.toys import ROOT
 
 
 def config(**changes: object) -> TrainConfig:
-    values: dict[str, object] = {
+    values = {
         "budget_tflop": 2e-5,
         "batch_size": 32,
         "learning_rate": 0.01,
         "weight_decay": 0.01,
-        "warmup_share": 0.1,
-        "ema_decay": 0.9,
         "evaluate_every": 5,
         "patience": 100,
         "seed": 3,
-        "threads": 1,
-        "precision": "fp32",
-        "compile": False,
-        "gradient_accumulation": 1,
-        "gradient_checkpointing": False,
-        "on_oom": "raise",
-        "distributed": "none",
-        "processes": 1,
-        "nodes": 1,
-        "restarts": 0,
-        "n_jobs": 1,
     }
-    return TrainConfig(**{**values, **changes})  # type: ignore[arg-type]
+    return short_run(**{**values, **changes})
 
 
 class Toy(nn.Module):
