@@ -9,6 +9,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
@@ -86,10 +87,24 @@ class OutcomesOut(BaseModel):
     unknown: Annotated[list[str], Field(description="ids that are none of this caller's predictions")]
 
 
+class FeedbackIn(BaseModel):
+    """Whether an answer helped; the first feedback to a prediction counts."""
+
+    model_config = STRICT
+    prediction_id: PredictionId
+    helpful: StrictBool
+
+
+class FeedbackOut(BaseModel):
+    """Whether the feedback was kept."""
+
+    recorded: Annotated[bool, Field(description="false: the prediction has a feedback already, which stays")]
+
+
 class OutcomeOut(BaseModel):
     """A recorded outcome."""
 
-    horizon: str
+    horizon: Annotated[str, Field(description="`feedback`: the value says whether the answer was helpful")]
     value: float | str
     observed_at: datetime
     recorded_at: datetime

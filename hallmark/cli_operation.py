@@ -223,15 +223,12 @@ def observed(
     records: Records = DEFAULT_URL,
 ) -> None:
     """Write the rows that recorded answers hold, to train a base model on: the file is personal data."""
-    from hallmark.watch.observed import KNOWN_AT, SUBJECT
+    from hallmark.watch.observed import SUBJECT, write_rows
 
-    rows = _observed(_watched_task(bundle), days, records).drop(columns=KNOWN_AT)
+    rows = _observed(_watched_task(bundle), days, records)
     if rows.empty:
         raise HallmarkError(f"no answer of the last {days} days names a subject and has kept its request")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_name(f".{out.name}")
-    rows.to_parquet(fresh, index=False)
-    fresh.replace(out)
+    write_rows(rows, out)
     typer.echo(f"{out}: {len(rows):,} rows of {rows[SUBJECT].nunique()} subjects; train with")
     typer.echo(f'  make repro S="data=table data.path={out}"')
 

@@ -166,6 +166,15 @@ class Client:
         response = self._call("POST", "/v1/outcomes", content=_json({"outcomes": [happened]}))
         return not response.json()["unknown"]
 
+    def feedback(self, prediction_id: str, *, helpful: bool) -> bool:
+        """Tell whether an answer has helped; returns whether it was recorded: the first feedback to an answer counts.
+
+        Raises:
+            ServiceError: no prediction of this caller has this id (404), or the call failed.
+        """
+        said = {"prediction_id": prediction_id, "helpful": helpful}
+        return bool(self._call("POST", "/v1/feedback", content=_json(said)).json()["recorded"])
+
     def models(self) -> list[Mapping[str, Any]]:
         """Describe the models that answer."""
         return list(self._call("GET", "/v1/models").json())

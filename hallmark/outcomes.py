@@ -111,6 +111,23 @@ class Observing(Protocol):
         """
 
 
+FEEDBACK = "feedback"
+"""In place of the horizon: what somebody says about an answer. No horizon of a task has this name."""
+
+HELPFUL, UNHELPFUL = "helpful", "unhelpful"
+"""Values of a feedback."""
+
+
+def errors_of(task: Any, response: Any, horizon: str, value: float | str) -> Mapping[str, float]:
+    """Compare an answer of any task with an outcome that was checked; see `HasOutcomes.errors`.
+
+    Of a feedback, `unhelpful` is 0 or 1; answers of every task may have one.
+    """
+    if horizon == FEEDBACK:
+        return {UNHELPFUL: float(value != HELPFUL)}
+    return task.errors(response, horizon, value) if isinstance(task, HasOutcomes) else {}
+
+
 def check(task: Any, response: Any, outcome: Outcome, asked_at: datetime, now: datetime) -> None:
     """Check an outcome of any task; see `HasOutcomes.check_outcome`.
 

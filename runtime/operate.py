@@ -6,7 +6,7 @@ It belongs to no experiment and to no DVC stage.
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -54,14 +54,8 @@ def _monitor(operation: dict[str, Any], bundle: str) -> None:
 
 def _retrain(operation: dict[str, Any], bundle: str) -> None:
     """Run the pipeline, alone; print what was decided and what came of it. A failure becomes an alarm."""
-    from datetime import UTC, datetime
-
-    from hallmark.build import build
-    from hallmark.errors import HallmarkError
-    from hallmark.records.database import configured_url, open_database
     from hallmark.retrain.deploy import report_failure
     from hallmark.retrain.start import open_champion
-    from hallmark.watch.monitor import tell
     from pipelines.retrain import retrain
     from runtime import facts, store
 
@@ -71,17 +65,49 @@ def _retrain(operation: dict[str, Any], bundle: str) -> None:
         try:
             response = store.run(retrain, operation, bundle, facts=facts.collect(operation, {}))
         except (Exception, KeyboardInterrupt) as error:
-            with suppress(HallmarkError):  # the error itself is what is told
-                database, now = open_database(configured_url()), datetime.now(UTC)
-                report_failure(database, champion, error, now)
-                tell(database, champion.hallmark.task, build(operation["monitor"]["sinks"], "monitor.sinks"), now)
+            _report(report_failure, champion, operation, error)
             raise
         decided, told = (_output(response, step) for step in ("decide_retraining", "deploy_challenger"))
-    counts = ", ".join(f"{count:,} {why}" for why, count in decided["decisions"].items()) or "none is personal"
-    print(f"adapters {counts}", file=sys.stderr)
-    print(f"result   {told}", file=sys.stderr)
-    base = decided["base"]
-    print(f"base     {'due: ' if base['due'] else ''}{base['text']}", file=sys.stderr)
+        counts = ", ".join(f"{count:,} {why}" for why, count in decided["decisions"].items()) or "none is personal"
+        base = decided["base"]
+        print(f"adapters {counts}", file=sys.stderr)
+        print(f"result   {told}", file=sys.stderr)
+        print(f"base     {'due: ' if base['due'] else ''}{base['text']}", file=sys.stderr)
+        if base["due"] and operation.get("base"):
+            _train_base(operation, Path(bundle))
+
+
+def _train_base(operation: dict[str, Any], bundle: Path) -> None:
+    """Train the base model of the version that serves now, and print what came of it. A failure becomes an alarm."""
+    from datetime import UTC, datetime
+
+    from hallmark.records.database import configured_url, open_database
+    from hallmark.retrain.base import report_failed_training
+    from hallmark.retrain.start import open_champion
+    from runtime import base
+
+    database, champion = open_database(configured_url()), open_champion(bundle)
+    try:
+        told = base.train(database, champion, operation, datetime.now(UTC))
+    except (Exception, KeyboardInterrupt) as error:
+        _report(report_failed_training, champion, operation, error)
+        raise
+    print(f"base     {told}", file=sys.stderr)
+
+
+def _report(report: Callable[..., None], champion: Any, operation: dict[str, Any], error: BaseException) -> None:
+    """Write a failure to records and alarms, and tell the alarm."""
+    from datetime import UTC, datetime
+
+    from hallmark.build import build
+    from hallmark.errors import HallmarkError
+    from hallmark.records.database import configured_url, open_database
+    from hallmark.watch.monitor import tell
+
+    with suppress(HallmarkError):  # the error itself is what is told
+        database, now = open_database(configured_url()), datetime.now(UTC)
+        report(database, champion, error, now)
+        tell(database, champion.hallmark.task, build(operation["monitor"]["sinks"], "monitor.sinks"), now)
 
 
 def _output(response: Any, step: str) -> Any:

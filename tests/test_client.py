@@ -67,6 +67,10 @@ def test_a_prediction_is_looked_up_and_its_outcome_told(
     found = client.prediction(row.prediction_id)
     assert found["answer"] == row.answer
     assert found["outcomes"][0]["value"] == 123.0
+    assert client.feedback(row.prediction_id, helpful=True)
+    assert not client.feedback(row.prediction_id, helpful=False), "the first one counts"
+    with pytest.raises(ServiceError, match="No prediction of this caller"):
+        client.feedback("00000000-0000-4000-8000-000000000000", helpful=True)
     assert client.models()[0]["task"] == "glucose"
 
 

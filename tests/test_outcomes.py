@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hallmark.build import build
-from hallmark.outcomes import Outcome, OutcomeError, check
+from hallmark.outcomes import FEEDBACK, HELPFUL, UNHELPFUL, Outcome, OutcomeError, check, errors_of
 from runtime.compose import composed
 
 ASKED = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
@@ -91,3 +91,6 @@ def test_tasks_without_outcomes_say_so(experiment: str) -> None:
     task = build(composed(f"experiment={experiment}")["task"])
     with pytest.raises(OutcomeError, match=f"answers of the task {experiment} have no outcome"):
         check(task, SimpleNamespace(), Outcome("", "good", ASKED), ASKED, ASKED)
+    assert errors_of(task, SimpleNamespace(), "", "good") == {}
+    assert errors_of(task, None, FEEDBACK, HELPFUL) == {"unhelpful": 0.0}, "but feedback"
+    assert errors_of(task, None, FEEDBACK, UNHELPFUL) == {"unhelpful": 1.0}

@@ -1,12 +1,15 @@
 """Answers to people of the toy cohort and what happened after them, as a service would have recorded them."""
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import sqlalchemy as sa
+
 from hallmark.contracts import AnyPredictor
 from hallmark.evidence import answers_with_evidence
+from hallmark.outcomes import FEEDBACK
 from hallmark.prove.bundle import Hallmark
 from hallmark.prove.provenance import describe_machine
 from hallmark.records.database import Database
@@ -18,6 +21,18 @@ FIRST = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HORIZONS = 2  # whose outcomes become known
 Truth = Callable[[float, float], float]
 """What happens, given the medians of the subject's own model and of the base model."""
+
+
+def tell_feedback(database: Database, said: Mapping[str, str]) -> None:
+    """Record what some subjects say about each of their answers: subject → `helpful` or `unhelpful`."""
+    with database.writing() as connection:
+        about = sa.select(predictions).where(predictions.c.owner_id.in_(said))
+        rows = [
+            outcome_row(dict(row), "key:app", FEEDBACK, said[row["owner_id"]], row["asked_at"])
+            for row in connection.execute(about).mappings()
+        ]
+        assert rows
+        database.insert(connection, outcomes, rows)
 
 
 class Writer:

@@ -12,7 +12,7 @@ from bentos.messages import InfluenceOut, PastOut, PredictionId, ProvenanceOut
 from bentos.policy import require
 from bentos.problems import ProblemError
 from bentos.queue import BULK_BATCH
-from bentos.routes.records import find
+from bentos.routes.records import find_or_404
 from bentos.state import Caller, Service, State
 from hallmark.errors import BundleError
 from hallmark.prove.influence import influences, trace
@@ -33,9 +33,7 @@ async def provenance(
     all other requests. `top=0` measures none.
     """
     require(caller, "read")
-    row = await find(service, caller, prediction_id)
-    if row is None:
-        raise ProblemError(404, "not_found", "No prediction of this caller has this id.")
+    row = await find_or_404(service, caller, prediction_id)
     served = service.engine.version_for(Question(None, digest=row["hallmark_sha256"]))
     if row["request"] is None:
         raise ProblemError(409, "request_not_kept", "The request was not kept, or its retention has passed.")

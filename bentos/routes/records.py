@@ -11,14 +11,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from bentos.identity import Principal
-from bentos.messages import OutcomesIn, OutcomesOut, PredictionId
+from bentos.messages import FeedbackIn, FeedbackOut, OutcomesIn, OutcomesOut, PredictionId
 from bentos.policy import forbidden, may_export, require, viewer
 from bentos.problems import MAX_FIELDS, Field, ProblemError, counted
 from bentos.routes.predict import append, evidence_of
 from bentos.state import Caller, Service, State
 from hallmark.contracts import Task
 from hallmark.errors import RecordsError
-from hallmark.outcomes import HasOutcomes, Outcome, OutcomeError, check
+from hallmark.outcomes import FEEDBACK, HELPFUL, UNHELPFUL, Outcome, OutcomeError, check, errors_of
 from hallmark.records import audit, reader
 from hallmark.records.rows import outcome_row
 from hallmark.records.spool import Entry
@@ -39,6 +39,17 @@ async def find(service: State, caller: Principal, key: str) -> dict[str, Any] | 
     return None if row is None else dict(row)
 
 
+async def find_or_404(service: State, caller: Principal, key: str) -> dict[str, Any]:
+    """Return a prediction that the caller may see.
+
+    Raises:
+        ProblemError: 404; there is none, or the caller may not; 503; the database does not answer.
+    """
+    if (row := await find(service, caller, key)) is None:
+        raise ProblemError(404, "not_found", "No prediction of this caller has this id.")
+    return row
+
+
 async def read(query: Any) -> Any:
     """Run a query outside the event loop.
 
@@ -55,9 +66,7 @@ async def read(query: Any) -> Any:
 async def prediction(prediction_id: Annotated[PredictionId, Path()], caller: Caller, service: Service) -> Response:
     """Return what was answered, from which inputs, by which version, and what really happened."""
     require(caller, "read")
-    row = await find(service, caller, prediction_id)
-    if row is None:
-        raise ProblemError(404, "not_found", "No prediction of this caller has this id.")
+    row = await find_or_404(service, caller, prediction_id)
     happened = await read(lambda: reader.outcomes_of(service.records.database, viewer(caller), prediction_id))
     model = {"task": row["task"], "version": row["model_version"], "hallmark_sha256": row["hallmark_sha256"]}
     head = {
@@ -94,13 +103,31 @@ async def outcomes(body: OutcomesIn, caller: Caller, service: Service) -> Outcom
                 row, caller.client_id, outcome.horizon, outcome.value, outcome.observed_at.astimezone(UTC)
             )
             rows.setdefault(made["id"], made)
+    new = await _keep(service, rows, predicted)
+    unknown = [outcome.prediction_id for outcome in body.outcomes if predicted[outcome.prediction_id] is None]
+    already = len(body.outcomes) - len(unknown) - new
+    return OutcomesOut(recorded=new, already_known=already, unknown=unknown)
+
+
+async def feedback(body: FeedbackIn, caller: Caller, service: Service) -> FeedbackOut:
+    """Record whether an answer that the caller may see has helped; of any task."""
+    require(caller, "outcomes")
+    service.rates.count_rows(caller.client_id, 1)
+    row = await find_or_404(service, caller, body.prediction_id)
+    value = HELPFUL if body.helpful else UNHELPFUL
+    made = outcome_row(row, caller.client_id, FEEDBACK, value, datetime.now(UTC))
+    return FeedbackOut(recorded=await _keep(service, {made["id"]: made}, {row["id"]: row}) > 0)
+
+
+async def _keep(
+    service: State, rows: Mapping[str, dict[str, Any]], predicted: Mapping[str, Mapping[str, Any] | None]
+) -> int:
+    """Record those outcomes that are new, and add their errors to the metrics; returns how many are."""
     known = await _known(service, list(rows))
     new: list[Entry] = [("outcomes", row) for key, row in rows.items() if key not in known]
-    append(service, new, "The outcomes could not be recorded: send them again later.")
+    append(service, new, "What happened could not be recorded: send it again later.")
     await run_in_threadpool(_count_errors, service, [row for _, row in new], predicted)
-    unknown = [outcome.prediction_id for outcome in body.outcomes if predicted[outcome.prediction_id] is None]
-    already = len(body.outcomes) - len(unknown) - len(new)
-    return OutcomesOut(recorded=len(new), already_known=already, unknown=unknown)
+    return len(new)
 
 
 def _refused(service: State, body: OutcomesIn, predicted: Mapping[str, Mapping[str, Any] | None]) -> list[Field]:
@@ -130,10 +157,11 @@ def _count_errors(
     task = service.engine.served.model.task
     for outcome in happened:
         row = predicted[outcome["prediction_id"]]
-        if row is not None and isinstance(task, HasOutcomes):
-            errors = task.errors(_answer(task, row), outcome["horizon"], json.loads(outcome["value"]))
-            for name, value in errors.items():
-                service.metrics.outcome_loss.labels(row["model_version"], name).observe(value)
+        if row is not None:
+            horizon, value = outcome["horizon"], json.loads(outcome["value"])
+            answer = None if horizon == FEEDBACK else _answer(task, row)
+            for name, error in errors_of(task, answer, horizon, value).items():
+                service.metrics.outcome_loss.labels(row["model_version"], name).observe(error)
 
 
 def _answer(task: Task, row: Mapping[str, Any]) -> BaseModel:
@@ -177,6 +205,7 @@ def router(service: State) -> APIRouter:
     routes = APIRouter(tags=["records"])
     routes.get("/predictions/{prediction_id}", response_model=service.bodies.prediction)(prediction)
     routes.post("/outcomes")(outcomes)
+    routes.post("/feedback")(feedback)
     routes.get("/subjects/{subject_id}", response_class=StreamingResponse)(export)
     return routes
 

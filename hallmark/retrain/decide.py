@@ -67,7 +67,7 @@ def decide_now(database: Database, champion: Champion, rule: RetrainRule, now: d
         RecordsError: the database cannot be read.
         BundleError: the refresh state of the champion is not here, or was changed.
     """
-    task, cutoff = champion.hallmark.task, _midnight(now) - timedelta(days=rule.holdout_days)
+    task, cutoff = champion.hallmark.task, midnight(now) - timedelta(days=rule.holdout_days)
     people = population(database, task, champion.lineage(), champion.personal, rule.reference_days, now)
     base = decide_base(people, rule, now.astimezone(UTC).date())
     if not champion.personal:
@@ -176,5 +176,6 @@ def _watched(champion: Champion, rule: RetrainRule, now: datetime) -> str:
     return f"a newly trained version serves for less than {rule.canary_days} days"
 
 
-def _midnight(time: datetime) -> datetime:
+def midnight(time: datetime) -> datetime:
+    """Return the begin of a day in UTC."""
     return time.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -53,9 +53,14 @@ def deploy(
     note(database, task, "deployed", {s: reasons[s] for s in kept}, now, since=since)
     worse = ("no_improvement", "it is expected to be worse for this subject, from the days that were held out")
     note(database, task, "rejected", dict.fromkeys(found.taken_back, worse), now, since=since)
-    told = note_switch(switch, "promoted", took, database.url.render_as_string(hide_password=False), actor=ACTOR)
+    told = _note(database, switch, took)
     clean(directory)
     return f"{told}: {took}"
+
+
+def words_of(error: BaseException) -> str:
+    """Say what failed: an unexpected error's own text may hold values."""
+    return str(error) if isinstance(error, HallmarkError) else type(error).__name__
 
 
 def report_failure(database: Database, champion: Champion, error: BaseException, now: datetime) -> None:
@@ -64,8 +69,7 @@ def report_failure(database: Database, champion: Champion, error: BaseException,
     Raises:
         RecordsError: the database cannot be written.
     """
-    task, directory = champion.hallmark.task, champion.directory
-    what = str(error) if isinstance(error, HallmarkError) else type(error).__name__
+    task, directory, what = champion.hallmark.task, champion.directory, words_of(error)
     serves = open_champion(champion.pointer).digest
     if serves != champion.digest:
         told = f"What was fitted again serves ({serves[:12]}), but what had to follow failed: {what}."
@@ -76,20 +80,26 @@ def report_failure(database: Database, champion: Champion, error: BaseException,
             since = datetime.fromisoformat(read_json(directory / DECISIONS)["at"])
             note(database, task, "failed", reasons, now, since=since)
     audit.append(database, ACTOR, "retraining_failed", task, what, audit.configured_anchor())
+    keep_alarm(database, task, told, now)
+    clean(directory)
+
+
+def keep_alarm(database: Database, task: str, told: str, now: datetime) -> None:
+    """Write the alarm of a run that has failed to the records; `tell` tells it.
+
+    Raises:
+        RecordsError: the database cannot be written.
+    """
     today = now.astimezone(UTC).date()
     alarm = Raised("retrain", "challenger", "critical", today, today, told)
     with database.writing() as connection:
         database.insert(connection, alarms, [alarm.row(task, now)])
-    clean(directory)
 
 
 def _promote(database: Database, champion: Champion, made: Path, again: set[str], rule: NeverWorseRule) -> Switch:
     """Sign the bundle if it must be signed, keep its state, carry the ledgers over, and let it serve."""
     bundle = made / "bundle"
-    key = os.environ.get("HALLMARK_PUBLIC_KEY")
-    if private := os.environ.get(SIGNING_KEY):
-        sign(bundle, Path(private), os.environ.get("HALLMARK_SIGNING_PASSWORD"))
-    refuse_erased(database, bundle)
+    _make_acceptable(database, bundle)
 
     def go_on(owner: str, ledger: Ledger) -> Ledger:
         return refitted(ledger, rule) if owner in again else ledger
@@ -97,7 +107,35 @@ def _promote(database: Database, champion: Champion, made: Path, again: set[str]
     digest = read_hallmark(bundle)[1]
     keep_state(champion, made / "refresh_state", digest[:NAME])
     carry_ledgers(database, champion.digest, digest, go_on)
+    return _switch(champion, bundle)
+
+
+def let_serve(database: Database, champion: Champion, bundle: Path, why: str) -> str:
+    """Let a newly trained bundle serve, if the champion still does; returns one sentence that says what serves.
+
+    Raises:
+        BundleError: it knows somebody who was erased, is not signed although it must be, or another version serves
+            meanwhile.
+        RecordsError: the audit log has no entry of it.
+    """
+    _make_acceptable(database, bundle)
+    return _note(database, _switch(champion, bundle), why)
+
+
+def _make_acceptable(database: Database, bundle: Path) -> None:
+    """Sign a bundle if there is a key, and refuse one that knows somebody who was erased."""
+    if private := os.environ.get(SIGNING_KEY):
+        sign(bundle, Path(private), os.environ.get("HALLMARK_SIGNING_PASSWORD"))
+    refuse_erased(database, bundle)
+
+
+def _switch(champion: Champion, bundle: Path) -> Switch:
+    key = os.environ.get("HALLMARK_PUBLIC_KEY")
     return champion.versions(Path(key) if key else None).promote(bundle, only_over=champion.digest)
+
+
+def _note(database: Database, switch: Switch, why: str) -> str:
+    return note_switch(switch, "promoted", why, database.url.render_as_string(hide_password=False), actor=ACTOR)
 
 
 def clean(directory: Path, keep: str = "") -> None:

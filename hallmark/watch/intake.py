@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from hallmark.contracts import Task
-from hallmark.outcomes import Estimating, HasOutcomes
+from hallmark.outcomes import FEEDBACK, Estimating, errors_of
 from hallmark.records.database import Database
 from hallmark.records.reader import EVERYTHING
 from hallmark.records.rows import UNANSWERED
@@ -195,7 +195,6 @@ def _take_outcomes(database: Database, reading: Reading, taken: Taken, after: in
     columns: list[Any] = [outcomes.c[name] for name in ("id", "prediction_id", "horizon", "value")]
     columns += [predictions.c.owner_id, predictions.c.hallmark_sha256, _day(database), predictions.c.response]
     figures: dict[Key, Figures] = {}
-    task = reading.task if isinstance(reading.task, HasOutcomes) else None
     unreadable = 0
     with database.writing() as connection:
         alone(database, connection)
@@ -209,11 +208,11 @@ def _take_outcomes(database: Database, reading: Reading, taken: Taken, after: in
             if prediction_id != last:
                 last, answer = prediction_id, _answer(reading.task, response)
                 of_day = figures.setdefault((date.fromisoformat(day), digest, owner), {})
-            if answer is None or task is None:
+            if answer is None and horizon != FEEDBACK:
                 unreadable += 1
                 continue
             apart = horizon in reading.horizons
-            for name, score in task.errors(answer, horizon, from_json(value)).items():
+            for name, score in errors_of(reading.task, answer, horizon, from_json(value)).items():
                 for path in _paths(name, horizon, apart):
                     pair = of_day.setdefault(path, [0, 0.0])
                     pair[0] += 1

@@ -7,6 +7,7 @@ the newest one, then the newest of those that were asked before its first row, a
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from hallmark.contracts import Task
 from hallmark.errors import ConfigError
-from hallmark.outcomes import Answered, Observing, Outcome
+from hallmark.outcomes import FEEDBACK, Answered, Observing, Outcome
 from hallmark.records.database import Database, Viewer, visible
 from hallmark.records.erasures import as_utc
 from hallmark.records.reader import EVERYTHING
@@ -87,6 +88,17 @@ def observed_rows(
     return rows.sort_values([SUBJECT, "timestamp"], ignore_index=True)
 
 
+def write_rows(rows: pd.DataFrame, out: Path) -> None:
+    """Write rows of `observed_rows` as a table that the task's `own_source` reads; whole or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.with_name(f".{out.name}")
+    try:
+        rows.drop(columns=KNOWN_AT).to_parquet(fresh, index=False)
+        fresh.replace(out)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 def has_answers(database: Database, task: str, owner: str) -> bool:
     """Tell whether a recorded answer is about somebody."""
     p = predictions.c
@@ -121,7 +133,7 @@ def _read(database: Database, task: Any, ids: list[str], known: Container[str]) 
     p, o = predictions.c, outcomes.c
     happened: dict[str, list[Outcome]] = {}
     with database.reading(EVERYTHING) as connection:
-        told = sa.select(o.prediction_id, o.horizon, o.value, o.observed_at)
+        told = sa.select(o.prediction_id, o.horizon, o.value, o.observed_at).where(o.horizon != FEEDBACK)
         for row in by_id(connection, told, o.prediction_id, ids):
             outcome = Outcome(row.horizon, json.loads(row.value), as_utc(row.observed_at))
             happened.setdefault(row.prediction_id, []).append(outcome)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from hallmark.contracts import AnyPredictor, Task
 from hallmark.model import Model
-from hallmark.outcomes import HasOutcomes
+from hallmark.outcomes import FEEDBACK, HasOutcomes
 from hallmark.records.database import Database
 from hallmark.records.reader import EVERYTHING
 from hallmark.records.rows import UNANSWERED
@@ -236,7 +236,7 @@ def _chosen(database: Database, task: Task, day: date, most: int, condition: Any
             p.asked_at < start + timedelta(days=1),
             p.request.is_not(None),
             condition,
-            sa.exists().where(outcomes.c.prediction_id == p.id),
+            sa.exists().where(outcomes.c.prediction_id == p.id, outcomes.c.horizon != FEEDBACK),
         )
         .subquery()
     )
@@ -272,6 +272,7 @@ def _read(database: Database, ids: Sequence[str]) -> tuple[list[Any], dict[str, 
     names = ("id", "owner_id", "served_by", "request", "response")
     read = sa.select(*(predictions.c[name] for name in names))
     known = sa.select(outcomes.c.prediction_id, outcomes.c.horizon, outcomes.c.value)
+    known = known.where(outcomes.c.horizon != FEEDBACK)
     happened: dict[str, list[tuple[str, Any]]] = {}
     with database.reading(EVERYTHING) as connection:
         for outcome in by_id(connection, known, outcomes.c.prediction_id, ids):

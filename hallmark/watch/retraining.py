@@ -9,7 +9,7 @@ Source: Wang and Ramdas 2022 (e-BH: false discoveries under any dependence).
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -291,6 +291,70 @@ def judge_challenger(
     Source of the expectation: James and Stein 1961; Efron and Morris 1973 (empirical Bayes). Source of the check of it:
     Box 1980 (prior predictive).
     """
+    paired = _paired(losses, rule)
+    if isinstance(paired, Challenged):
+        return paired
+    difference, subject, clusters, quantile = paired
+    pairs, subjects = len(difference), subject.nunique()
+    prior, prior_error = -expected_gain, rule.margin / 2
+    measured, its_error = clustered_mean(difference, clusters)
+    contradicted = prior < 0 and measured - prior > quantile * float(np.hypot(its_error, prior_error))
+    expected = _Expected(difference, subject, 0.0 if contradicted else prior, prior_error)
+    worth = difference.where(expected.without_each() < 0, 0.0)
+    mean, error = expected.with_prior(*clustered_mean(worth, clusters))
+    bound = mean + quantile * error
+    told = f"; {prior:+.2%} was expected of newer observations" if prior else ""
+    figures = (
+        f"{_against(measured, pairs, subjects)}{told}"
+        f"{', which these days contradict' if contradicted else ''}; {mean:+.2%} where it would serve, at most "
+        f"{bound:+.2%} (95%)"
+    )
+    worse = tuple(sorted(subject for subject in set(chosen) if expected.of(subject) >= 0))
+    if not (mean < 0 and bound <= rule.margin and len(worse) < len(set(chosen))):
+        return Challenged(False, "no_improvement", f"{figures}: not deployed", mean, bound, pairs, subjects)
+    return Challenged(True, "improved", figures, mean, bound, pairs, subjects, worse)
+
+
+def judge_base(losses: pd.DataFrame, rule: RetrainRule) -> Challenged:
+    """Judge a base model that was trained again, on the days that were held out, as a whole.
+
+    It deploys if its mean loss is smaller than the champion's, and the 95% bound of the difference no larger loss than
+    the margin.
+
+    Args:
+        losses: one row per subject and day: `subject_id`, `champion`, `challenger`, mean losses over the same requests.
+        rule: margin, and how many pairs are needed.
+    """
+    paired = _paired(losses, rule)
+    if isinstance(paired, Challenged):
+        return paired
+    pairs, subjects = len(paired.difference), paired.subject.nunique()
+    mean, error = clustered_mean(paired.difference, paired.clusters)
+    bound = mean + paired.quantile * error
+    figures = f"{_against(mean, pairs, subjects)}, at most {bound:+.2%} (95%)"
+    if not (mean < 0 and bound <= rule.margin):
+        return Challenged(False, "no_improvement", f"{figures}: not deployed", mean, bound, pairs, subjects)
+    return Challenged(True, "improved", figures, mean, bound, pairs, subjects)
+
+
+class _Paired(NamedTuple):
+    """Differences of two versions' losses on subject-days that can be judged.
+
+    Attributes:
+        difference: (P,) challenger minus champion, as a share of the champion's mean.
+        subject: (P,) whose day.
+        clusters: (P,) what is independent of each other.
+        quantile: of Student's t, for the bound.
+    """
+
+    difference: "pd.Series[float]"
+    subject: "pd.Series[str]"
+    clusters: "pd.Series[Any]"
+    quantile: float
+
+
+def _paired(losses: pd.DataFrame, rule: RetrainRule) -> _Paired | Challenged:
+    """Return the differences, or the verdict where there is nothing to judge by."""
     from scipy.stats import t
 
     every = losses.astype({"champion": float, "challenger": float})  # a table without a row has no types
@@ -308,24 +372,11 @@ def judge_challenger(
     difference = (paired["challenger"] - paired["champion"]) / usual
     # The days of one subject are not independent; of very few subjects, only the days can tell how sure it is.
     clusters = paired["subject_id"] if subjects >= FEWEST_CLUSTERS else pd.Series(np.arange(pairs), paired.index)
-    quantile = float(t.ppf(CERTAIN, clusters.nunique() - 1))
-    prior, prior_error = -expected_gain, rule.margin / 2
-    measured, its_error = clustered_mean(difference, clusters)
-    contradicted = prior < 0 and measured - prior > quantile * float(np.hypot(its_error, prior_error))
-    expected = _Expected(difference, paired["subject_id"], 0.0 if contradicted else prior, prior_error)
-    worth = difference.where(expected.without_each() < 0, 0.0)
-    mean, error = expected.with_prior(*clustered_mean(worth, clusters))
-    bound = mean + quantile * error
-    told = f"; {prior:+.2%} was expected of newer observations" if prior else ""
-    figures = (
-        f"its loss is {measured:+.2%} against the champion's on {pairs} held-out days of {subjects} subjects{told}"
-        f"{', which these days contradict' if contradicted else ''}; {mean:+.2%} where it would serve, at most "
-        f"{bound:+.2%} (95%)"
-    )
-    worse = tuple(sorted(subject for subject in set(chosen) if expected.of(subject) >= 0))
-    if not (mean < 0 and bound <= rule.margin and len(worse) < len(set(chosen))):
-        return Challenged(False, "no_improvement", f"{figures}: not deployed", mean, bound, pairs, subjects)
-    return Challenged(True, "improved", figures, mean, bound, pairs, subjects, worse)
+    return _Paired(difference, paired["subject_id"], clusters, float(t.ppf(CERTAIN, clusters.nunique() - 1)))
+
+
+def _against(measured: float, pairs: int, subjects: int) -> str:
+    return f"its loss is {measured:+.2%} against the champion's on {pairs} held-out days of {subjects} subjects"
 
 
 class _Expected:

@@ -190,6 +190,39 @@ def test_an_outcome_is_kept_once_and_in_utc(server: Server, asking: dict[str, An
     assert (found["observed_at"], found["value"]) == (expected.isoformat(), 120.0)
 
 
+@pytest.mark.parametrize("who", ROLES)
+def test_feedback_is_taken_for_predictions_that_the_caller_may_see(
+    server: Server, asking: dict[str, Any], subjects: list[str], who: str
+) -> None:
+    key = rows(server.predict(asking[subjects[0]], "ada"))[0]["prediction_id"]
+    said = {"prediction_id": key, "helpful": False}
+    response = server.call("POST", "/v1/feedback", who, json=said)
+    if who not in ("ada", "doctor", "admin"):
+        unknown = {**said, "prediction_id": "00000000-0000-4000-8000-000000000000"}
+        assert response.status_code == 404
+        assert response.text == server.call("POST", "/v1/feedback", who, json=unknown).text
+        return
+    assert (response.status_code, response.json()) == (200, {"recorded": True})
+    server.flush()
+    server.state.records._recent.clear()
+    again = server.call("POST", "/v1/feedback", "ada", json={**said, "helpful": True})
+    assert again.json() == {"recorded": False}, "the first one counts"
+    [found] = server.call("GET", f"/v1/predictions/{key}", "ada").json()["outcomes"]
+    assert (found["horizon"], found["value"]) == ("feedback", "unhelpful")
+    version = server.call("GET", "/v1/models", "ada").json()[0]["version"]
+    counted = f'hallmark_outcome_loss_count{{error="unhelpful",version="{version}"}}'
+    assert counted in server.call("GET", "/metrics", "admin").text
+    told = {**outcome_of(server, key, "60"), "horizon": "feedback", "value": "helpful"}
+    refused = server.call("POST", "/v1/outcomes", "ada", json={"outcomes": [told]})
+    assert refused.status_code == 422, "an outcome of a forecast has one of its horizons"
+
+
+@pytest.mark.parametrize("helpful", ["yes", 1, None])
+def test_feedback_that_is_no_yes_or_no_is_refused(server: Server, of_ada: str, helpful: object) -> None:
+    said = {"prediction_id": of_ada, "helpful": helpful}
+    assert server.call("POST", "/v1/feedback", "ada", json=said).status_code == 422
+
+
 @pytest.mark.parametrize(
     ("field", "change", "problem"),
     [

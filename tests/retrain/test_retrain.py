@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from hallmark.build import build
 from hallmark.cli import app
 from hallmark.errors import BundleError, ConfigError
+from hallmark.outcomes import HELPFUL
 from hallmark.prove.bundle import open_bundle, read_hallmark
 from hallmark.prove.serving import ServedVersions
 from hallmark.records import audit
@@ -30,6 +31,7 @@ from runtime.compose import compose_operation
 from tests.retrain.conftest import NOW
 from tests.served import END, Service
 from tests.toys import another_version
+from tests.written import tell_feedback
 
 PEOPLE = ["sim-000", "sim-001", "sim-002"]
 TIMES = [END + timedelta(hours=6 * i) for i in range(1, 37)]
@@ -294,6 +296,7 @@ def test_rows_for_the_base_model_are_written_and_read_as_an_own_table(
     service: Service, champion: Champion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     service.answer(PEOPLE, TIMES, whatever)
+    tell_feedback(service.database, dict.fromkeys(PEOPLE, HELPFUL))  # holds no reading
     url = service.database.url.render_as_string(hide_password=False)
     ages = (datetime.now(UTC) - END).days + 2
     out = tmp_path / "data" / "observed.parquet"

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from hallmark.build import build
 from hallmark.cli import app
+from hallmark.outcomes import UNHELPFUL
 from hallmark.prove.bundle import Hallmark, make_bundle, read_hallmark
 from hallmark.prove.serving import ServedVersions
 from hallmark.records import audit
@@ -26,7 +27,7 @@ from hallmark.watch.pairs import Serving, asked_by, compare_day, open_serving
 from runtime.compose import compose_operation
 from tests.bentos.server import running
 from tests.toys import another_version
-from tests.written import FIRST, HORIZONS, Writer
+from tests.written import FIRST, HORIZONS, Writer, tell_feedback
 
 
 def base_is_right(own: float, base: float) -> float:
@@ -135,6 +136,7 @@ def test_only_some_answers_of_a_day_are_compared_and_both_losses_are_those_of_th
 ) -> None:
     subject, request = next(iter(personal.items()))
     Writer(database, serving, hallmark).write(request, base_is_right, [0])
+    tell_feedback(database, {subject: UNHELPFUL})  # is no error of a forecast
     for most, compared in ((1, HORIZONS), (5, 2 * HORIZONS)):
         sums = compare_day(database, serving, today(0), most, 0.9)[subject]
         assert (sums.outcomes, sums.with_interval, sums.served) == (compared, compared, True)

@@ -19,6 +19,7 @@ from benchmarks.recorded import DIGEST, FIRST, LABELS, write_log
 from hallmark.build import build
 from hallmark.contracts import Task
 from hallmark.errors import ConfigError
+from hallmark.outcomes import HELPFUL, UNHELPFUL
 from hallmark.records.database import Database, open_database
 from hallmark.records.tables import arrivals, outcomes, predictions, subject_days
 from hallmark.watch.alarms import Bound, Raised, news
@@ -30,6 +31,7 @@ from hallmark.watch.page import write_page
 from hallmark.watch.sinks import EmailSink, FileSink, SinkError, WebhookSink
 from runtime.compose import compose_operation, composed
 from tests.toys import ROOT
+from tests.written import tell_feedback
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,19 @@ def test_an_outcome_that_comes_before_its_prediction_is_read_when_the_prediction
     with records.writing() as connection:
         records.insert(connection, predictions, kept)
     assert watch(records, task, monitor, after(1)).taken.outcomes == 2
+
+
+def test_feedback_is_a_figure_of_the_version_that_had_answered(
+    records: Database, task: Task, monitor: Monitor, tmp_path: Path
+) -> None:
+    write_log(records, 1, 2, 2)
+    tell_feedback(records, {"person-0": UNHELPFUL, "person-1": HELPFUL})
+    found = watch(records, task, monitor, after(1))
+    assert found.breakdown is not None
+    [(_, means)] = found.breakdown.versions.values()
+    assert means["score.unhelpful"] == 0.5
+    write_page(found, tmp_path)
+    assert "unhelpful" in (tmp_path / "report.html").read_text(encoding="utf-8").partition("By version")[2]
 
 
 def test_a_part_of_the_rows_is_read_in_full_and_all_others_count_for_the_service(

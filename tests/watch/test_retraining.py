@@ -16,6 +16,7 @@ from hallmark.watch.retraining import (
     decide,
     decide_base,
     discoveries,
+    judge_base,
     judge_challenger,
 )
 from hallmark.watch.standing import evidence_of
@@ -172,6 +173,22 @@ def test_whoever_it_is_clearly_worse_for_is_taken_back_and_one_strange_day_is_no
     place = int(table.index[table["subject_id"] == "p007"][0])
     table.loc[place, "challenger"] = 1.5 * table.loc[place, "champion"]
     assert judge_challenger(table, names, rule).taken_back == ()
+
+
+def test_a_base_model_is_judged_as_a_whole(rule: RetrainRule) -> None:
+    table = losses(-0.1, 30, 3)
+    hurt = table["subject_id"] == "p007"
+    table.loc[hurt, "challenger"] = 1.2 * table.loc[hurt, "champion"]
+    found = judge_base(table, rule)
+    assert (found.deploys, found.taken_back, found.pairs, found.subjects) == (True, (), 90, 30)
+    assert found.difference is not None
+    assert found.bound is not None
+    assert found.difference < found.bound < rule.margin
+    deployed = [judge_base(losses(0.05, 30, 3, seed), rule).deploys for seed in range(100)]
+    assert sum(deployed) == 0
+    assert judge_base(losses(-0.5, 2, 1), rule).why == "insufficient_data"
+    noisy = losses(-0.001, 3, 2)
+    assert not judge_base(noisy.assign(challenger=noisy["challenger"] * [0.2, 1.7, 0.3, 1.6, 1.1, 1.05]), rule).deploys
 
 
 def test_too_few_days_or_a_perfect_champion_decide_nothing(rule: RetrainRule) -> None:

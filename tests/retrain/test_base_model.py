@@ -1,0 +1,85 @@
+"""A base model that was trained again: the rows it is trained on, the comparison, and what serves afterwards."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hallmark.errors import BundleError
+from hallmark.prove.bundle import read_hallmark
+from hallmark.prove.serving import ServedVersions
+from hallmark.records import audit
+from hallmark.retrain.base import (
+    OBSERVED,
+    Training,
+    challenge_base,
+    cutoff,
+    deploy_base,
+    next_try,
+    write_observed,
+)
+from hallmark.retrain.start import Champion, open_champion
+from hallmark.watch.retraining import Challenged, RetrainRule
+from tests.retrain.conftest import NOW
+from tests.retrain.test_retrain import PEOPLE, TIMES, whatever
+from tests.served import Service
+from tests.toys import another_version
+
+BETTER = Challenged(True, "improved", "its loss is smaller", -0.1, -0.05, 9, 3)
+
+
+def test_the_days_that_are_held_out_are_not_trained_on(service: Service, champion: Champion, rule: RetrainRule) -> None:
+    assert write_observed(service.database, champion, rule, NOW) == 0
+    assert not OBSERVED.exists(), "no answer, no file"
+    service.answer(PEOPLE, TIMES, whatever)
+    count = write_observed(service.database, champion, rule, NOW)
+    rows = pd.read_parquet(OBSERVED)
+    assert len(rows) == count > 0
+    assert set(rows["subject_id"]) == set(PEOPLE)
+    last = cutoff(rule, NOW).replace(tzinfo=None)
+    assert last - timedelta(hours=1) < rows["timestamp"].max() < last
+    assert "known_at" not in rows
+
+
+def test_a_model_that_is_no_better_never_serves_and_the_next_training_waits(
+    service: Service, champion: Champion, rule: RetrainRule, bundle: Path, tmp_path: Path
+) -> None:
+    service.answer(PEOPLE, TIMES, whatever)
+    same = another_version(bundle, tmp_path / "same", "same")
+    found = challenge_base(service.database, champion, same, rule, NOW)
+    assert (found.deploys, found.why, found.difference) == (False, "no_improvement", 0.0)
+    assert found.subjects == 3
+    training = Training(settings=(), again_days=28)
+    assert next_try(service.database, champion, training, NOW) is None
+    deployed = deploy_base(service.database, champion, same, found)
+    assert not deployed.serves
+    assert deployed.text.startswith("the base model of glucose was trained again, and was not deployed: its loss is +0")
+    assert open_champion(champion.pointer).digest == champion.digest
+    kept = read_hallmark(champion.directory / "trial" / "bundle")[1]
+    assert kept == read_hallmark(same)[1]
+    [entry] = audit.entries(service.database, 1)
+    assert (entry["action"], entry["object"]) == ("base_rejected", champion.trained)
+    then = next_try(service.database, champion, training, entry["at"].astimezone())
+    assert then is not None
+    assert then - entry["at"].astimezone() == timedelta(days=28)
+    assert next_try(service.database, champion, training, then) is None
+
+
+def test_a_better_one_serves_and_a_rollback_meanwhile_wins(
+    service: Service, champion: Champion, bundle: Path, tmp_path: Path
+) -> None:
+    better = another_version(bundle, tmp_path / "better", "better")
+    assert deploy_base(service.database, champion, better, BETTER).text.endswith(": its loss is smaller")
+    assert open_champion(champion.pointer).trained == read_hallmark(better)[1]
+    versions = ServedVersions("glucose", tmp_path / "served")
+    third = another_version(bundle, tmp_path / "third", "third")
+    with pytest.raises(BundleError, match="serves meanwhile"):
+        deploy_base(service.database, champion, third, BETTER)
+    assert versions.digest() == read_hallmark(better)[1][:16]
+
+
+def test_a_training_with_the_same_result_is_no_improvement(service: Service, champion: Champion) -> None:
+    deployed = deploy_base(service.database, champion, Path("bundle"), BETTER)
+    assert not deployed.serves
+    assert deployed.text.endswith("the training had the same result as before")
