@@ -44,9 +44,12 @@ def life() -> pd.DataFrame:
 
 
 @pytest.fixture
-def database(champion: Champion, tmp_path: Path) -> Iterator[Database]:
-    """Empty records."""
-    opened = open_database(f"sqlite:///{tmp_path}/records.sqlite")
+def database(champion: Champion, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """Empty records: in SQLite, where a test asks for nothing else."""
+    if getattr(request, "param", "sqlite") == "postgresql":
+        opened = open_database(request.getfixturevalue("empty_postgresql"))
+    else:
+        opened = open_database(f"sqlite:///{tmp_path}/records.sqlite")
     yield opened
     opened.close()
 

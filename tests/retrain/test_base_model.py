@@ -42,6 +42,7 @@ def test_the_days_that_are_held_out_are_not_trained_on(service: Service, champio
     assert "known_at" not in rows
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 def test_a_model_that_is_no_better_never_serves_and_the_next_training_waits(
     service: Service, champion: Champion, rule: RetrainRule, bundle: Path, tmp_path: Path
 ) -> None:

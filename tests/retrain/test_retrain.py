@@ -73,6 +73,7 @@ def statuses(database: Database) -> dict[str, str]:
     return {subject: job.status for subject, job in last_jobs(database, "glucose").items()}
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 def test_a_better_challenger_serves_and_goes_on_from_there(
     service: Service, champion: Champion, rule: RetrainRule, never_worse: NeverWorseRule, tmp_path: Path
 ) -> None:
@@ -352,6 +353,7 @@ def test_only_who_was_in_the_trial_is_fitted(service: Service, champion: Champio
     assert (why["sim-000"], why["sim-001"]) == ("new_observations", "insufficient_data")
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 def test_a_request_waits_while_something_is_in_its_way(service: Service, champion: Champion) -> None:
     database = service.database
     request(database, champion, ["sim-000"], "key:app", NOW - timedelta(hours=3))
