@@ -96,10 +96,11 @@ def judge_challenger_beside(
 ) -> Judged | None:
     """Judge the version that serves beside the champion, and let the champion answer everybody if it is worse.
 
-    The champion answers the challenger's requests again: the losses are paired, as after a promotion.
+    The champion answers the challenger's requests again: the losses are paired, as after a promotion. A challenger in
+    the shadow, which answers nobody, is judged by what it would have answered.
 
     Returns:
-        None if there is nothing to judge: no version answers a share, or it has done so for long.
+        None if there is nothing to judge: no version stands beside the champion, or it has done so for long.
 
     Raises:
         RecordsError: the database cannot be read or written.
@@ -110,11 +111,13 @@ def judge_challenger_beside(
     task = read_hallmark(pointer)[0].task
     versions = ServedVersions(task, pointer.parent.parent, public_key)
     beside = versions.beside()
-    if not beside.challenger or beside.mode != "split":
+    if not beside.challenger:
         return None
     began = datetime.fromisoformat(beside.since)
     challenger = open_serving(versions.directory / beside.challenger)
-    result = judge_successor(database, Successor(challenger, open_serving(pointer.resolve()), began), settings, now)
+    would_answer = beside.shadows if beside.mode == "shadow" else None
+    pair = Successor(challenger, open_serving(pointer.resolve()), began, would_answer)
+    result = judge_successor(database, pair, settings, now)
     if result is None:
         return None
     if result.decision != "roll_back":

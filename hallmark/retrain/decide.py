@@ -68,7 +68,8 @@ def decide_now(database: Database, champion: Champion, rule: RetrainRule, now: d
         BundleError: the refresh state of the champion is not here, or was changed.
     """
     task, cutoff = champion.hallmark.task, midnight(now) - timedelta(days=rule.holdout_days)
-    people = population(database, task, champion.lineage(), champion.personal, rule.reference_days, now)
+    promoted = champion.versions().promoted_at(champion.digest)
+    people = population(database, task, champion.lineage(), promoted, champion.personal, rule.reference_days, now)
     base = decide_base(people, rule, now.astimezone(UTC).date())
     if not champion.personal:
         return Decided(champion, now, cutoff, (), base, pd.DataFrame())

@@ -75,7 +75,13 @@ def ledgers_of(database: Database, task: str, digest: str) -> Mapping[str, Ledge
 
 
 def population(
-    database: Database, task: str, digests: Sequence[str], personal: bool, reference_days: int, now: datetime
+    database: Database,
+    task: str,
+    digests: Sequence[str],
+    promoted: datetime | None,
+    personal: bool,
+    reference_days: int,
+    now: datetime,
 ) -> Population:
     """Read what is known about all subjects together.
 
@@ -83,17 +89,19 @@ def population(
         database: of the records.
         task: name of the task.
         digests: of all versions with the base model that serves.
+        promoted: when the version that serves was promoted: none of `digests` may have answered yet.
         personal: whether the version has adapters.
         reference_days: so many first days tell what errors are usual.
         now: UTC, with a zone.
     """
     a, v = alarms.c, model_versions.c
     with database.reading(EVERYTHING) as connection:
-        began = connection.execute(sa.select(sa.func.min(v.first_served_at)).where(v.hallmark_sha256.in_(digests)))
-        served = began.scalar()
+        first_served = sa.select(sa.func.min(v.first_served_at)).where(v.hallmark_sha256.in_(digests))
+        served = connection.execute(first_served).scalar()
         query = sa.select(a.kind, a.figure, a.day, a.since).where(a.task == task)
         found = connection.execute(query.order_by(a.day)).all()
-    first = as_utc(served).date() if served else date(1970, 1, 1)
+    began = as_utc(served) if served else promoted
+    first = began.date() if began else date(1970, 1, 1)
     moving = [x for x in found if x.day >= first and (x.kind == "drift" or (x.kind == "bound" and _is_error(x.figure)))]
     moved: date | None = moving[0].since if moving else None
     t = training_jobs.c

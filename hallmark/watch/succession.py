@@ -5,6 +5,7 @@ no outcome counts for neither. The test may be looked at every day: see `hallmar
 """
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -16,11 +17,12 @@ from hallmark.outcomes import HasOutcomes
 from hallmark.records.database import Database
 from hallmark.records.reader import EVERYTHING
 from hallmark.records.tables import alarms, subject_days
+from hallmark.watch.adapters import stopped
 from hallmark.watch.alarms import Raised
 from hallmark.watch.canary import CanaryResult, CanaryRule, judge_canary
 from hallmark.watch.figures import Figures
 from hallmark.watch.intake import alone, keep_figures
-from hallmark.watch.pairs import Serving, compare_versions
+from hallmark.watch.pairs import Compared, Serving, compare_again, compare_versions
 
 OWN, BEFORE = "versus.own", "versus.before"
 
@@ -50,11 +52,18 @@ class Successor:
         serving: gave the answers.
         before: would answer after a rollback.
         promoted_at: when the first took the place of the second.
+        would_answer: owner → whether the first, which answers nobody, would have answered; None if it did answer.
     """
 
     serving: Serving
     before: Serving
     promoted_at: datetime
+    would_answer: Callable[[str], bool] | None = None
+
+    @property
+    def answering(self) -> Serving:
+        """The version whose answers are recorded."""
+        return self.serving if self.would_answer is None else self.before
 
 
 def judge_successor(
@@ -72,8 +81,8 @@ def judge_successor(
     today = now.astimezone(UTC).date()
     if not isinstance(versions.serving.task, HasOutcomes) or (today - first).days > settings.days:
         return None
-    for day in _uncompared(database, versions.serving, first, today - timedelta(days=settings.settle_days)):
-        compared = compare_versions(database, versions.serving, versions.before.predictor, day, settings.most_a_day)
+    for day in _uncompared(database, versions, first, today - timedelta(days=settings.settle_days)):
+        compared = _compare(database, versions, day, settings.most_a_day)
         figures: dict[tuple[date, str, str], Figures] = {
             (day, versions.serving.hallmark_sha256, owner): {
                 OWN: [sums.outcomes, sums.adapter],
@@ -87,6 +96,20 @@ def judge_successor(
                 continue  # another monitor was faster
             keep_figures(database, connection, versions.serving.task.name, figures)
     return judge_canary(_losses(database, versions.serving, first), settings.rule)
+
+
+def _compare(database: Database, versions: Successor, day: date, most: int) -> Mapping[str, Compared]:
+    """Compare the answers of one day; of a version that answers nobody, both are computed again.
+
+    Subjects whose adapter is stopped are then left out: a base model answers them in both versions.
+    """
+    if versions.would_answer is None:
+        return compare_versions(database, versions.serving, versions.before.predictor, day, most)
+    held_back = stopped(database, versions.before.hallmark_sha256)
+    with database.reading(EVERYTHING) as connection:
+        owners = {row.owner_id for row in connection.execute(_of_version(versions.before, day)) if row.day == day}
+    drawn = [owner for owner in owners if versions.would_answer(owner) and owner not in held_back]
+    return compare_again(database, versions.serving, versions.before, day, most, drawn)
 
 
 def raise_rollback(
@@ -118,10 +141,10 @@ def _compared_days(connection: sa.Connection, serving: Serving, first: date) -> 
     return {row.day for row in connection.execute(_of_version(serving, first)) if f'"{OWN}"' in row.figures}
 
 
-def _uncompared(database: Database, serving: Serving, first: date, last: date) -> list[date]:
+def _uncompared(database: Database, versions: Successor, first: date, last: date) -> list[date]:
     with database.reading(EVERYTHING) as connection:
-        known = {row.day for row in connection.execute(_of_version(serving, first)) if row.day <= last}
-        return sorted(known - _compared_days(connection, serving, first))
+        known = {row.day for row in connection.execute(_of_version(versions.answering, first)) if row.day <= last}
+        return sorted(known - _compared_days(connection, versions.serving, first))
 
 
 def _losses(database: Database, serving: Serving, first: date) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -153,24 +153,28 @@ def test_a_bundle_that_no_pointer_leads_to_is_not_judged(database: Database, bun
     assert judge_version(database, bundle, monitor.succession, FIRST) is None
 
 
+@pytest.mark.parametrize("mode", ["split", "shadow"])
 def test_a_challenger_that_is_worse_is_stopped_and_the_champion_stays(
     database: Database,
     served: ServedVersions,
+    mode: Literal["split", "shadow"],
+    bundle: Path,
     impersonal: Path,
     original: Serving,
     personal: list[Any],
     monitor: Monitor,
     tmp_path: Path,
 ) -> None:
-    champion, name = served.digest(), served.challenge(impersonal, 50, "split")
+    champion, name = served.digest(), served.challenge(impersonal, 100 if mode == "shadow" else 50, mode)
     beside = read_json(served.directory / "beside.json")
     write_json(served.directory / "beside.json", {**beside, "since": FIRST.isoformat()})
-    challenger = open_serving(impersonal)
-    writer = Writer(database, challenger, read_hallmark(impersonal)[0], original.predictor)
+    answered_by = impersonal if mode == "split" else bundle  # a challenger in the shadow answers nobody
+    answering = open_serving(answered_by)
+    writer = Writer(database, answering, read_hallmark(answered_by)[0], original.predictor)
     for request in personal:
         writer.write(request, own_was_right, range(DAYS))
     now = FIRST + timedelta(days=DAYS + 3)
-    found = watch(database, challenger.task, monitor, now)
+    found = watch(database, answering.task, monitor, now)
     judged = judge_challenger_beside(database, served.current, monitor.succession, now)
     assert judged is not None
     assert (judged.result.decision, judged.result.pairs) == ("roll_back", len(personal) * DAYS)
