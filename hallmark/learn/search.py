@@ -177,6 +177,7 @@ def search(
     import optuna
     from optuna.exceptions import StorageInternalError
     from optuna.trial import TrialState
+    from sqlalchemy.exc import SQLAlchemyError
 
     begun = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     shared = bool(os.environ.get(URL))
@@ -196,13 +197,14 @@ def search(
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
 
-    with _reaching(_named(study.study_name), StorageInternalError):
+    with _reaching(_named(study.study_name), StorageInternalError, SQLAlchemyError):
         if not shared:  # of a killed run: try their values again
             for interrupted in study.get_trials(states=(TrialState.RUNNING,)):
                 study.enqueue_trial(interrupted.params, skip_if_exists=False)
                 study.tell(interrupted.number, state=TrialState.FAIL)
         while True:
             if shared:
+                _beat_for_the_lost(study)
                 _quietly(optuna.storages.fail_stale_trials, study)
             states = [trial.state for trial in study.get_trials(deepcopy=False)]
             if TrialState.WAITING in states or sum(state in begun for state in states) < config.trials:
@@ -228,6 +230,22 @@ def search(
 def _quietly(call: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     with warnings.catch_warnings(action="ignore"):  # heartbeats are called experimental
         return call(*inputs, **options)
+
+
+def _beat_for_the_lost(study: Any) -> None:
+    """Beat once for trials whose worker has not: if it was lost before, they become stale like those of all others."""
+    import sqlalchemy as sa
+    from optuna.exceptions import StorageInternalError
+
+    silent = sa.text(
+        "select trial_id from trials join studies using (study_id) where study_name = :name and state = 'RUNNING' "
+        "and trial_id not in (select trial_id from trial_heartbeats)"
+    )
+    with sa.create_engine(os.environ[URL], poolclass=sa.NullPool).connect() as connection:
+        trials = connection.execute(silent, {"name": study.study_name}).scalars().all()
+    for trial_id in trials:
+        with suppress(StorageInternalError):  # its worker beats at the same moment
+            study._storage.record_heartbeat(trial_id)
 
 
 @contextmanager

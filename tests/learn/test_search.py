@@ -198,6 +198,17 @@ def test_a_database_that_is_lost_in_a_trial_is_one_line_and_the_study_goes_on_la
     assert states.count("COMPLETE") == 4
 
 
+def test_a_worker_that_was_lost_before_its_first_beat_holds_up_nobody(
+    empty_postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL, empty_postgresql)
+    monkeypatch.setattr("hallmark.learn.search.HEARTBEAT_S", 0.5)
+    open_study(config(3), Path("silent.journal")).ask()  # and then it was killed
+    search(config(3), study := open_study(config(3), Path("silent.journal")), bowl, lambda trial: None)
+    states = [trial.state.name for trial in study.trials]
+    assert (states[0], states.count("COMPLETE"), states.count("RUNNING")) == ("FAIL", 3, 0)
+
+
 def test_a_trial_without_a_loss_is_not_tried_for_ever(tmp_path: Path) -> None:
     study = open_study(config(2), tmp_path / "j")
     with pytest.raises(ConfigError, match="none had a loss on valid"):
