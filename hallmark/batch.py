@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -20,10 +21,17 @@ from hallmark.parts import Parts
 from hallmark.tables import Row, as_row, count_rows, format_of, read_rows, why_unreadable, writing
 
 ROWS = 256  # requests that are answered together
+NOBODY: Mapping[str, str] = MappingProxyType({})
 PART = 8 * ROWS  # rows that are kept together; no more of them are lost when a run is killed
 
 
-def predict_file(model: Model, source: Path, target: Path, progress: Progress = no_progress) -> dict[str, int]:
+def predict_file(
+    model: Model,
+    source: Path,
+    target: Path,
+    progress: Progress = no_progress,
+    stopped: Mapping[str, str] = NOBODY,
+) -> dict[str, int]:
     """Answer every row of a file.
 
     Finished parts are kept beside the target until it is complete: a run that was killed goes on after the last. Where
@@ -35,6 +43,7 @@ def predict_file(model: Model, source: Path, target: Path, progress: Progress = 
         target: gets a row per request, in order: `row`, `problem` and the fields of the response. It is written
             completely or not at all.
         progress: called with the rows that are done.
+        stopped: subjects whose adapters may not serve, each with the reason: the base model answers them.
 
     Returns:
         Number of rows by status; rows that are no request count as `problem`.
@@ -50,19 +59,21 @@ def predict_file(model: Model, source: Path, target: Path, progress: Progress = 
     if source.exists() and not source.is_file():
         raise RequestError(f"{source} is no regular file: it is read twice, so write it to a disk first")
     try:
-        made_from = {"bundle": model.digest, "requests": sha256(source), "rows": PART}
+        made_from = {"bundle": model.digest, "requests": sha256(source), "rows": PART, "stopped": sorted(stopped)}
     except OSError as error:
         raise RequestError(f"{source} cannot be read ({error.strerror})") from None
     with Parts(target, made_from) as parts:
         try:
-            return _predict_parts(model, source, suffix, parts, progress)
+            return _predict_parts(model, source, suffix, parts, progress, stopped)
         except RequestError as error:
             if not isinstance(error.__context__, (OSError, MemoryError)):
                 parts.remove()  # the file of the requests is broken: there is nothing to go on with
             raise
 
 
-def _predict_parts(model: Model, source: Path, suffix: str, parts: Parts, progress: Progress) -> dict[str, int]:
+def _predict_parts(
+    model: Model, source: Path, suffix: str, parts: Parts, progress: Progress, stopped: Mapping[str, str]
+) -> dict[str, int]:
     """Answer what is not answered yet, and join all parts."""
     counts, done, number, total, waiting = dict[str, int](), 0, 0, count_rows(source), deque[int]()
 
@@ -83,9 +94,9 @@ def _predict_parts(model: Model, source: Path, suffix: str, parts: Parts, progre
         progress("predict", done, max(total, done), "")
 
     if on_ray():
-        results = stream(partial(_open_scorer, model.directory.resolve(), model.digest, suffix), unfinished())
+        results = stream(partial(_open_scorer, model.directory.resolve(), model.digest, suffix, stopped), unfinished())
     else:
-        results = map(partial(_score, model, suffix), unfinished())
+        results = map(partial(_score, model, suffix, stopped=stopped), unfinished())
     for content, found in results:
         parts.keep(waiting.popleft(), content, found)
         add(found)
@@ -95,15 +106,19 @@ def _predict_parts(model: Model, source: Path, suffix: str, parts: Parts, progre
     return counts
 
 
-def _open_scorer(directory: Path, digest: str, suffix: str) -> Callable[[tuple[int, list[Any]]], Any]:
+def _open_scorer(
+    directory: Path, digest: str, suffix: str, stopped: Mapping[str, str]
+) -> Callable[[tuple[int, list[Any]]], Any]:
     """Open the bundle in a worker elsewhere."""
     model = Model(directory)
     if model.digest != digest:
         raise BundleError(f"{directory} holds another bundle on a worker ({model.digest[:12]}…) than here")
-    return partial(_score, model, suffix)
+    return partial(_score, model, suffix, stopped=stopped)
 
 
-def _score(model: Model, suffix: str, part: tuple[int, list[Any]]) -> tuple[bytes, dict[str, int]]:
+def _score(
+    model: Model, suffix: str, part: tuple[int, list[Any]], stopped: Mapping[str, str] = NOBODY
+) -> tuple[bytes, dict[str, int]]:
     """Answer rows, of which the first has a number; returns their file's content, and how many have which status."""
     first, rows = part
     kind, counts = model.task.request_type(), dict[str, int]()
@@ -113,7 +128,7 @@ def _score(model: Model, suffix: str, part: tuple[int, list[Any]]) -> tuple[byte
         with writing(file, columns) as writer:
             for begin in range(0, len(rows), ROWS):
                 parsed = [parse(kind, row) for row in rows[begin : begin + ROWS]]
-                answers = iter(_answers(model, [p for p in parsed if isinstance(p, BaseModel)]))
+                answers = iter(_answers_held_back(model, [p for p in parsed if isinstance(p, BaseModel)], stopped))
                 out = []
                 for place, found in enumerate(parsed, first + begin):
                     answer = found if isinstance(found, str) else next(answers)
@@ -132,6 +147,23 @@ def _scratch() -> Iterator[str]:
     except OSError as error:
         where = tempfile.gettempdir()
         raise HallmarkError(f"{where} cannot be written ({error.strerror}): make room, or set TMPDIR") from error
+
+
+def _answers_held_back(
+    model: Model, requests: list[BaseModel], stopped: Mapping[str, str]
+) -> Iterator[BaseModel | str]:
+    """Answer requests, those of subjects whose adapter is stopped by the base model; their answers say so."""
+    if not stopped:
+        yield from _answers(model, requests)
+        return
+    from hallmark.watch.pairs import SUBJECT, asked_by
+
+    reasons = [stopped.get(getattr(request, SUBJECT, None) or "") for request in requests]
+    asked = [r if why is None else asked_by(r, None) for r, why in zip(requests, reasons, strict=True)]
+    for answer, why in zip(_answers(model, asked), reasons, strict=True):
+        if why is not None and isinstance(answer, BaseModel) and "fallback" in type(answer).model_fields:
+            answer = answer.model_copy(update={"fallback": f"the subject's own model is stopped: {why}"})
+        yield answer
 
 
 def _answers(model: Model, requests: list[BaseModel]) -> list[BaseModel | str]:

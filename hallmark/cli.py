@@ -140,6 +140,9 @@ def predict_batch(
     source: Annotated[Path, typer.Argument(help="requests: a Parquet, CSV or NDJSON file, a row each")],
     target: Annotated[Path, typer.Argument(help="gets the answers, in order; its suffix names the format")],
     bundle: Bundle = BUNDLE,
+    records: Annotated[
+        str, typer.Option(help="records whose stopped adapters do not answer; default: every adapter answers")
+    ] = "",
 ) -> None:
     """Answer a file of requests, of any size, in constant memory."""
     import time
@@ -152,10 +155,18 @@ def predict_batch(
     quiet()
     model = Model(bundle)
     start = time.monotonic()
-    counts = predict_file(model, source, target, bars())
+    counts = predict_file(model, source, target, bars(), _stopped(records, model.digest) if records else {})
     seconds, rows = time.monotonic() - start, sum(counts.values())
     listed = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
     typer.echo(f"{target}: {rows:,} rows in {seconds:.1f} s ({rows / max(seconds, 1e-9):,.0f} a second): {listed}")
+
+
+def _stopped(records: str, digest: str) -> dict[str, str]:
+    """Return the subjects whose adapters are stopped, by the records of a service."""
+    from hallmark.records.database import open_database
+    from hallmark.watch.adapters import stopped
+
+    return stopped(open_database(records, must_exist=True), digest)
 
 
 @app.command()

@@ -47,6 +47,19 @@ def answers(path: Path) -> list[dict[str, Any]]:
     return [row for rows in read_rows(path, 100) for row in rows]
 
 
+def test_whoever_has_a_stopped_adapter_is_answered_by_the_base_model(
+    model: Model, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    source, stopped = write(tmp_path / "in.ndjson", rows), {rows[0]["subject_id"]: "worse since May"}
+    predict_file(model, source, tmp_path / "out.ndjson", stopped=stopped)
+    held_back, *others = answers(tmp_path / "out.ndjson")
+    assert (held_back["served_by"], others[0]["served_by"]) == ("base", "adapter")
+    assert held_back["fallback"] == "the subject's own model is stopped: worse since May"
+    [newcomer] = model.predict([{**rows[0], "subject_id": None}])
+    assert held_back["forecast"] == newcomer.model_dump(mode="json")["forecast"]
+    assert [row.get("fallback") for row in others if not row["problem"]] == [""] * (len(rows) - 2)
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".ndjson"])
 def test_every_format_gives_the_answers_of_the_library(
     model: Model, rows: list[dict[str, Any]], tmp_path: Path, suffix: str
@@ -115,18 +128,18 @@ def test_an_interrupted_run_goes_on_after_its_last_part_unless_something_has_cha
     source, target, score = write(tmp_path / "in.ndjson", rows), tmp_path / "out.csv", batch._score
     done: list[int] = []
 
-    def interrupted(*given: Any) -> Any:
+    def interrupted(*given: Any, **options: Any) -> Any:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(given[2][0])
-        return score(*given)
+        return score(*given, **options)
 
     monkeypatch.setattr(batch, "_score", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict_file(model, source, target)
     assert not target.exists()
     again: list[int] = []
-    monkeypatch.setattr(batch, "_score", lambda *given: again.append(given[2][0]) or score(*given))
+    monkeypatch.setattr(batch, "_score", lambda *given, **kw: again.append(given[2][0]) or score(*given, **kw))
     counts = predict_file(model, source, target)
     assert (done, again) == ([0, 2], list(range(4, len(rows), 2)))
     assert counts == {"forecast": len(rows) - 1, "problem": 1}

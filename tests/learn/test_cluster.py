@@ -136,7 +136,7 @@ def test_a_driver_that_is_killed_goes_on_after_its_last_part(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(batch, "PART", 4)
         patched.delenv(ENGINE)
-        patched.setattr(batch, "_score", lambda *given: seen.append(given[2][0]) or batch_score(*given))
+        patched.setattr(batch, "_score", lambda *given, **kw: seen.append(given[2][0]) or batch_score(*given, **kw))
         counts = predict_file(Model(bundle), source, target)
     assert counts == {"forecast": 120}
     assert len(seen) == 30 - len(kept), "what was finished is not done again"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hallmark.errors import BundleError
+from hallmark.build import build
+from hallmark.errors import BundleError, ConfigError
 from hallmark.prove.bundle import read_hallmark
 from hallmark.prove.serving import ServedVersions
 from hallmark.records import audit
@@ -21,12 +22,22 @@ from hallmark.retrain.base import (
 )
 from hallmark.retrain.start import Champion, open_champion
 from hallmark.watch.retraining import Challenged, RetrainRule
+from runtime.compose import compose_operation
 from tests.retrain.conftest import NOW
 from tests.retrain.test_retrain import PEOPLE, TIMES, whatever
 from tests.served import Service
 from tests.toys import another_version
 
 BETTER = Challenged(True, "improved", "its loss is smaller", -0.1, -0.05, 9, 3)
+
+
+def test_nothing_is_trained_unless_a_file_of_conf_base_is_chosen() -> None:
+    assert compose_operation([]).get("base") is None
+    training = build(compose_operation(["base=observed"]))["base"]
+    assert training == Training(("data=table", f"data.path={OBSERVED}"), 28)
+    assert build(compose_operation(["base=same_data", "base.again_days=7"]))["base"] == Training((), 7)
+    with pytest.raises(ConfigError, match="observe is no option: did you mean observed"):
+        compose_operation(["base=observe"])
 
 
 def test_the_days_that_are_held_out_are_not_trained_on(service: Service, champion: Champion, rule: RetrainRule) -> None:
