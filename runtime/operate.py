@@ -24,6 +24,7 @@ def run(name: str, overrides: list[str]) -> int:
     from hallmark.build import build
     from hallmark.prove.bundle import read_hallmark
     from hallmark.prove.serving import champion_or_last
+    from runtime import registry
     from runtime.compose import compose_operation
 
     operation = compose_operation(overrides)
@@ -34,6 +35,7 @@ def run(name: str, overrides: list[str]) -> int:
         _monitor(operation, bundle)
     else:
         _retrain(operation, bundle)
+    registry.follow(Path(bundle))
     return 0
 
 

@@ -111,14 +111,21 @@ def roll_back(task: str, to: str, served: Path = SERVED) -> str:
     Raises:
         BundleError: there is no such version, or it is gone or damaged; what serves stays.
     """
+    switch = _versions(task, served).roll_back(to)
+    follow(served / task / CURRENT)
+    return f"{_note(switch, 'rolled_back')}, stage {PRODUCTION}"
+
+
+def follow(pointer: Path) -> None:
+    """Give the stage to the version that serves: guard, monitor and retraining move the pointer, too."""
     from zenml.client import Client
 
-    switch = _versions(task, served).roll_back(to)
-    hallmark, _ = read_hallmark((served / task / CURRENT).resolve())
+    if pointer.name != CURRENT or not pointer.is_symlink():
+        return
+    hallmark, _ = read_hallmark(pointer.resolve())
     client = Client()
     _ensure_version(client, hallmark)
-    client.update_model_version(task, hallmark.version, stage=PRODUCTION, force=True)
-    return f"{_note(switch, 'rolled_back')}, stage {PRODUCTION}"
+    client.update_model_version(hallmark.task, hallmark.version, stage=PRODUCTION, force=True)
 
 
 def _note(switch: Switch, action: Literal["promoted", "rolled_back"]) -> str:

@@ -53,11 +53,13 @@ def test_adapters_are_fitted_again_from_the_records_and_the_run_says_why(reposit
         "from runtime import store; store.start(); from zenml.client import Client; import json\n"
         "[run] = Client().list_pipeline_runs(pipeline='retrain', size=9, hydrate=True)\n"
         "last = run.steps['deploy_challenger']\n"
-        "print(json.dumps([str(run.status), sorted(run.steps), last.run_metadata['verdict']]))"
+        "stage = Client().get_model_version('glucose', '1.0.0').stage\n"
+        "print(json.dumps([str(run.status), sorted(run.steps), last.run_metadata['verdict'], stage]))"
     )
-    status, steps, verdict = json.loads(run(repository, "python", "-c", code).stdout.splitlines()[-1])
+    status, steps, verdict, stage = json.loads(run(repository, "python", "-c", code).stdout.splitlines()[-1])
     assert (status, steps) == ("completed", ["decide_retraining", "deploy_challenger", "fit_challenger"])
     assert "held-out days of 2 subjects" in verdict
+    assert stage == "production", "of the version that serves, whoever has promoted it"
 
 
 def test_a_failure_is_one_line_and_an_alarm(repository: Path) -> None:
