@@ -1,5 +1,6 @@
 """A base model that was trained again: the rows it is trained on, the comparison, and what serves afterwards."""
 
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from runtime.compose import compose_operation
 from tests.retrain.conftest import NOW
 from tests.retrain.test_retrain import PEOPLE, TIMES, whatever
 from tests.served import Service
-from tests.toys import another_version
+from tests.toys import ROOT, another_version
 
 BETTER = Challenged(True, "improved", "its loss is smaller", -0.1, -0.05, 9, 3)
 
@@ -38,6 +39,12 @@ def test_nothing_is_trained_unless_a_file_of_conf_base_is_chosen() -> None:
     assert build(compose_operation(["base=same_data", "base.again_days=7"]))["base"] == Training((), 7)
     with pytest.raises(ConfigError, match="observe is no option: did you mean observed"):
         compose_operation(["base=observe"])
+
+
+def test_rows_of_people_do_not_enter_git() -> None:
+    for file in (OBSERVED, OBSERVED.with_name(f".{OBSERVED.name}")):
+        done = subprocess.run(["git", "check-ignore", "--quiet", str(file)], cwd=ROOT, check=False)
+        assert done.returncode == 0, file
 
 
 def test_the_days_that_are_held_out_are_not_trained_on(service: Service, champion: Champion, rule: RetrainRule) -> None:
