@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any
 
 from hallmark.errors import ConfigError, HallmarkError
 from hallmark.files import replacing, write_text
+from hallmark.prove.bundle import MANIFEST, read_hallmark
 from hallmark.records.database import Database
 from hallmark.retrain import base
 from hallmark.retrain.challenge import TRIAL
-from hallmark.retrain.start import Champion
+from hallmark.retrain.start import Champion, open_champion
 from pipelines import BUNDLE, EVALUATION
 from runtime import experiment, facts, store
 from runtime.keep import keep_bundle
@@ -45,7 +46,7 @@ def train(database: Database, champion: Champion, operation: dict[str, Any], now
     rows = base.write_observed(database, champion, rule, now)
     print(f"base     is trained again{f' on {rows:,} rows of recorded answers' if rows else ''}", file=sys.stderr)
     earlier = _made_from()
-    with _brought_back() as keep:
+    with brought_back(champion):
         words = [word for setting in training.settings for word in ("-S", setting)]
         done = subprocess.run([sys.executable, "-m", "runtime.repro", *words], check=False)
         if done.returncode:
@@ -55,9 +56,7 @@ def train(database: Database, champion: Champion, operation: dict[str, Any], now
             raise HallmarkError(f"`make repro` with base.settings ({settings}) ended with {done.returncode}, see above")
         response = store.run(replace_base, operation, str(champion.pointer), BUNDLE, facts=facts.collect(operation, {}))
         deployed = response.steps["deploy_base"].output.load()
-        if deployed["serves"]:
-            keep()
-        else:
+        if not deployed["serves"]:
             _keep_report(champion, earlier)
     return str(deployed["text"])
 
@@ -94,33 +93,33 @@ def _keep_report(champion: Champion, earlier: str) -> None:
 
 
 @contextmanager
-def _brought_back() -> Iterator[Callable[[], None]]:
-    """Bring parameters and outputs back after the block, unless it calls what it is given."""
+def brought_back(champion: Champion) -> Iterator[None]:
+    """Bring parameters and outputs back after the block, unless the bundle that it has made serves instead.
+
+    The pointer decides, not whether the block fails: after a promotion, the audit log may still be away.
+    """
+    before = {file: file.read_text(encoding="utf-8") for file in WRITTEN if file.is_file()}
+    try:
+        yield
+    finally:
+        serves = open_champion(champion.pointer).digest
+        made = read_hallmark(Path(BUNDLE))[1] if (Path(BUNDLE) / MANIFEST).is_file() else ""
+        if serves != made or serves == champion.digest:
+            _bring_back(before)
+
+
+def _bring_back(before: Mapping[Path, str]) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    before = {file: file.read_text(encoding="utf-8") for file in WRITTEN if file.is_file()}
-    kept = False
-
-    def keep() -> None:
-        nonlocal kept
-        kept = True
-
+    for file in WRITTEN:
+        if file in before:
+            write_text(file, before[file])
+        else:
+            file.unlink(missing_ok=True)
     try:
-        yield keep
-    finally:
-        if not kept:
-            for file in WRITTEN:
-                if file in before:
-                    write_text(file, before[file])
-                else:
-                    file.unlink(missing_ok=True)
-            try:
-                with Repo() as repo:
-                    repo.checkout(force=True, allow_missing=True)
-            except DvcException as error:
-                print(
-                    f"warning: the outputs of before could not be brought back ({error}): run `dvc checkout`",
-                    file=sys.stderr,
-                )
-            keep_bundle()
+        with Repo() as repo:
+            repo.checkout(force=True, allow_missing=True)
+    except DvcException as error:
+        print(f"warning: outputs could not be brought back ({error}): run `dvc checkout`", file=sys.stderr)
+    keep_bundle()

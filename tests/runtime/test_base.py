@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hallmark.errors import HallmarkError
 from hallmark.files import tree_digests
 from hallmark.prove.bundle import read_hallmark
 from hallmark.prove.serving import ServedVersions
@@ -18,7 +19,9 @@ from hallmark.records.rows import model_version_entry, training_row
 from hallmark.records.tables import alarms, days, model_versions, training_jobs
 from hallmark.retrain.start import Champion, open_champion
 from hallmark.watch.alarms import Raised
+from runtime.base import brought_back
 from tests.served import END, Service, readings_after
+from tests.toys import another_version
 from tests.workspace import run
 
 PEOPLE = [f"sim-{number:03}" for number in range(6)]
@@ -121,6 +124,31 @@ def test_a_training_that_fails_brings_everything_back_and_is_an_alarm(repository
     told = [json.loads(line) for line in (repository / ".records" / "alarms.ndjson").read_text().splitlines()]
     assert told[-1]["message"].startswith("Training the base model again failed: `make repro` with base.settings")
     assert told[-1]["severity"] == "critical"
+
+
+def test_what_serves_stays_in_the_repository_even_if_the_end_of_its_deployment_fails(
+    repository: Path, tmp_path: Path
+) -> None:
+    champion, earlier = open_champion(Path("served/glucose/current")), tree_digests(repository / "bundle")
+
+    def fail(name: str, serves: bool) -> None:
+        with brought_back(champion):
+            new = another_version(repository / "bundle", tmp_path / name, name)
+            shutil.rmtree(repository / "bundle")
+            shutil.copytree(new, repository / "bundle")
+            (repository / "params.yaml").write_text("data: other\n")
+            if serves:
+                ServedVersions("glucose", repository / "served").promote(repository / "bundle")
+            raise HallmarkError("the audit log is away")
+
+    with pytest.raises(HallmarkError, match="the audit log is away"):
+        fail("refused", serves=False)
+    assert tree_digests(repository / "bundle") == earlier
+    assert "data: other" not in (repository / "params.yaml").read_text()
+    with pytest.raises(HallmarkError, match="the audit log is away"):
+        fail("promoted", serves=True)
+    assert read_hallmark(repository / "bundle")[1] == open_champion(champion.pointer).digest != champion.digest
+    assert (repository / "params.yaml").read_text() == "data: other\n"
 
 
 def test_settings_of_another_task_are_refused_before_anything_is_trained(repository: Path) -> None:
