@@ -54,11 +54,12 @@ def package(
     needed = {
         name for candidate in candidates if isinstance(candidate, HasRequirements) for name in candidate.requirements
     }
+    made_by = {name: params[name] for name in MADE_BY}
     provenance = {
         "data": {name: FileRef.to(prepared / f"{name}.parquet").sha256 for name in TABLES},
         "origin": origin,
-        "code": digest_of(dict(SourceTree().imported_by(targets(dict(params))).files)),
-        "params": digest_of({name: params[name] for name in MADE_BY}),
+        "code": digest_of(dict(SourceTree().imported_by(targets(made_by)).files)),
+        "params": digest_of(made_by),
         "lock": FileRef.to(lock).sha256,
         "machine": describe_machine(),
     }

@@ -11,6 +11,7 @@ import pytest
 
 from hallmark.build import targets
 from hallmark.prove.code import SourceTree
+from hallmark.stages.package import MADE_BY
 from runtime.code import code_lists
 from runtime.facts import STAGES, sections_of
 from runtime.versions import pinned_by, versions_of
@@ -63,6 +64,13 @@ def test_a_list_names_exactly_the_files_that_a_fresh_process_loads(
 def lists(experiment: str) -> dict[str, dict[str, str]]:
     """Every stage's list."""
     return code_lists(composition(experiment))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_dvc_packages_again_when_code_changes_whose_digest_a_bundle_holds(experiment: str) -> None:
+    made_by = {section: composition(experiment)[section] for section in MADE_BY}
+    digested = SourceTree().imported_by(targets(made_by)).files
+    assert digested.items() <= lists(experiment)["package"].items()
 
 
 def test_versions_are_those_of_the_distributions_that_compute_and_no_others() -> None:
