@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from hallmark.contracts import Progress, no_progress
 from hallmark.errors import BundleError, HallmarkError, RequestError
-from hallmark.files import sha256
+from hallmark.files import digest_text, sha256
 from hallmark.learn.cluster import on_ray, stream
 from hallmark.model import Model, explain, plain
 from hallmark.parts import Parts
@@ -59,7 +59,7 @@ def predict_file(
     if source.exists() and not source.is_file():
         raise RequestError(f"{source} is no regular file: it is read twice, so write it to a disk first")
     try:
-        made_from = {"bundle": model.digest, "requests": sha256(source), "rows": PART, "stopped": sorted(stopped)}
+        made_from = {"bundle": model.digest, "requests": sha256(source), "rows": PART, "stopped": _digest(stopped)}
     except OSError as error:
         raise RequestError(f"{source} cannot be read ({error.strerror})") from None
     with Parts(target, made_from) as parts:
@@ -69,6 +69,11 @@ def predict_file(
             if not isinstance(error.__context__, (OSError, MemoryError)):
                 parts.remove()  # the file of the requests is broken: there is nothing to go on with
             raise
+
+
+def _digest(stopped: Mapping[str, str]) -> str:
+    """Return a digest of who is stopped: ids of others do not lie beside somebody's answers."""
+    return digest_text(json.dumps(sorted(stopped.items()))) if stopped else ""
 
 
 def _predict_parts(

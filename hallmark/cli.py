@@ -4,7 +4,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from hallmark import cli_operation, cli_plan, kernels
 from hallmark.cli_operation import BUNDLE, SERVED, Bundle, Records
 from hallmark.errors import HallmarkError
 from hallmark.records import DEFAULT_URL
+
+if TYPE_CHECKING:
+    from hallmark.model import Model
 
 app = typer.Typer(help=__doc__.splitlines()[0] if __doc__ else "", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_operation.app)
@@ -155,18 +158,23 @@ def predict_batch(
     quiet()
     model = Model(bundle)
     start = time.monotonic()
-    counts = predict_file(model, source, target, bars(), _stopped(records, model.digest) if records else {})
+    counts = predict_file(model, source, target, bars(), _stopped(records, model) if records else {})
     seconds, rows = time.monotonic() - start, sum(counts.values())
     listed = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
     typer.echo(f"{target}: {rows:,} rows in {seconds:.1f} s ({rows / max(seconds, 1e-9):,.0f} a second): {listed}")
 
 
-def _stopped(records: str, digest: str) -> dict[str, str]:
+def _stopped(records: str, model: "Model") -> dict[str, str]:
     """Return the subjects whose adapters are stopped, by the records of a service."""
     from hallmark.records.database import open_database
-    from hallmark.watch.adapters import stopped
+    from hallmark.watch.adapters import read_ledgers, stopped
 
-    return stopped(open_database(records, must_exist=True), digest)
+    database, task = open_database(records, must_exist=True), model.hallmark.task
+    if read_ledgers(database, task) and not read_ledgers(database, task, model.digest):
+        raise HallmarkError(
+            f"{records} judges adapters of another version than {model.directory}: add --bundle {SERVED}/{task}/current"
+        )
+    return stopped(database, model.digest)
 
 
 @app.command()

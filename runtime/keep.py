@@ -10,7 +10,7 @@ from pathlib import Path
 from hallmark.errors import GateError
 from hallmark.files import read_json, replacing, sha256
 from hallmark.prove.bundle import MANIFEST
-from pipelines import BUNDLE, BUNDLES, EVALUATION, MODEL, PREPARED, VALIDATION
+from pipelines import BUNDLE, BUNDLES, EVALUATION, LOCK, MODEL, PREPARED, VALIDATION
 
 ASIDE = Path(".work/earlier")
 OUTS: dict[str, Sequence[str]] = {
@@ -58,6 +58,15 @@ def keep_bundle() -> None:
     if not (kept / MANIFEST).is_file() or sha256(kept / MANIFEST) != sha256(Path(BUNDLE) / MANIFEST):
         with replacing(kept) as fresh:
             shutil.copytree(BUNDLE, fresh, dirs_exist_ok=True)
+
+
+def rebuild_bento() -> None:
+    """Build the Bento of the bundle that is here, if parameters ask for one and the store holds another."""
+    from bentos.build import build_bento, is_built
+    from hallmark.build import read_params
+
+    if (Path(BUNDLE) / MANIFEST).is_file() and read_params()["package"]["bento"] and not is_built(Path(BUNDLE)):
+        build_bento(Path(BUNDLE), Path(LOCK))
 
 
 def _put_back(places: Sequence[tuple[Path, Path]]) -> None:

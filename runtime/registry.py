@@ -153,17 +153,32 @@ def main(arguments: Sequence[str]) -> int:
     except HallmarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    champion = f"{CHAMPIONS}/{hallmark.task}"
-    subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", champion], check=True)
     print(f"{hallmark.task} {hallmark.version} is the champion, stage {PRODUCTION}: it serves, and later models are")
     print("  compared with it")
+    _publish(hallmark.task)
+    return 0
+
+
+def keep_champion() -> None:
+    """Make the bundle that serves the champion of the repository: later models are compared with it.
+
+    Raises:
+        BundleError: no gate judged it, or one refused it.
+    """
+    hallmark = make_champion(Path(BUNDLE), Path(RELEASES), Path(CHAMPIONS))
+    _publish(hallmark.task)
+
+
+def _publish(task: str) -> None:
+    """Put the champion under DVC, and say how others get it."""
+    champion = f"{CHAMPIONS}/{task}"
+    subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", champion], check=True)
     listed = [sys.executable, "-m", "dvc", "remote", "list"]
     remotes = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.strip()
     push = f" && dvc push {champion}" if remotes else ""
     print(f"  git add {CHAMPIONS} {RELEASES} && git commit{push}   # so that others have it too")
     if not push:
         print("  `dvc push` needs a remote for its bytes: dvc remote add --default NAME URL")
-    return 0
 
 
 if __name__ == "__main__":

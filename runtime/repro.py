@@ -232,11 +232,10 @@ def _finish(ran: set[str]) -> None:
     Args:
         ran: stages that were run, not restored from the cache.
     """
-    from bentos.build import build_bento, is_built
     from hallmark.build import build_experiment, read_params
     from hallmark.judge import terminal
-    from pipelines import BUNDLE, EVALUATION, LOCK
-    from runtime.keep import keep_bundle
+    from pipelines import BUNDLE, EVALUATION
+    from runtime.keep import keep_bundle, rebuild_bento
 
     built = build_experiment(read_params())
     evaluator = built["evaluate"]["evaluator"]
@@ -244,8 +243,7 @@ def _finish(ran: set[str]) -> None:
         terminal.show_figures(Path(EVALUATION), evaluator.layout, evaluator.metrics(built["task"], built["learner"]))
     keep_bundle()
     if "package" not in ran:
-        if built["package"]["bento"] and not is_built(Path(BUNDLE)):
-            build_bento(Path(BUNDLE), Path(LOCK))
+        rebuild_bento()
         terminal.show_outputs(Path(BUNDLE), Path(EVALUATION))
 
 

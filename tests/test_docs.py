@@ -62,7 +62,7 @@ def overrides() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("settings", overrides(), ids=" ".join)
 def test_every_setting_that_is_shown_composes(settings: tuple[str, ...]) -> None:
-    if settings[0].startswith(("monitor.", "retrain.")):
+    if settings[0].startswith(("monitor.", "retrain.", "base=")):
         assert build(compose_operation(list(settings)))
     else:
         assert build_experiment(compose(*settings))["task"].name

@@ -80,7 +80,7 @@ def decide_now(database: Database, champion: Champion, rule: RetrainRule, now: d
     newest = rows[SUBJECT].map(known)
     rows = rows[newest.isna() | (rows["timestamp"] > newest)].reset_index(drop=True)
     decisions = decide(_standings(database, champion, rows, known, cutoff, now), rule)
-    if text := _watched(champion, rule, now):
+    if text := watched(champion, rule, now):
         decisions = [Decision(d.subject_id, "canary", text) if d.refit else d for d in decisions]
     return Decided(champion, now, cutoff, decisions, base, rows)
 
@@ -164,7 +164,7 @@ def _standings(
     return found
 
 
-def _watched(champion: Champion, rule: RetrainRule, now: datetime) -> str:
+def watched(champion: Champion, rule: RetrainRule, now: datetime) -> str:
     """Say which comparison of versions is going on; empty if none is."""
     versions = champion.versions()
     if versions.beside().challenger:

@@ -84,14 +84,14 @@ def report_failure(database: Database, champion: Champion, error: BaseException,
     clean(directory)
 
 
-def keep_alarm(database: Database, task: str, told: str, now: datetime) -> None:
-    """Write the alarm of a run that has failed to the records; `tell` tells it.
+def keep_alarm(database: Database, task: str, told: str, now: datetime, what: str = "challenger") -> None:
+    """Write the alarm of a run that has failed to the records; `tell` tells it. One of `what` a day is news.
 
     Raises:
         RecordsError: the database cannot be written.
     """
     today = now.astimezone(UTC).date()
-    alarm = Raised("retrain", "challenger", "critical", today, today, told)
+    alarm = Raised("retrain", what, "critical", today, today, told)
     with database.writing() as connection:
         database.insert(connection, alarms, [alarm.row(task, now)])
 
@@ -123,10 +123,10 @@ def let_serve(database: Database, champion: Champion, bundle: Path, why: str) ->
 
 
 def _make_acceptable(database: Database, bundle: Path) -> None:
-    """Sign a bundle if there is a key, and refuse one that knows somebody who was erased."""
+    """Refuse a bundle that knows somebody who was erased, and sign it if there is a key."""
+    refuse_erased(database, bundle)
     if private := os.environ.get(SIGNING_KEY):
         sign(bundle, Path(private), os.environ.get("HALLMARK_SIGNING_PASSWORD"))
-    refuse_erased(database, bundle)
 
 
 def _switch(champion: Champion, bundle: Path) -> Switch:

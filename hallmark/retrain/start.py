@@ -101,6 +101,19 @@ def state_of(champion: Champion) -> tuple[Path, Path]:
     )
 
 
+def keep_own_state(champion: Champion) -> None:
+    """Keep the state of the version that serves: another training is about to take its place in `models/current`.
+
+    Raises:
+        BundleError: it is not here.
+    """
+    if not champion.personal:
+        return
+    state, name = state_of(champion)[1], champion.pointer.resolve().name
+    if state != champion.states / name:
+        keep_state(champion, state, name)
+
+
 def keep_state(champion: Champion, state: Path, name: str) -> None:
     """Keep the state of a version that is to serve; those of versions that are gone are deleted."""
     with replacing(champion.states / name) as fresh:

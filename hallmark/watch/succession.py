@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from hallmark.build import Count, configuration
 from hallmark.outcomes import HasOutcomes
 from hallmark.records.database import Database
+from hallmark.records.erasures import digest_of, read_erasures
 from hallmark.records.reader import EVERYTHING
 from hallmark.records.tables import alarms, subject_days
 from hallmark.watch.adapters import stopped
@@ -94,6 +95,8 @@ def judge_successor(
             alone(database, connection)
             if day in _compared_days(connection, versions.serving, first):
                 continue  # another monitor was faster
+            erased = read_erasures(connection)  # meanwhile
+            figures = {key: sums for key, sums in figures.items() if digest_of(key[2]) not in erased}
             keep_figures(database, connection, versions.serving.task.name, figures)
     return judge_canary(_losses(database, versions.serving, first), settings.rule)
 

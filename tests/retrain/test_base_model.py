@@ -3,6 +3,7 @@
 import subprocess
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -48,10 +49,15 @@ def test_rows_of_people_do_not_enter_git() -> None:
 
 
 def test_the_days_that_are_held_out_are_not_trained_on(service: Service, champion: Champion, rule: RetrainRule) -> None:
-    assert write_observed(service.database, champion, rule, NOW) == 0
-    assert not OBSERVED.exists(), "no answer, no file"
+    training = Training((f"data.path={OBSERVED}",), 28)
+    OBSERVED.parent.mkdir(parents=True)
+    OBSERVED.write_text("of before")
+    with pytest.raises(ConfigError, match="no recorded answer of glucose holds rows to learn from: keep requests"):
+        write_observed(service.database, champion, training, rule, NOW)
+    assert not OBSERVED.exists(), "whose retention may have passed"
     service.answer(PEOPLE, TIMES, whatever)
-    count = write_observed(service.database, champion, rule, NOW)
+    assert write_observed(service.database, champion, Training((), 28), rule, NOW) == 0
+    count = write_observed(service.database, champion, training, rule, NOW)
     rows = pd.read_parquet(OBSERVED)
     assert len(rows) == count > 0
     assert set(rows["subject_id"]) == set(PEOPLE)
@@ -75,14 +81,28 @@ def test_a_model_that_is_no_better_never_serves_and_the_next_training_waits(
     assert not deployed.serves
     assert deployed.text.startswith("the base model of glucose was trained again, and was not deployed: its loss is +0")
     assert open_champion(champion.pointer).digest == champion.digest
-    kept = read_hallmark(champion.directory / "trial" / "bundle")[1]
-    assert kept == read_hallmark(same)[1]
     [entry] = audit.entries(service.database, 1)
     assert (entry["action"], entry["object"]) == ("base_rejected", champion.trained)
     then = next_try(service.database, champion, training, entry["at"].astimezone())
     assert then is not None
     assert then - entry["at"].astimezone() == timedelta(days=28)
     assert next_try(service.database, champion, training, then) is None
+
+
+def test_who_was_fitted_on_the_held_out_days_is_no_judge_if_enough_others_are(
+    service: Service, champion: Champion, rule: RetrainRule, bundle: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    everybody = [f"sim-{number:03}" for number in range(6)]
+    service.answer(everybody, TIMES, whatever)
+    same = another_version(bundle, tmp_path / "same", "same")
+    newest = {who: NOW.replace(tzinfo=None) - timedelta(days=9) for who in everybody}
+
+    def subjects(fitted: int) -> int:
+        known = {**newest, **dict.fromkeys(everybody[:fitted], NOW.replace(tzinfo=None))}
+        monkeypatch.setattr(type(champion.learner), "known_until", lambda self, state: known)
+        return challenge_base(service.database, champion, same, rule, NOW).subjects
+
+    assert [subjects(fitted) for fitted in (0, 1, 2)] == [6, 5, 6]
 
 
 def test_a_better_one_serves_and_a_rollback_meanwhile_wins(

@@ -17,7 +17,7 @@ from hallmark.records import audit
 from hallmark.records.database import Database, open_database
 from hallmark.records.rows import model_version_entry, training_row
 from hallmark.records.tables import alarms, days, model_versions, training_jobs
-from hallmark.retrain.start import Champion, open_champion
+from hallmark.retrain.start import Champion, open_champion, state_of
 from hallmark.watch.alarms import Raised
 from runtime.base import brought_back
 from tests.served import END, Service, readings_after
@@ -105,12 +105,17 @@ def test_it_is_trained_on_recorded_answers_and_serves_if_it_is_better(repository
     assert after.trained == after.digest == read_hallmark(repository / "bundle")[1] != champion.digest
     database = open_database(f"sqlite:///{repository}/records.sqlite")
     assert audit.entries(database, 1)[0]["action"] == "promoted"
+    ServedVersions("glucose", repository / "served").roll_back()
+    assert state_of(open_champion(champion.pointer))[1].is_dir(), "adapters go on from there after a rollback, too"
+    ServedVersions("glucose", repository / "served").promote(repository / "bundle")
     again = run(repository, "hallmark", "retrain", "--why", "--records", f"sqlite:///{repository}/records.sqlite")
     assert again.stdout.splitlines()[-1].startswith("base model: not due")
     assert "skip canary" not in again.stdout, "of whoever is asked about alone"
 
 
 def test_a_training_that_fails_brings_everything_back_and_is_an_alarm(repository: Path) -> None:
+    (repository / "models/current/changed.txt").write_text("as by an erasure: neither dvc.lock nor the cache knows it")
+    shutil.rmtree(repository / ".dvc/cache")
     outputs = {name: tree_digests(repository / name) for name in ("bundle", "models/current", "data/prepared")}
     kept = {name: (repository / name).read_bytes() for name in KEPT}
     (repository / "conf/base/gone.yaml").write_text(
@@ -130,9 +135,10 @@ def test_what_serves_stays_in_the_repository_even_if_the_end_of_its_deployment_f
     repository: Path, tmp_path: Path
 ) -> None:
     champion, earlier = open_champion(Path("served/glucose/current")), tree_digests(repository / "bundle")
+    database = open_database(f"sqlite:///{repository}/records.sqlite")
 
     def fail(name: str, serves: bool) -> None:
-        with brought_back(champion):
+        with brought_back(database, champion):
             new = another_version(repository / "bundle", tmp_path / name, name)
             shutil.rmtree(repository / "bundle")
             shutil.copytree(new, repository / "bundle")
