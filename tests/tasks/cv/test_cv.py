@@ -486,7 +486,7 @@ def test_a_sentence_that_the_source_has_in_both_parts_is_taken_out_of_training(t
 
 
 def test_training_is_the_same_twice(task: Any, learner: Any, prepared: Prepared, tmp_path: Path) -> None:
-    params = compose(*TOY, "train.budget_tflop=0.2")
+    params = compose(*TOY, "train.budget_tflop=0.05")
     for directory in ("first", "second"):
         fit(params, task, learner, prepared, tmp_path / directory)
     for name in ("learned.safetensors", "answers.safetensors"):

@@ -25,7 +25,7 @@ from tests.toys import SHARED, compose, fit
 TOY = (
     "experiment=sentiment",
     "data.rows=260",
-    "train.budget_tflop=1.5",
+    "train.budget_tflop=1.0",
     "train.evaluate_every=10",
     "train.learning_rate=0.001",
 )
@@ -36,7 +36,7 @@ def ask(task: Any, predictor: Any, *texts: str) -> Any:
 
 
 def test_training_is_the_same_twice(task: Any, learner: Any, prepared: Prepared, tmp_path: Path) -> None:
-    params = compose(*TOY, "train.budget_tflop=0.2")
+    params = compose(*TOY, "train.budget_tflop=0.05")
     for directory in ("first", "second"):
         fit(params, task, learner, prepared, tmp_path / directory)
     for name in ("base/learned.safetensors", "training.json"):
