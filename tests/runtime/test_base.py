@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hallmark.errors import HallmarkError
-from hallmark.files import tree_digests
+from hallmark.files import tree_digests, write_json
 from hallmark.prove.bundle import read_hallmark
 from hallmark.prove.serving import ServedVersions
 from hallmark.records import audit
@@ -19,7 +19,9 @@ from hallmark.records.rows import model_version_entry, training_row
 from hallmark.records.tables import alarms, days, model_versions, training_jobs
 from hallmark.retrain.start import Champion, open_champion, state_of
 from hallmark.watch.alarms import Raised
+from runtime import base
 from runtime.base import brought_back
+from runtime.compose import compose_operation
 from tests.served import END, Service, readings_after
 from tests.toys import another_version
 from tests.workspace import run
@@ -157,6 +159,51 @@ def test_what_serves_stays_in_the_repository_even_if_the_end_of_its_deployment_f
     assert (repository / "params.yaml").read_text() == "data: other\n"
 
 
+def test_a_model_that_a_gate_refused_is_kept_aside_and_the_next_training_waits(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion = open_champion(Path("served/glucose/current"))
+    database = open_database(f"sqlite:///{repository}/records.sqlite")
+    operation, earlier = compose_operation(["base=same_data"]), tree_digests(repository / "reports/evaluation")
+
+    def refused(settings: object) -> int:
+        """End as `make repro` does when a gate has refused what was trained."""
+        for name, value in (("made_from.json", {"train": "new"}), ("verdicts.json", [REFUSED])):
+            write_json(Path("reports/evaluation") / name, value)
+        return 1
+
+    monkeypatch.setattr(base, "_repro", refused)
+    told = base.train(database, champion, operation, datetime.now(UTC))
+    assert told.endswith("was not deployed: the gate rmse@60 against ridge refused it")
+    assert tree_digests(repository / "reports/evaluation") == earlier
+    assert "rmse@60" in (champion.directory / "base/evaluation/verdicts.json").read_text()
+    assert audit.entries(database, 1)[0]["action"] == "base_rejected"
+    again = base.train(database, champion, operation, datetime.now(UTC))
+    assert again.startswith("due, but the last training was no better: the next begins on ")
+
+
+def test_nothing_is_trained_while_a_challenger_stands_beside_the_champion(repository: Path, tmp_path: Path) -> None:
+    champion = open_champion(Path("served/glucose/current"))
+    database = open_database(f"sqlite:///{repository}/records.sqlite")
+    champion.versions().challenge(another_version(repository / "bundle", tmp_path / "beside", "beside"), 10, "split")
+    told = base.train(database, champion, compose_operation(["base=same_data"]), datetime.now(UTC))
+    assert told == "due, but another version serves beside the champion, and is compared with it"
+
+
+def test_what_a_killed_training_has_left_aside_comes_back_first(repository: Path, tmp_path: Path) -> None:
+    champion = open_champion(Path("served/glucose/current"))
+    database = open_database(f"sqlite:///{repository}/records.sqlite")
+    earlier = tree_digests(repository / "models/current")
+    with brought_back(database, champion):
+        shutil.copytree(base.ASIDE, tmp_path / "aside")
+    shutil.copytree(tmp_path / "aside", base.ASIDE)  # as a kill leaves it
+    shutil.rmtree(repository / "models/current")
+    with brought_back(database, champion):
+        assert tree_digests(repository / "models/current") == earlier
+    assert tree_digests(repository / "models/current") == earlier
+    assert not base.ASIDE.exists()
+
+
 def test_settings_of_another_task_are_refused_before_anything_is_trained(repository: Path) -> None:
     (repository / "conf/base/other.yaml").write_text("defaults: [observed, _self_]\nsettings: [experiment=sentiment]\n")
     done = run(repository, "python", "-m", "pipelines", "retrain", "base=other")
@@ -165,4 +212,5 @@ def test_settings_of_another_task_are_refused_before_anything_is_trained(reposit
     assert done.stderr.splitlines()[-1] == expected
 
 
+REFUSED = {"gate": "rmse@60 against ridge", "status": "failed", "reason": "-3% better, +0% needed", "value": -0.03}
 LAST = (END + timedelta(days=10)).replace(tzinfo=None)
