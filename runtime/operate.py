@@ -84,13 +84,13 @@ def _train_base(operation: dict[str, Any], bundle: Path) -> None:
     from datetime import UTC, datetime
 
     from hallmark.records.database import configured_url, open_database
-    from hallmark.retrain.base import report_failed_training
+    from hallmark.retrain.base_model import report_failed_training
     from hallmark.retrain.start import open_champion
-    from runtime import base
+    from runtime import base_training
 
     database, champion = open_database(configured_url()), open_champion(bundle)
     try:
-        told = base.train(database, champion, operation, datetime.now(UTC))
+        told = base_training.train(database, champion, operation, datetime.now(UTC))
     except (Exception, KeyboardInterrupt) as error:
         _report(report_failed_training, champion, operation, error)
         raise

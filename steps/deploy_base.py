@@ -9,7 +9,7 @@ from zenml import log_metadata, step
 
 from hallmark.build import build
 from hallmark.records.database import configured_url, open_database
-from hallmark.retrain import base
+from hallmark.retrain import base_model
 from hallmark.retrain.start import open_champion
 
 
@@ -18,6 +18,6 @@ def deploy_base(retrain: dict[str, Any], champion: str, bundle: str) -> dict[str
     """Return what came of it."""
     database, serving = open_database(configured_url()), open_champion(Path(champion))
     rule, now = build(retrain, "retrain"), datetime.now(UTC)
-    found = base.challenge_base(database, serving, Path(bundle), rule, now)
+    found = base_model.challenge_base(database, serving, Path(bundle), rule, now)
     log_metadata({"verdict": found.text})
-    return asdict(base.deploy_base(database, serving, Path(bundle), found))
+    return asdict(base_model.deploy_base(database, serving, Path(bundle), found))

@@ -57,7 +57,7 @@ def here(served: Path, further: Iterable[Path] = ()) -> Stores:
         models=[Path("models/current")],
         derived=[Path(name) for name in ("reports", "data/prepared", ".dvc/cache")],
         searched=[Path(name) for name in (".records", ".zen", ".bentoml", "data/sources", "refreshed", "challengers")]
-        + [Path(".work/before_base")]  # while a base model is trained: see runtime/base.py
+        + [Path(".work/before_base")]  # while a base model is trained: see runtime/base_training.py
         + list(further),
         splits=Path("data/prepared/splits.parquet"),
     )

@@ -67,22 +67,22 @@ def decide_now(database: Database, champion: Champion, rule: RetrainRule, now: d
         RecordsError: the database cannot be read.
         BundleError: the refresh state of the champion is not here, or was changed.
     """
-    task, cutoff = champion.hallmark.task, midnight(now) - timedelta(days=rule.holdout_days)
+    task, held_out = champion.hallmark.task, cutoff(rule, now)
     promoted = champion.versions().promoted_at(champion.digest)
     people = population(database, task, champion.lineage(), promoted, champion.personal, rule.reference_days, now)
     base = decide_base(people, rule, now.astimezone(UTC).date())
     if not champion.personal:
-        return Decided(champion, now, cutoff, (), base, pd.DataFrame())
+        return Decided(champion, now, held_out, (), base, pd.DataFrame())
     learner: Any = champion.learner
     known = learner.known_until(state_of(champion)[1])
     since = {subject: newest.replace(tzinfo=UTC) - OVERLAP for subject, newest in known.items()}
     rows = observed_rows(database, champion.task, now - timedelta(days=rule.longest_days), since, known)
     newest = rows[SUBJECT].map(known)
     rows = rows[newest.isna() | (rows["timestamp"] > newest)].reset_index(drop=True)
-    decisions = decide(_standings(database, champion, rows, known, cutoff, now), rule)
+    decisions = decide(_standings(database, champion, rows, known, held_out, now), rule)
     if text := watched(champion, rule, now):
         decisions = [Decision(d.subject_id, "canary", text) if d.refit else d for d in decisions]
-    return Decided(champion, now, cutoff, decisions, base, rows)
+    return Decided(champion, now, held_out, decisions, base, rows)
 
 
 def keep_decisions(database: Database, decided: Decided, out: Path) -> None:
@@ -177,6 +177,7 @@ def watched(champion: Champion, rule: RetrainRule, now: datetime) -> str:
     return f"a newly trained version serves for less than {rule.canary_days} days"
 
 
-def midnight(time: datetime) -> datetime:
-    """Return the begin of a day in UTC."""
-    return time.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+def cutoff(rule: RetrainRule, now: datetime) -> datetime:
+    """Return from when on days are held out; UTC."""
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight - timedelta(days=rule.holdout_days)

@@ -13,15 +13,15 @@ from hallmark.errors import BundleError, ConfigError
 from hallmark.prove.bundle import read_hallmark
 from hallmark.prove.serving import ServedVersions
 from hallmark.records import audit
-from hallmark.retrain.base import (
+from hallmark.retrain.base_model import (
     OBSERVED,
     Training,
     challenge_base,
-    cutoff,
     deploy_base,
     next_try,
     write_observed,
 )
+from hallmark.retrain.decide import cutoff
 from hallmark.retrain.start import Champion, open_champion
 from hallmark.watch.retraining import Challenged, RetrainRule
 from runtime.compose import compose_operation

@@ -19,8 +19,8 @@ from hallmark.records.rows import model_version_entry, training_row
 from hallmark.records.tables import alarms, days, model_versions, training_jobs
 from hallmark.retrain.start import Champion, open_champion, state_of
 from hallmark.watch.alarms import Raised
-from runtime import base
-from runtime.base import brought_back
+from runtime import base_training
+from runtime.base_training import brought_back
 from runtime.compose import compose_operation
 from tests.served import END, Service, readings_after
 from tests.toys import another_version
@@ -172,13 +172,13 @@ def test_a_model_that_a_gate_refused_is_kept_aside_and_the_next_training_waits(
             write_json(Path("reports/evaluation") / name, value)
         return 1
 
-    monkeypatch.setattr(base, "_repro", refused)
-    told = base.train(database, champion, operation, datetime.now(UTC))
+    monkeypatch.setattr(base_training, "_repro", refused)
+    told = base_training.train(database, champion, operation, datetime.now(UTC))
     assert told.endswith("was not deployed: the gate rmse@60 against ridge refused it")
     assert tree_digests(repository / "reports/evaluation") == earlier
     assert "rmse@60" in (champion.directory / "base/evaluation/verdicts.json").read_text()
     assert audit.entries(database, 1)[0]["action"] == "base_rejected"
-    again = base.train(database, champion, operation, datetime.now(UTC))
+    again = base_training.train(database, champion, operation, datetime.now(UTC))
     assert again.startswith("due, but the last training was no better: the next begins on ")
 
 
@@ -186,7 +186,7 @@ def test_nothing_is_trained_while_a_challenger_stands_beside_the_champion(reposi
     champion = open_champion(Path("served/glucose/current"))
     database = open_database(f"sqlite:///{repository}/records.sqlite")
     champion.versions().challenge(another_version(repository / "bundle", tmp_path / "beside", "beside"), 10, "split")
-    told = base.train(database, champion, compose_operation(["base=same_data"]), datetime.now(UTC))
+    told = base_training.train(database, champion, compose_operation(["base=same_data"]), datetime.now(UTC))
     assert told == "due, but another version serves beside the champion, and is compared with it"
 
 
@@ -195,13 +195,13 @@ def test_what_a_killed_training_has_left_aside_comes_back_first(repository: Path
     database = open_database(f"sqlite:///{repository}/records.sqlite")
     earlier = tree_digests(repository / "models/current")
     with brought_back(database, champion):
-        shutil.copytree(base.ASIDE, tmp_path / "aside")
-    shutil.copytree(tmp_path / "aside", base.ASIDE)  # as a kill leaves it
+        shutil.copytree(base_training.ASIDE, tmp_path / "aside")
+    shutil.copytree(tmp_path / "aside", base_training.ASIDE)  # as a kill leaves it
     shutil.rmtree(repository / "models/current")
     with brought_back(database, champion):
         assert tree_digests(repository / "models/current") == earlier
     assert tree_digests(repository / "models/current") == earlier
-    assert not base.ASIDE.exists()
+    assert not base_training.ASIDE.exists()
 
 
 def test_settings_of_another_task_are_refused_before_anything_is_trained(repository: Path) -> None:

@@ -24,7 +24,7 @@ from hallmark.records.erasures import as_utc
 from hallmark.records.reader import EVERYTHING
 from hallmark.records.tables import audit_log, predictions
 from hallmark.retrain.challenge import held_out_losses
-from hallmark.retrain.decide import midnight
+from hallmark.retrain.decide import cutoff
 from hallmark.retrain.deploy import keep_alarm, let_serve, words_of
 from hallmark.retrain.jobs import ACTOR
 from hallmark.retrain.start import Champion, open_champion, state_of
@@ -91,11 +91,6 @@ def write_observed(database: Database, champion: Champion, training: Training, r
         )
     write_rows(rows, OBSERVED)
     return len(rows)
-
-
-def cutoff(rule: RetrainRule, now: datetime) -> datetime:
-    """Return from when on days are held out; UTC."""
-    return midnight(now) - timedelta(days=rule.holdout_days)
 
 
 def rejected_at(database: Database, champion: Champion) -> datetime | None:

@@ -20,7 +20,7 @@ from hallmark.files import read_json, recover, replacing
 from hallmark.forget.bundles import refuse_erased
 from hallmark.prove.bundle import MANIFEST, read_hallmark
 from hallmark.records.database import Database
-from hallmark.retrain import base
+from hallmark.retrain import base_model
 from hallmark.retrain.decide import watched
 from hallmark.retrain.start import Champion, keep_own_state, open_champion
 from pipelines import BUNDLE, EVALUATION
@@ -52,10 +52,10 @@ def train(database: Database, champion: Champion, operation: dict[str, Any], now
     training, rule = build(operation["base"], "base"), build(operation["retrain"], "retrain")
     if reason := watched(champion, rule, now):
         return f"due, but {reason}"
-    if at := base.next_try(database, champion, training, now):
+    if at := base_model.next_try(database, champion, training, now):
         return f"due, but the last training was no better: the next begins on {at.date()} (base.again_days)"
     _check(training.settings, champion.hallmark.task)
-    rows = base.write_observed(database, champion, training, rule, now)
+    rows = base_model.write_observed(database, champion, training, rule, now)
     print(f"base     is trained again{f' on {rows:,} rows of recorded answers' if rows else ''}", file=sys.stderr)
     keep_own_state(champion)
     with brought_back(database, champion):
@@ -66,12 +66,12 @@ def train(database: Database, champion: Champion, operation: dict[str, Any], now
             if not refused:
                 settings = " ".join(training.settings) or "of params.yaml"
                 raise HallmarkError(f"`make repro` with base.settings ({settings}) ended with {status}, see above")
-            base.keep_trial(champion, None, Path(EVALUATION))
-            return base.note_rejected(database, champion, f"the gate {refused[0]} refused it")
+            base_model.keep_trial(champion, None, Path(EVALUATION))
+            return base_model.note_rejected(database, champion, f"the gate {refused[0]} refused it")
         response = store.run(replace_base, operation, str(champion.pointer), BUNDLE, facts=facts.collect(operation, {}))
         deployed = response.steps["deploy_base"].output.load()
         if not deployed["serves"]:
-            base.keep_trial(champion, Path(BUNDLE), Path(EVALUATION))
+            base_model.keep_trial(champion, Path(BUNDLE), Path(EVALUATION))
             return str(deployed["text"])
     if read_hallmark(Path(BUNDLE))[0].verdicts:
         registry.keep_champion()
